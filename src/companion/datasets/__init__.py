@@ -1,0 +1,11 @@
+"""What a target or source dataset is, and every way to get one.
+
+`load_dataset` takes a MedMNIST flag, a ``.npz`` file, a folder of class folders or ``procedural:NAME``, and
+returns a `Dataset`: images as uint8, labels as integers, splits, class names, a content hash.
+"""
+
+from companion.datasets.dataset import SIZES, Dataset
+from companion.datasets.load import load_dataset, medmnist_flags
+from companion.datasets.procedural import GENERATORS
+
+__all__ = ["GENERATORS", "SIZES", "Dataset", "load_dataset", "medmnist_flags"]

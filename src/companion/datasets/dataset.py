@@ -1,0 +1,181 @@
+"""The dataset object and the checks every way of loading goes through."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+
+import numpy as np
+
+from companion.errors import InputError
+
+SIZES = (28, 64, 128, 224)
+SPLITS = ("train", "val", "test")
+TASKS = ("binary", "multi-class", "multi-label")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images, labels and splits of one dataset.
+
+    Attributes
+    ----------
+    name
+        What it was asked for as.
+    images
+        Split -> uint8 array, (n, height, width) grey or (n, height, width, 3) RGB.
+    labels
+        Split -> int64 array, (n,) class indices, or (n, findings) 0/1 where `task` is ``"multi-label"``.
+    classes
+        Class names, index = label.
+    task
+        ``"binary"``, ``"multi-class"`` or ``"multi-label"``.
+    origin
+        Where the images came from, in words.
+    synthetic
+        True where the images were generated: every figure made from them says so.
+    official_split
+        True where the splits are the publisher's; False where this package drew them.
+    """
+
+    name: str
+    images: Mapping[str, np.ndarray]
+    labels: Mapping[str, np.ndarray]
+    classes: tuple[str, ...]
+    task: str
+    origin: str
+    synthetic: bool = False
+    official_split: bool = True
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "images", MappingProxyType(dict(self.images)))
+        object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{split} {len(labels)}" for split, labels in self.labels.items())
+        kind = ", synthetic" if self.synthetic else ""
+        return (
+            f"Dataset({self.name!r}: {counts}; {self.n_classes} classes, {self.task}, "
+            f"{self.size} px, {'RGB' if self.channels == 3 else 'grey'}{kind})"
+        )
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes (findings, where multi-label)."""
+        return len(self.classes)
+
+    @property
+    def size(self) -> int:
+        """Height of the images in pixels (they are square)."""
+        return int(self.images["train"].shape[1])
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for RGB."""
+        return 3 if self.images["train"].ndim == 4 else 1
+
+    @cached_property
+    def content_hash(self) -> str:
+        """sha256 over all images, labels and class names: equal exactly where the content is."""
+        total = hashlib.sha256(repr((self.classes, self.task)).encode())
+        for split in sorted(self.images):
+            for array in (self.images[split], self.labels[split]):
+                total.update(f"{split}{array.shape}{array.dtype}".encode())
+                total.update(np.ascontiguousarray(array).data)
+        return total.hexdigest()
+
+    def class_counts(self, split: str = "train") -> dict[str, int]:
+        """Images per class (per finding, where multi-label) of a split."""
+        labels = self.labels[split]
+        counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=self.n_classes)
+        return dict(zip(self.classes, counts.tolist(), strict=True))
+
+    def draw(
+        self, per_class: int = 100, *, split: str = "train", seed: int = 24
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the images that are scored: ``per_class`` x classes of them, as the paper does.
+
+        Without replacement and without stratification; all of them, in random order, where there are fewer.
+        The order matters: the gradient term walks through it in batches, and a class-sorted folder would give
+        batches of one class.
+
+        Returns
+        -------
+        images : numpy.ndarray
+            uint8, (m, height, width[, 3]).
+        labels : numpy.ndarray
+            int64, (m,).
+
+        Raises
+        ------
+        InputError
+            If the dataset is multi-label, or a class has fewer than two images in the draw.
+        """
+        if self.task == "multi-label":
+            raise InputError(
+                f"{self.name} has several labels an image: the scores are defined for one label an image; "
+                "it can be a source, not a target"
+            )
+        labels = self.labels[split]
+        order = np.random.default_rng(seed).permutation(len(labels))[: per_class * self.n_classes]
+        counts = np.bincount(labels[order], minlength=self.n_classes)
+        if counts.min() < 2:
+            rare = self.classes[int(counts.argmin())]
+            raise InputError(
+                f"{self.name}: class {rare!r} has {counts.min()} image(s) among the {len(order)} drawn with seed "
+                f"{seed}; at least 2 are needed: draw more images a class, or leave that class out"
+            )
+        return self.images[split][order], labels[order]
+
+
+def check(dataset: Dataset) -> Dataset:
+    """Return `dataset` if it can be worked with; otherwise say in one line what is wrong.
+
+    Raises
+    ------
+    InputError
+        If images and labels do not match, a split has another shape, there is only one class, or a class has
+        fewer than two training images.
+    """
+    name = dataset.name
+    shape = dataset.images["train"].shape[1:]
+    for split, images in dataset.images.items():
+        labels = dataset.labels[split]
+        if len(images) != len(labels):
+            raise InputError(f"{name}: {split} has {len(images)} images but {len(labels)} labels")
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.ndim == 4 and images.shape[3] != 3:
+            raise InputError(
+                f"{name}: {split} images have shape {images.shape} and type {images.dtype}; "
+                "wanted uint8, (n, height, width) or (n, height, width, 3)"
+            )
+        if images.shape[1:] != shape:
+            raise InputError(f"{name}: {split} images have shape {images.shape[1:]}, train images {shape}")
+        if images.shape[1] != images.shape[2]:
+            raise InputError(
+                f"{name}: images are {images.shape[1]} x {images.shape[2]} px; square ones are wanted"
+            )
+    if len(dataset.images["train"]) == 0:
+        raise InputError(f"{name}: there are no training images")
+    if dataset.n_classes < 2:
+        raise InputError(f"{name}: there is only one class ({dataset.classes[0]!r}); at least two are needed")
+    for label, count in dataset.class_counts().items():
+        if count < 2 and dataset.task != "multi-label":
+            raise InputError(f"{name}: class {label!r} has {count} training image(s); at least 2 are needed")
+    return dataset
+
+
+def stratified_split(labels: np.ndarray, *, seed: int = 0) -> dict[str, np.ndarray]:
+    """Indices of a seeded 70/10/20 split, class by class; small classes keep their images for training."""
+    rng = np.random.default_rng(seed)
+    parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        n_val, n_test = len(members) // 10, len(members) // 5
+        parts["val"].append(members[:n_val])
+        parts["test"].append(members[n_val : n_val + n_test])
+        parts["train"].append(members[n_val + n_test :])
+    return {split: np.sort(np.concatenate(found)) for split, found in parts.items()}

@@ -1,0 +1,355 @@
+"""Networks: build one, load a checkpoint, and know where its two convolutions, features and head are.
+
+A network here is split in two: the *backbone*, which ends in the penultimate features, and the *head*, the
+last linear layer, which may be missing. Training and scoring live elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from companion.errors import InputError, SurroundingsError, did_you_mean
+
+IMAGENET_NORMALISATION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+PLAIN_NORMALISATION = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+# The paper's nine architectures, each with its second convolution as the released code names it.
+ARCHITECTURES: dict[str, str] = {
+    "densenet121": "features.denseblock1.denselayer1.conv1",
+    "efficientnet_v2_s": "features.1.0.block.0.0",
+    "googlenet": "conv2.conv",
+    "mnasnet1_0": "layers.3",
+    "mobilenet_v3_small": "features.1.block.0.0",
+    "vgg11": "features.3",
+    "convnext_tiny": "features.1.0.block.0",
+    "shufflenet_v2_x0_5": "stage2.0.branch1.0",
+    "resnet18": "layer1.0.conv1",
+}
+
+
+def torchvision():
+    """Import torchvision, also where its compiled operators do not match the torch beside it.
+
+    A CPU torch next to a torchvision built for CUDA cannot load torchvision's operators, and the import then
+    fails over detection operators that no model here uses. Declaring their schemas lets it through.
+
+    Raises
+    ------
+    SurroundingsError
+        If torchvision is missing or cannot be imported even so.
+    """
+    try:
+        import torchvision as module
+    except ImportError as error:
+        raise SurroundingsError("torchvision is not installed: run  pip install torchvision") from error
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        import sys
+
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        _declare_operators()
+        import torchvision as module
+    return module
+
+
+_declared: list[torch.library.Library] = []
+
+
+def _declare_operators() -> None:
+    if not _declared:
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            try:
+                library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            except RuntimeError:
+                continue  # declared by the half-finished import already
+        # The declarations live exactly as long as this object.
+        _declared.append(library)
+
+
+@dataclass
+class SourceModel:
+    """A pre-trained network, ready to be scored or fine-tuned.
+
+    Attributes
+    ----------
+    name
+        What it was asked for as.
+    backbone
+        Network from normalised images (n, 3, h, w) to penultimate features (n, d).
+    head
+        Last linear layer, features to source-class logits, or None.
+    architecture
+        Name of the architecture.
+    pretraining
+        What it was trained on: models with one architecture and different pre-training can be ranked against
+        each other, and so can models with one pre-training and different architectures.
+    normalisation
+        Mean and standard deviation per channel, for images scaled to 0..1.
+    first_conv, second_conv
+        Names of the two convolutions whose gradients are compared, inside `backbone`; None where the network
+        has no two convolutions.
+    provenance
+        Where the weights came from.
+    """
+
+    name: str
+    backbone: nn.Module
+    head: nn.Linear | None
+    architecture: str
+    pretraining: str
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] = PLAIN_NORMALISATION
+    first_conv: str | None = None
+    second_conv: str | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.first_conv is None:
+            self.first_conv, self.second_conv = convolutions(self.backbone)
+
+    def __repr__(self) -> str:
+        return f"SourceModel({self.name!r}: {self.architecture}, pre-trained on {self.pretraining})"
+
+    def prepare(self, images: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+        """Normalised float32 batch (n, 3, h, w) from uint8 images (n, h, w) or (n, h, w, 3)."""
+        return to_batch(images, self.normalisation, device)
+
+
+def to_batch(
+    images: np.ndarray,
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]],
+    device: torch.device | str = "cpu",
+) -> torch.Tensor:
+    """Turn uint8 images into a normalised float32 batch; grey images are repeated to three channels.
+
+    Raises
+    ------
+    InputError
+        If `images` is not uint8 of shape (n, h, w) or (n, h, w, 3).
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.ndim == 4 and images.shape[3] != 3:
+        raise InputError(
+            f"images have shape {images.shape} and type {images.dtype}: wanted uint8, (n, h, w) or (n, h, w, 3)"
+        )
+    batch = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    batch = batch.unsqueeze(1).expand(-1, 3, -1, -1) if batch.ndim == 3 else batch.permute(0, 3, 1, 2)
+    mean, deviation = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in normalisation)
+    return batch.float().div_(255).sub_(mean).div_(deviation)
+
+
+def convolutions(network: nn.Module) -> tuple[str | None, str | None]:
+    """Names of the first two 2-D convolutions, in the order of the network's definition.
+
+    For the paper's nine architectures these are the layers the released code names.
+    """
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    return (names[0], names[1]) if len(names) > 1 else (None, None)
+
+
+def split_head(network: nn.Module) -> nn.Linear:
+    """Replace the last linear layer of `network` by the identity and return it."""
+    linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise InputError(f"{type(network).__name__} has no linear layer: where its features end is not known")
+    name, head = linear[-1]
+    parent, _, attribute = name.rpartition(".")
+    setattr(network.get_submodule(parent), attribute, nn.Identity())
+    return head
+
+
+def build(architecture: str, *, classes: int = 1000, seed: int | None = None) -> nn.Module:
+    """Build a torchvision classification network with random weights.
+
+    Parameters
+    ----------
+    architecture
+        A torchvision name, for example ``"resnet18"``.
+    classes
+        Outputs of the last layer.
+    seed
+        Seed of the weights; the global random state is left as it was.
+
+    Raises
+    ------
+    InputError
+        If torchvision has no classification model of that name.
+    """
+    models = torchvision().models
+    known = models.list_models(module=models)
+    if architecture not in known:
+        raise InputError(
+            f"torchvision has no classification model {architecture!r}.{did_you_mean(architecture, known)}"
+        )
+    options: dict[str, Any] = {"num_classes": classes}
+    if architecture in ("googlenet", "inception_v3"):
+        options |= {"aux_logits": False, "init_weights": True}
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        return models.get_model(architecture, weights=None, **options)
+
+
+def scratch(architecture: str = "resnet18", *, seed: int = 0, name: str = "scratch") -> SourceModel:
+    """Return a network with random, seeded weights and no head: the source "no pre-training at all"."""
+    network = build(architecture, seed=seed)
+    split_head(network)
+    return SourceModel(
+        name=name,
+        backbone=network.eval(),
+        head=None,
+        architecture=architecture,
+        pretraining=f"nothing (random weights, seed {seed})",
+        provenance={"origin": "random initialisation", "seed": seed},
+    )
+
+
+def _unwrap(state: Any, path: Path) -> dict[str, torch.Tensor]:
+    """Return the state dict inside the usual wrappings, with the usual prefixes taken off."""
+    for key in ("net", "state_dict", "model_state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise InputError(f"{path} holds no state dict (a mapping from parameter names to tensors)")
+    state = dict(state)
+    for prefix in ("module.", "model.", "net.", "backbone.", "encoder."):
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def read_state(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read a checkpoint's tensors and, from safetensors, its metadata. No code in it is ever run.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, cut off, not a checkpoint, or a pickle with anything but tensors in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such checkpoint file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(path, framework="pt") as opened:
+                return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _unwrap(torch.load(path, map_location="cpu", weights_only=True), path), {}
+    except InputError:
+        raise
+    except Exception as error:
+        # torch and safetensors raise a dozen types here; each means that the file is not usable weights.
+        reason = (
+            "holds more than tensors, and code in it would be run: it is not loaded; save it as safetensors"
+            if "weights_only" in str(error).lower() or "Unsupported" in str(error)
+            else "is not a whole checkpoint"
+        )
+        raise InputError(f"{path} {reason}") from error
+
+
+def from_state(
+    state: Mapping[str, torch.Tensor],
+    *,
+    architecture: str,
+    name: str,
+    pretraining: str,
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] = PLAIN_NORMALISATION,
+    origin: str = "",
+) -> SourceModel:
+    """Build `architecture` and fill it from a state dict.
+
+    The head is taken over where the state dict has one, whatever its number of classes.
+
+    Raises
+    ------
+    InputError
+        If fewer than 99 % of the backbone's tensors are there in the right shape.
+    """
+    network = build(architecture)
+    head = split_head(network)
+    wanted = {
+        key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")
+    }
+    fitting = {
+        key: state[key] for key, value in wanted.items() if key in state and state[key].shape == value.shape
+    }
+    covered = len(fitting) / len(wanted)
+    if covered < 0.99:
+        missing = next(key for key in wanted if key not in fitting)
+        reason = "has another shape" if missing in state else "is missing"
+        raise InputError(
+            f"{origin or name} covers {covered:.0%} of the backbone of {architecture} ({len(fitting)} of "
+            f"{len(wanted)} tensors; first one {reason}: {missing}): these are weights of another architecture"
+        )
+    network.load_state_dict({key: value.float() for key, value in fitting.items()}, strict=False)
+    return SourceModel(
+        name=name,
+        backbone=network.eval(),
+        head=_head_from(state, set(wanted), head.in_features),
+        architecture=architecture,
+        pretraining=pretraining,
+        normalisation=normalisation,
+        provenance={"origin": origin, "tensors": len(fitting), "covered": covered},
+    )
+
+
+def _head_from(state: Mapping[str, torch.Tensor], backbone: set[str], features: int) -> nn.Linear | None:
+    weights = [
+        key
+        for key, value in state.items()
+        if key not in backbone and key.endswith("weight") and value.ndim == 2 and value.shape[1] == features
+    ]
+    if len(weights) != 1:
+        return None
+    weight = state[weights[0]]
+    bias = state.get(weights[0].removesuffix("weight") + "bias")
+    head = nn.Linear(features, weight.shape[0], bias=bias is not None)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        if bias is not None:
+            head.bias.copy_(bias)
+    return head
+
+
+def best_device(name: str | None = None) -> torch.device:
+    """Return the device asked for, or the fastest there is.
+
+    Raises
+    ------
+    InputError
+        If the name is not a device.
+    SurroundingsError
+        If the device asked for is not there.
+    """
+    if name in (None, "auto"):
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(str(name))
+    except RuntimeError as error:
+        raise InputError(f"device {name!r} is unknown: give auto, cpu, cuda, cuda:N or mps") from error
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if device.type not in there:
+        raise InputError(f"device {name!r} is not one this package uses: give auto, cpu, cuda, cuda:N or mps")
+    if not there[device.type]:
+        raise SurroundingsError(f"device {name!r} is not there: leave --device out, or give cpu")
+    return device

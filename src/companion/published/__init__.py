@@ -1,0 +1,94 @@
+"""The paper's released figures as tidy tables, each column with its unit and meaning.
+
+The numbers are the authors' (public repository at the commit below, MIT licence), recast as one row per
+(source, target); the arrangement is this project's.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from companion.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CITATION = (
+    "Juodelyte, Ferrante, Lu, Singh, Vanschoren, Cheplygina: On dataset transferability in medical image "
+    "classification, arXiv 2412.20172"
+)
+COMMIT = "7e308c4998e98d5781fbac5cdde2fa7c0002977d"
+PROVENANCE = f"the authors' public repository, commit {COMMIT[:7]}, MIT licence"
+
+TABLES = ("source_datasets", "architectures", "run_summaries")
+SETTINGS = ("source_datasets", "architectures")
+
+# Order of the paper's tables.
+METRICS = ("logme", "parc", "sfda", "ncti", "leep", "nleep")
+
+
+@functools.cache
+def _read(name: str) -> pd.DataFrame:
+    import pandas as pd
+
+    with resources.files(__package__).joinpath(f"{name}.csv").open(encoding="utf-8") as stream:
+        return pd.read_csv(stream)
+
+
+def table(name: str) -> pd.DataFrame:
+    """One of the released tables.
+
+    Parameters
+    ----------
+    name
+        ``"source_datasets"``: 15 ResNet-18 sources x 12 targets (chestmnist as a target has AUC only);
+        ``"architectures"``: 9 ImageNet architectures x 11 targets;
+        ``"run_summaries"``: one row per (setting, source, target), a summary of its fine-tuning runs.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A copy. ``attrs`` holds ``citation``, ``provenance`` and ``columns`` (name -> unit, meaning).
+
+    Raises
+    ------
+    InputError
+        If there is no table of that name.
+    """
+    if name not in TABLES:
+        raise InputError(
+            f"no published table {name!r}: there are {', '.join(TABLES)}.{did_you_mean(name, TABLES)}"
+        )
+    frame = _read(name).copy()
+    frame.attrs = {"citation": CITATION, "provenance": PROVENANCE, "columns": columns(name)}
+    return frame
+
+
+@functools.cache
+def _columns() -> dict[str, dict[str, dict[str, str]]]:
+    return json.loads(resources.files(__package__).joinpath("columns.json").read_text(encoding="utf-8"))
+
+
+def columns(name: str) -> dict[str, dict[str, str]]:
+    """Unit, range and meaning of every column of a table: ``{column: {"unit": …, "meaning": …}}``."""
+    if name not in TABLES:
+        raise InputError(
+            f"no published table {name!r}: there are {', '.join(TABLES)}.{did_you_mean(name, TABLES)}"
+        )
+    described = _columns()
+    own = described["run_summaries" if name == "run_summaries" else "scores"]
+    return {**described["keys"], **own}
+
+
+@functools.cache
+def expected(name: str) -> list[dict[str, Any]]:
+    """Rows of a table of numbers as printed in the paper's release (``"weighted_tau"`` or ``"friedman"``).
+
+    They are what the recomputation is checked against, never its result.
+    """
+    with resources.files(__package__).joinpath(f"expected_{name}.csv").open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))

@@ -1,0 +1,311 @@
+"""`load_source`: a name becomes a model, by loading its weights or by training it here."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from companion import store
+from companion.datasets import Dataset, load_dataset, medmnist_flags
+from companion.errors import InputError, SurroundingsError, did_you_mean, require_extra
+from companion.models import (
+    IMAGENET_NORMALISATION,
+    PLAIN_NORMALISATION,
+    SourceModel,
+    from_state,
+    read_state,
+    scratch,
+    split_head,
+    torchvision,
+)
+from companion.training import QUICK, SEED, SourceProtocol, train_source
+
+MEDMNIST_WEIGHTS = "https://zenodo.org/records/7782113/files/weights_{flag}.zip?download=1"
+MEDMNIST_MEMBER = "resnet18_224_1.pth"
+CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+KINDS = ("imagenet", "scratch", "medmnist", "radimagenet", "train:DATASET", "torchvision:NAME", "timm:NAME")
+# Released by their authors behind a form or as folders without stable file addresses: fetched by hand.
+BY_HAND = {
+    "medmnist": "the authors' OSF project 4zgrd (osf.io/4zgrd), leave-target-out weights",
+    "radimagenet": "the RadImageNet project (github.com/BMEII-AI/RadImageNet), ResNet-18 weights",
+}
+
+
+def load_source(
+    source: str | os.PathLike,
+    *,
+    target: str | None = None,
+    architecture: str = "resnet18",
+    size: int | None = None,
+    seed: int = SEED,
+    device: str | None = None,
+    data_dir: str | os.PathLike | None = None,
+    checksum: str | None = None,
+    trust: bool = False,
+    protocol: SourceProtocol = QUICK,
+    progress: Callable[[float, str], None] | None = None,
+) -> SourceModel:
+    """Load a pre-trained source model.
+
+    Parameters
+    ----------
+    source
+        - ``"imagenet"``: torchvision's ImageNet weights of `architecture`; ``"torchvision:NAME"``, the same
+          for another of its architectures;
+        - ``"timm:NAME"``: a timm model with its pre-trained weights (extra ``timm``);
+        - a MedMNIST flag: MedMNIST's own released ResNet-18 weights;
+        - ``"medmnist"`` (needs `target`, which was left out) and ``"radimagenet"``: files put in the data
+          directory by hand, see Raises;
+        - a checkpoint: safetensors (preferred) or a torch file that holds tensors only;
+        - ``"scratch"``: random weights, seeded;
+        - ``"train:DATASET"``: trained here with `protocol` on anything `load_dataset` takes, once; kept.
+    target
+        Target dataset, for ``"medmnist"``.
+    architecture
+        For ``"imagenet"``, a checkpoint, ``"scratch"`` and ``"train:…"``.
+    size
+        Image size a ``"train:…"`` model is trained at; 28 where nothing is said.
+    seed
+        Seed of random weights and of training.
+    device
+        Where to train.
+    data_dir, checksum, trust
+        As for `load_dataset`; no checksum is published for MedMNIST's weights.
+    protocol
+        How a ``"train:…"`` model is trained.
+    progress
+        Called with the fraction done and a line of text while training.
+
+    Returns
+    -------
+    SourceModel
+
+    Raises
+    ------
+    InputError
+        If the name is unknown or a checkpoint does not fit the architecture.
+    SurroundingsError
+        If weights cannot be had: the message says which file to put where.
+    """
+    name = os.fspath(source)
+    with store.data_directory(data_dir):
+        if name == "scratch":
+            return scratch(architecture, seed=seed)
+        if name == "imagenet":
+            return _imagenet(architecture, name=name)
+        if name.startswith("torchvision:"):
+            return _imagenet(name.removeprefix("torchvision:"), name=name)
+        if name.startswith("timm:"):
+            return _timm(name)
+        if name.startswith("train:"):
+            dataset = load_dataset(
+                name.removeprefix("train:"), size=size or 28, checksum=checksum, trust=trust
+            )
+            return _trained(
+                dataset, protocol, architecture=architecture, seed=seed, device=device, progress=progress
+            )
+        if name in BY_HAND:
+            return _by_hand(name, target)
+        if name in medmnist_flags():
+            return _medmnist_weights(name, checksum=checksum, trust=trust)
+        if name.endswith(CHECKPOINT_SUFFIXES):
+            return _checkpoint(Path(name).expanduser(), architecture=architecture)
+    known = [*KINDS, *medmnist_flags()]
+    raise InputError(
+        f"no source {name!r}: give {', '.join(KINDS)}, a MedMNIST flag or a checkpoint "
+        f"({', '.join(CHECKPOINT_SUFFIXES)}).{did_you_mean(name, known)}"
+    )
+
+
+def _imagenet(architecture: str, *, name: str) -> SourceModel:
+    models = torchvision().models
+    known = models.list_models(module=models)
+    if architecture not in known:
+        raise InputError(
+            f"torchvision has no classification model {architecture!r}.{did_you_mean(architecture, known)}"
+        )
+    weights = models.get_model_weights(architecture).DEFAULT
+    if hasattr(models.get_model_weights(architecture), "IMAGENET1K_V1"):
+        weights = models.get_model_weights(architecture).IMAGENET1K_V1  # what the paper's release used
+    filename = weights.url.rsplit("/", 1)[-1]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / filename
+    published = filename.rsplit("-", 1)[-1].partition(".")[0]
+    if path.is_file() and len(published) == 8 and not store.file_hash(path).startswith(published):
+        raise InputError(f"{path} does not have the sha256 that its name gives: it is damaged; delete it")
+    try:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(weights.url, str(path), published, progress=sys.stderr.isatty())
+        network = models.get_model(architecture, weights=weights, progress=False)
+    except (OSError, RuntimeError) as error:
+        raise SurroundingsError(
+            f"cannot download the ImageNet weights of {architecture} from {weights.url}: to go on without a "
+            f"connection, put the file at {path}"
+        ) from error
+    head = split_head(network)
+    return SourceModel(
+        name=name,
+        backbone=network.eval(),
+        head=head,
+        architecture=architecture,
+        pretraining="imagenet",
+        normalisation=IMAGENET_NORMALISATION,
+        provenance={
+            "origin": weights.url,
+            "licence": "BSD-3-Clause (torchvision); ImageNet's terms for the data",
+        },
+    )
+
+
+def _timm(name: str) -> SourceModel:
+    timm = require_extra("timm", "timm")
+    architecture = name.removeprefix("timm:")
+    if not timm.is_model(architecture):
+        near = did_you_mean(architecture, timm.list_models())
+        raise InputError(f"timm has no model {architecture!r}.{near}")
+    try:
+        network = timm.create_model(architecture, pretrained=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise SurroundingsError(
+            f"cannot download the weights of {name} from its model hub: fetch them where there is a connection "
+            f"({type(error).__name__})"
+        ) from error
+    data = network.pretrained_cfg or {}
+    head = split_head(network)
+    return SourceModel(
+        name=name,
+        backbone=network.eval(),
+        head=head,
+        architecture=architecture.partition(".")[0],
+        pretraining=architecture.partition(".")[2] or "timm's default",
+        normalisation=(
+            tuple(data.get("mean", IMAGENET_NORMALISATION[0])),
+            tuple(data.get("std", IMAGENET_NORMALISATION[1])),
+        ),
+        provenance={
+            "origin": data.get("hf_hub_id") or data.get("url") or name,
+            "licence": data.get("license"),
+        },
+    )
+
+
+def _medmnist_weights(flag: str, *, checksum: str | None, trust: bool) -> SourceModel:
+    folder = store.data_dir() / "weights"
+    path = store.fetch_zip_member(
+        MEDMNIST_WEIGHTS.format(flag=flag),
+        MEDMNIST_MEMBER,
+        folder / f"medmnist_{flag}_{MEDMNIST_MEMBER}",
+        checksum=checksum,
+        trust=trust,
+    )
+    state, _ = read_state(path)
+    return from_state(
+        state,
+        architecture="resnet18",
+        name=flag,
+        pretraining=flag,
+        normalisation=PLAIN_NORMALISATION,
+        origin=f"MedMNIST's released weights of {flag} (Zenodo record 7782113), {MEDMNIST_MEMBER}",
+    )
+
+
+def _by_hand(name: str, target: str | None) -> SourceModel:
+    if name == "medmnist" and not target:
+        raise InputError("source 'medmnist' is trained on all sets but the target: say which (target=…)")
+    stem = f"medmnist_without_{target}" if name == "medmnist" else name
+    folder = store.data_dir() / "weights"
+    for suffix in CHECKPOINT_SUFFIXES:
+        path = folder / f"{stem}{suffix}"
+        if path.is_file():
+            state, _ = read_state(path)
+            return from_state(
+                state,
+                architecture="resnet18",
+                name=name,
+                pretraining=stem,
+                origin=f"{path.name}, put there by hand",
+            )
+    raise SurroundingsError(
+        f"the weights of {name} are not downloaded automatically: get them from {BY_HAND[name]} and save them "
+        f"as {folder / (stem + CHECKPOINT_SUFFIXES[0])} (or .pth)"
+    )
+
+
+def _checkpoint(path: Path, *, architecture: str) -> SourceModel:
+    state, metadata = read_state(path)
+    record = json.loads(metadata.get("companion", "{}"))
+    return from_state(
+        state,
+        architecture=record.get("architecture", architecture),
+        name=str(path),
+        pretraining=record.get("pretraining", path.stem),
+        normalisation=record.get("normalisation", PLAIN_NORMALISATION),
+        origin=f"checkpoint {path.name}",
+    )
+
+
+def save(model: SourceModel, path: str | os.PathLike) -> Path:
+    """Write a model as safetensors, atomically, with its provenance in the file's metadata."""
+    from safetensors.torch import save_file
+
+    tensors = {key: value.contiguous() for key, value in model.backbone.state_dict().items()}
+    if model.head is not None:
+        tensors |= {
+            f"companion_head.{key}": value.contiguous() for key, value in model.head.state_dict().items()
+        }
+    record: dict[str, Any] = {
+        "architecture": model.architecture,
+        "pretraining": model.pretraining,
+        "normalisation": model.normalisation,
+        "provenance": model.provenance,
+    }
+    with store.atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"companion": json.dumps(record)})
+    return Path(path)
+
+
+def _trained(
+    dataset: Dataset,
+    protocol: SourceProtocol,
+    *,
+    architecture: str,
+    seed: int,
+    device: str | None,
+    progress: Callable[[float, str], None] | None,
+) -> SourceModel:
+    """Train, or take the model trained earlier with exactly the same data, protocol, seed and architecture."""
+    from companion.models import best_device
+
+    key = store.digest([dataset.content_hash, asdict(protocol), architecture, seed, store.RESULTS_VERSION])
+    label = dataset.name.replace(":", "_").replace("/", "_")
+    path = store.cache_dir() / "sources" / f"{label}-{protocol.name}-{key}.safetensors"
+    if path.is_file():
+        try:
+            state, metadata = read_state(path)
+        except InputError:
+            path.unlink()  # cut off by a full disk or a crash of the machine: trained anew below
+        else:
+            record = json.loads(metadata["companion"])
+            model = from_state(
+                state,
+                architecture=architecture,
+                name=f"train:{dataset.name}",
+                pretraining=dataset.name,
+                origin=record["provenance"]["origin"],
+            )
+            model.provenance = record["provenance"] | {"cached": True}
+            return model
+    chosen = best_device(device)
+    model = train_source(
+        dataset, protocol, architecture=architecture, seed=seed, device=chosen, progress=progress
+    )
+    model.provenance |= {"run": store.provenance(seed=seed, device=str(chosen))}
+    save(model, path)
+    return model

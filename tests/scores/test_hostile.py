@@ -1,0 +1,299 @@
+"""Hostile arrays, in one table: a right finite number or a ValueError that names argument and reason."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from synthetic import make
+
+from companion import scores
+
+FROM_FEATURES = (
+    "nca",
+    "lda",
+    "logme",
+    "nleep",
+    "sfda",
+    "parc",
+    "ncti",
+    "hscore",
+    "transrate",
+    "gbc",
+    "knn",
+    "linear_probe",
+)
+FROM_LOGITS = ("leep", "nce")
+ALL = FROM_FEATURES + FROM_LOGITS
+LEAVE_OUT = ("nca", "lda", "knn", "linear_probe")
+UNIT = {"nca", "lda", "nleep", "sfda", "knn", "linear_probe"}
+
+
+def _plain(n=60, d=12, classes=3, seed=0, **options):
+    return make(n, d, classes, seed=seed, **options)
+
+
+def _with(features=None, labels=None, logits=None, **options):
+    """Plain arrays with some replaced: each replacement is a function of the plain ones."""
+    x, y, z = _plain(**options)
+    return (
+        x if features is None else features(x.copy(), y),
+        y if labels is None else labels(y.copy()),
+        z if logits is None else logits(z.copy()),
+    )
+
+
+def _put(array, where, value):
+    array[where] = value
+    return array
+
+
+# Case: (arrays, scores that must refuse, what the message must match). All other scores return a finite
+# number.
+TABLE = {
+    "plain": (_with(), (), ""),
+    "constant column": (_with(features=lambda x, y: _put(x, (slice(None), 3), 2.5)), (), ""),
+    "duplicate columns": (_with(features=lambda x, y: np.hstack([x, x, x[:, :1]])), (), ""),
+    "a zero row": (_with(features=lambda x, y: _put(x, 5, 0.0)), (), ""),
+    "duplicate rows": (
+        _with(
+            features=lambda x, y: np.vstack([x[:30], x[:30]]),
+            labels=lambda y: np.concatenate([y[:30], y[:30]]),
+        ),
+        (),
+        "",
+    ),
+    "all-zero features": (_with(features=lambda x, y: x * 0), FROM_FEATURES, "^features: .*all-zero"),
+    "one row repeated": (
+        _with(features=lambda x, y: np.tile(x[:1], (len(x), 1))),
+        FROM_FEATURES,
+        "^features: every point is identical",
+    ),
+    "NaN in features": (
+        _with(features=lambda x, y: _put(x, (7, 2), np.nan)),
+        FROM_FEATURES,
+        "^features: .*nan at row 7, column 2",
+    ),
+    "infinity in features": (
+        _with(features=lambda x, y: _put(x, (7, 2), -np.inf)),
+        FROM_FEATURES,
+        "^features: .*-inf at row 7, column 2",
+    ),
+    "NaN in logits": (
+        _with(logits=lambda z: _put(z, (1, 0), np.nan)),
+        FROM_LOGITS,
+        "^logits: .*nan at row 1",
+    ),
+    "infinity in logits": (
+        _with(logits=lambda z: _put(z, (1, 0), np.inf)),
+        FROM_LOGITS,
+        "^logits: .*inf at row 1",
+    ),
+    "huge features": (
+        _with(features=lambda x, y: x.astype(float) * 1e80),
+        FROM_FEATURES,
+        "^features: magnitudes",
+    ),
+    "huge logits": (_with(logits=lambda z: z * 1e6), (), ""),
+    "one source class": (_with(logits=lambda z: z[:, :1]), (), ""),
+    "no source classes": (
+        _with(logits=lambda z: z[:, :0]),
+        FROM_LOGITS,
+        "^logits: .*no classes.*not applicable",
+    ),
+    "1-d features": (_with(features=lambda x, y: x[:, 0]), FROM_FEATURES, r"^features: .*shape \(60,\)"),
+    "1-d logits": (_with(logits=lambda z: z[:, 0]), FROM_LOGITS, r"^logits: .*shape \(60,\)"),
+    "3-d features": (
+        _with(features=lambda x, y: x[:, :, None]),
+        FROM_FEATURES,
+        r"^features: .*shape \(60, 12, 1\)",
+    ),
+    "text features": (
+        _with(features=lambda x, y: x.astype(str)),
+        FROM_FEATURES,
+        "^features: numbers are needed",
+    ),
+    "no columns": (_with(features=lambda x, y: x[:, :0]), FROM_FEATURES, "^features: at least"),
+    "one label short": (_with(labels=lambda y: y[:-1]), ALL, "^labels: 60 labels are needed.*found 59"),
+    "one-hot labels": (_with(labels=lambda y: np.eye(3)[y]), ALL, r"^labels: .*shape \(60, 3\)"),
+    "a single class": (_with(labels=lambda y: y * 0), ALL, "^labels: at least 2 classes"),
+    "fractional labels": (_with(labels=lambda y: y + 0.5), ALL, "^labels: integers or strings"),
+    "NaN in labels": (_with(labels=lambda y: _put(y.astype(float), 0, np.nan)), ALL, "^labels: .*nan"),
+    "mixed labels": (_with(labels=lambda y: _put(y.astype(object), 0, "a")), ALL, "^labels: .*int, str"),
+    "a class with one sample": (_with(labels=lambda y: _put(y, 0, 7)), LEAVE_OUT, "^labels: .*class 7"),
+    "a missing class index": (_with(labels=lambda y: y * 3 - 4), (), ""),
+    "(n, 1) labels": (_with(labels=lambda y: y[:, None]), (), ""),
+    "string labels": (_with(labels=lambda y: np.array(["b", "a", "c"])[y]), (), ""),
+    "object string labels": (_with(labels=lambda y: np.array(["b", "a", "c"], dtype=object)[y]), (), ""),
+    "whole-number float labels": (_with(labels=lambda y: y.astype(float)), (), ""),
+    "boolean labels": (_with(labels=lambda y: y > 0), (), ""),
+    "unsigned labels": (_with(labels=lambda y: y.astype(np.uint8)), (), ""),
+    "labels as a list": (_with(labels=lambda y: y.tolist()), (), ""),
+    "n = 4": (_with(n=4, classes=2), ("nleep",), "^features: .*5 x 2 classes = 10.*found 4 points"),
+    "n = 4, d = 100": (_with(n=4, d=100, classes=2), ("nleep",), "^features: .*found 4 points"),
+    "as many classes as points": (
+        _with(n=4, classes=2, labels=lambda y: np.arange(4)),
+        ("nca", "lda", "nleep", "sfda", "parc", "ncti", "knn", "linear_probe"),
+        "^(features|labels): ",
+    ),
+    "d = 1": (_with(d=1), ("parc",), "^features: point .* constant over its 1 "),
+    "d = 2": (_with(d=2), (), ""),
+    "d < 32": (_with(d=20), (), ""),
+    "d < 50": (_with(d=40), (), ""),
+    "n < 64": (_with(n=50, d=80), (), ""),
+    "features x 1e6": (_with(features=lambda x, y: x * 1e6), (), ""),
+    "features x 1e-6": (_with(features=lambda x, y: x * 1e-6), (), ""),
+    "wide features x 1e6": (_with(d=200, features=lambda x, y: x * 1e6), (), ""),
+    "wide features x 1e-6": (_with(d=200, features=lambda x, y: x * 1e-6), (), ""),
+    "far from the origin": (_with(features=lambda x, y: x.astype(float) + 1e6), (), ""),
+    "separated without overlap": (_with(separation=50.0), (), ""),
+    "no spread within classes": (
+        _with(features=lambda x, y: np.eye(12, dtype=np.float32)[y]),
+        ("lda", "sfda", "ncti"),
+        "^features: the points of every class coincide",
+    ),
+    "integer features": (_with(features=lambda x, y: (10 * x).astype(np.int32)), (), ""),
+    "half-precision features": (_with(features=lambda x, y: x.astype(np.float16)), (), ""),
+    "big-endian features": (_with(features=lambda x, y: x.astype(">f4")), (), ""),
+    "Fortran order": (_with(features=lambda x, y: np.asfortranarray(x)), (), ""),
+    "every other column": (_with(features=lambda x, y: np.repeat(x, 2, axis=1)[:, ::2]), (), ""),
+    "lists": (
+        _with(features=lambda x, y: x.tolist(), labels=lambda y: y.tolist(), logits=lambda z: z.tolist()),
+        (),
+        "",
+    ),
+}
+
+
+def evaluate(name, arrays, **options):
+    """One score of hostile arrays, as a tuple of floats."""
+    features, labels, logits = arrays
+    info = scores.REGISTRY[name]
+    if not info.variants:
+        options.pop("variant", None)
+    first = logits if "logits" in info.inputs else features
+    value = info.function(first, labels, **options)
+    return tuple(value) if name == "ncti" else (value,)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("case", TABLE)
+def test_hostile_arrays_give_a_number_or_a_named_reason(case, name):
+    arrays, refused, pattern = TABLE[case]
+    if name in refused:
+        with pytest.raises(ValueError, match=pattern) as caught:
+            evaluate(name, arrays)
+        assert "\n" not in str(caught.value)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        warnings.simplefilter("ignore", scores.ScoreWarning)
+        values = evaluate(name, arrays)
+    assert all(isinstance(value, float) for value in values)
+    if name == "sfda" and np.isnan(values[0]):
+        with pytest.warns(scores.ScoreWarning, match="^sfda: saturated"):
+            evaluate(name, arrays)
+        return
+    assert np.isfinite(values).all()
+    if name in UNIT:
+        assert 0.0 <= values[0] <= 1.0
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if scores.REGISTRY[name].variants])
+@pytest.mark.parametrize("case", TABLE)
+def test_published_variants_also_give_a_number_or_a_named_reason(case, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        try:
+            values = evaluate(name, TABLE[case][0], variant="published")
+        except ValueError as error:
+            assert str(error).startswith(("features: ", "labels: "))
+            assert "\n" not in str(error)
+        else:
+            assert np.isfinite(values).all()
+
+
+def _same(case, other, *names):
+    for name in names:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", scores.ScoreWarning)
+            found = evaluate(name, TABLE[case][0])
+            expected = evaluate(name, TABLE[other][0])
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "a missing class index",
+        "(n, 1) labels",
+        "whole-number float labels",
+        "unsigned labels",
+        "labels as a list",
+        "Fortran order",
+        "every other column",
+        "lists",
+        "big-endian features",
+    ],
+)
+def test_the_form_of_the_arrays_does_not_matter(case):
+    _same(case, "plain", *ALL)
+
+
+@pytest.mark.parametrize("case", ["features x 1e6", "features x 1e-6"])
+def test_scale_free_scores_give_the_same_number_at_any_scale(case):
+    _same(case, "plain", "lda", "parc", "hscore", "gbc", "knn", "linear_probe")
+
+
+@pytest.mark.parametrize("case", ["far from the origin"])
+def test_centred_scores_ignore_a_shift(case):
+    # float32 features of order one, moved by 1e6 in float64, keep ten digits
+    _same(case, "plain", "sfda", "hscore", "transrate", "gbc", "knn")
+
+
+def test_saturated_sfda_is_nan_with_a_reason_and_published_is_one():
+    features, labels, _ = make(60, 200, 2)
+    with pytest.warns(scores.ScoreWarning, match="^sfda: saturated, every p"):
+        assert np.isnan(scores.sfda(features, labels))
+    assert scores.sfda(features, labels, variant="published") == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if scores.REGISTRY[name].variants])
+@pytest.mark.parametrize("variant", ["Published", "", None, 1])
+def test_unknown_variants_are_refused_with_the_allowed_ones(name, variant):
+    with pytest.raises(ValueError, match="^variant: one of 'published', 'corrected' is needed, found"):
+        evaluate(name, TABLE["plain"][0], variant=variant)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda x, y: scores.gbc(x, y, covariance="full"),
+            "^covariance: one of 'spherical', 'diagonal'.*'full'",
+        ),
+        (lambda x, y: scores.gbc(x, y, components=0), "^components: .*found 0"),
+        (lambda x, y: scores.knn(x, y, n_neighbors=0), "^n_neighbors: .*found 0"),
+        (lambda x, y: scores.knn(x, y, n_neighbors=2.0), "^n_neighbors: .*found 2.0"),
+        (lambda x, y: scores.linear_probe(x, y, folds=1), "^folds: .*found 1"),
+        (lambda x, y: scores.linear_probe(x, y, penalty=0), "^penalty: .*found 0"),
+        (lambda x, y: scores.transrate(x, y, distortion=-1), "^distortion: .*found -1"),
+        (lambda x, y: scores.nca(x, y, max_iter=-1), "^max_iter: .*found -1"),
+        (lambda x, y: scores.suite(x, y, max_points=2), "^size: at least one point for each of the 3"),
+        (lambda x, y: scores.stratified_subsample(y, 0), "^size: .*found 0"),
+        (lambda x, y: scores.available(["pictures"]), "^inputs: .*'pictures'"),
+    ],
+)
+def test_impossible_options_are_refused_by_name(call, message):
+    features, labels, _ = _plain()
+    with pytest.raises(ValueError, match=message):
+        call(features, labels)
+
+
+def test_published_parc_and_ncti_say_what_they_need():
+    features, labels, _ = _plain(n=60, d=20)
+    with pytest.raises(ValueError, match=r"^features: published PARC needs .*\(60, 20\).*corrected"):
+        scores.parc(features, labels, variant="published")
+    with pytest.raises(ValueError, match=r"^features: published NCTI needs .*\(60, 20\).*corrected"):
+        scores.ncti_terms(features, labels, variant="published")

@@ -1,0 +1,248 @@
+"""The suite against single scores, the registry, subsampling, memory, and a light import."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+from synthetic import make
+
+import companion
+from companion import scores
+
+NAMES = [name for name in scores.REGISTRY if "images" not in scores.REGISTRY[name].inputs]
+
+
+def single(name, features, labels, logits, variant):
+    info = scores.REGISTRY[name]
+    options = {"variant": variant} if info.variants else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", scores.ScoreWarning)
+        return info.function(logits if "logits" in info.inputs else features, labels, **options)
+
+
+@pytest.mark.parametrize("variant", ["published", "corrected"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        dict(n=150, d=40, classes=3),
+        dict(n=90, d=300, classes=2),
+        dict(n=400, d=300, classes=4, unbalanced=True),
+    ],
+    ids=["tall", "wide", "many"],
+)
+def test_suite_equals_single_scores(arguments, variant):
+    features, labels, logits = make(**arguments)
+    card = scores.suite(features, labels, logits, variant=variant)
+    assert list(card) == [name for name in NAMES if name != "ncti"]
+    for name in card:
+        try:
+            expected = single(name, features, labels, logits, variant)
+        except ValueError as error:
+            assert np.isnan(card[name])
+            assert card.reasons[name] == f"{name}: {error}"
+        else:
+            np.testing.assert_allclose(card[name], expected, rtol=1e-10, err_msg=name)
+    if "ncti" not in card.reasons:
+        np.testing.assert_allclose(card.terms, single("ncti", features, labels, logits, variant), rtol=1e-10)
+
+
+def test_suite_gives_reasons_where_a_score_is_undefined():
+    features, labels, _ = make(60, 200, 2)
+    card = scores.suite(features, labels, names=["sfda", "leep", "gradient_ratio", "knn"])
+    assert list(card) == ["sfda", "leep", "gradient_ratio", "knn"]
+    assert card.reasons["sfda"].startswith("sfda: saturated")
+    assert card.reasons["leep"] == "leep: not applicable, the source gives no logits"
+    assert card.reasons["gradient_ratio"].startswith("gradient_ratio: not applicable, it needs a model")
+    assert set(card.reasons) == {"sfda", "leep", "gradient_ratio"}
+    assert np.isnan([card[name] for name in card.reasons]).all()
+    assert np.isfinite(card["knn"])
+    assert card.terms is None
+
+
+def test_suite_does_not_warn():
+    features, labels, logits = make(60, 200, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores.suite(features, labels, logits)
+
+
+def test_suite_of_a_source_without_classes():
+    features, labels, _ = make(60, 20, 2)
+    card = scores.suite(features, labels, np.empty((60, 0)), names=["leep", "nce"])
+    assert all("no classes" in card.reasons[name] for name in card)
+
+
+def test_suite_of_a_class_with_one_sample_names_it_for_the_scores_that_need_two():
+    features, labels, logits = make(60, 20, 2)
+    labels = labels.copy()
+    labels[0] = 9
+    card = scores.suite(features, labels, logits)
+    assert set(card.reasons) == {"nca", "lda", "knn", "linear_probe"}
+    assert all("class 9" in reason for reason in card.reasons.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(names=["logmee"]), "^names: no score is called 'logmee'; did you mean 'logme'"),
+        (dict(names=["zzz"]), "^names: no score is called 'zzz'; there are nca, "),
+        (dict(variant="right"), "^variant: "),
+        (dict(max_points=0), "^max_points: "),
+        (dict(logits=np.zeros((5, 3))), "^labels: 5 labels are needed, one for each row of logits"),
+    ],
+)
+def test_suite_refuses_what_it_cannot_read(options, message):
+    features, labels, _ = make(60, 20, 2)
+    with pytest.raises(ValueError, match=message):
+        scores.suite(features, labels, **options)
+
+
+def test_suite_result_is_a_read_only_mapping_that_shows_itself():
+    features, labels, _ = make(60, 20, 2)
+    card = scores.suite(features, labels, names="knn")
+    assert dict(card) == {"knn": card["knn"]}
+    assert len(card) == 1 and "knn" in repr(card)
+    with pytest.raises(TypeError):
+        card["knn"] = 1.0
+
+
+def test_suite_can_score_a_stratified_subsample():
+    features, labels, logits = make(800, 40, 3, unbalanced=True)
+    rows = scores.stratified_subsample(labels, 300, random_state=4)
+    names = ["logme", "parc", "knn", "leep"]
+    found = scores.suite(features, labels, logits, names=names, max_points=300, random_state=4)
+    expected = scores.suite(features[rows], labels[rows], logits[rows], names=names, random_state=4)
+    assert dict(found) == dict(expected)
+    whole = scores.suite(features, labels, logits, names=names)
+    assert dict(scores.suite(features, labels, logits, names=names, max_points=800)) == dict(whole)
+    for name, tolerance in {"logme": 0.1, "parc": 4.0, "knn": 0.1, "leep": 0.05}.items():
+        assert found[name] == pytest.approx(whole[name], abs=tolerance)
+
+
+def test_stratified_subsample_keeps_shares_and_every_class():
+    labels = np.repeat(["a", "b", "c"], [600, 399, 1])
+    rows = scores.stratified_subsample(labels, 100)
+    kept = dict(zip(*np.unique(labels[rows], return_counts=True), strict=True))
+    assert kept == {"a": 60, "b": 39, "c": 1}
+    assert (np.diff(rows) > 0).all()
+    assert (scores.stratified_subsample(labels, 100) == rows).all()
+    assert (scores.stratified_subsample(labels, 100, random_state=1) != rows).any()
+    assert (scores.stratified_subsample(labels, 5000) == np.arange(1000)).all()
+    sizes = [len(scores.stratified_subsample(labels, size)) for size in range(3, 40)]
+    assert sizes == list(range(3, 40))
+
+
+def test_corrected_parc_subsamples_beyond_its_limit(monkeypatch):
+    module = sys.modules["companion.scores.parc"]
+    features, labels, _ = make(300, 40, 3)
+    monkeypatch.setattr(module, "MOST_POINTS", 120)
+    rows = scores.stratified_subsample(labels, 120, random_state=2)
+    assert scores.parc(features, labels, random_state=2) == scores.parc(features[rows], labels[rows])
+    with pytest.raises(ValueError, match="^features: published PARC needs .* 32 to 120 points"):
+        scores.parc(features, labels, variant="published")
+
+
+def test_registry_describes_every_score():
+    assert list(scores.REGISTRY) == scores.available()
+    for name, info in scores.REGISTRY.items():
+        assert info.name == name
+        assert callable(info.function)
+        assert set(info.inputs) <= {"features", "logits", "images", "labels"} and "labels" in info.inputs
+        assert info.higher_is_better is True
+        assert info.title and info.reference and info.doi_or_arxiv
+        assert info.variants in ((), ("published", "corrected"))
+        function = getattr(scores, "ncti_terms" if name == "ncti" else name)
+        assert info.function is function
+        if "images" not in info.inputs:
+            parameters = inspect.signature(function).parameters
+            assert ("variant" in parameters) == bool(info.variants)
+            positional = [p for p in parameters.values() if p.kind is not p.KEYWORD_ONLY]
+            assert [p.name for p in positional] == list(info.inputs)
+    assert [name for name, info in scores.REGISTRY.items() if info.proposed_term] == ["nca", "gradient_ratio"]
+    assert [name for name, info in scores.REGISTRY.items() if info.pooled] == ["ncti"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        scores.REGISTRY["nca"].name = "other"
+
+
+def test_available_lists_what_the_inputs_allow():
+    assert scores.available(["logits"]) == ["leep", "nce"]
+    assert scores.available(["images", "labels"]) == ["gradient_ratio"]
+    assert scores.available("features") == [
+        name for name in scores.REGISTRY if name not in ("leep", "nce", "gradient_ratio")
+    ]
+    assert set(scores.available(["features", "logits", "images"])) == set(scores.REGISTRY)
+
+
+def test_every_docstring_says_what_a_reader_needs():
+    for name, info in scores.REGISTRY.items():
+        if name == "gradient_ratio":
+            continue
+        doc = inspect.getdoc(info.function)
+        for part in (
+            "Parameters",
+            "Returns",
+            "Raises",
+            "Notes",
+            "References",
+            "Cost",
+            "Weaknesses",
+            "huffled",
+        ):
+            assert part in doc, f"{name}: {part}"
+
+
+def test_names_in_the_package_are_functions_and_all_is_complete():
+    for name in (
+        "logme",
+        "leep",
+        "nleep",
+        "sfda",
+        "parc",
+        "ncti_terms",
+        "nca",
+        "lda",
+        "hscore",
+        "nce",
+        "transrate",
+        "gbc",
+        "knn",
+        "linear_probe",
+        "gradient_ratio",
+    ):
+        assert inspect.isfunction(getattr(companion.scores, name)), name
+        assert name in scores.__all__
+
+
+def test_importing_the_scores_is_light():
+    code = (
+        "import sys, companion.scores\n"
+        "heavy = {'torch', 'sklearn', 'scipy.stats', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(', '.join(sorted(heavy)) or 0)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("shape", [(150, 3000), (1500, 40), (500, 500)], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_peak_memory_is_no_worse_than_points_squared_plus_features(name, shape):
+    n, d = shape
+    features = np.random.default_rng(0).standard_normal((n, d))
+    labels = np.arange(n) % 3
+    logits = features[:, :10].copy()
+    variant = "corrected"
+    single(name, features[:60, :20], labels[:60], logits[:60], variant)  # imports and caches
+    tracemalloc.start()
+    try:
+        single(name, features, labels, logits, variant)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 8 * (n * n + n * d)
