@@ -5,7 +5,7 @@ Works on tables with one row per (source, target); knows nothing of images or mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,43 +13,22 @@ import pandas as pd
 
 from companion import published
 from companion.errors import InputError
-
-COMBINED = "proposed"
-TERMS = ("nca", "gradient_ratio")
+from companion.scores import COMBINED, TERMS, combine
 
 # The paper's cross-domain setting turns these round (1 - score), after the fact: see the reproduction notes.
 INVERTED_ACROSS_DOMAINS = ("leep", "nleep", "parc", "ncti")
 
 
-def min_max(values: np.ndarray, *, invert: bool = False) -> np.ndarray:
-    """Rescale to 0..1 over the finite values; `invert` gives ``(max - x) / (max - min)``.
-
-    NaN stays NaN. Where all finite values are equal there is no scale and the result is all NaN.
-    """
-    values = np.asarray(values, dtype=float)
-    finite = values[np.isfinite(values)]
-    if finite.size == 0 or finite.min() == finite.max():
-        return np.full(values.shape, np.nan)
-    scaled = (values - finite.min()) / (finite.max() - finite.min())
-    return 1 - scaled if invert else scaled
-
-
-def combine(nca: np.ndarray, gradient_ratio: np.ndarray, *, invert: bool = False) -> np.ndarray:
-    """Combine the proposed score's two terms over one pool of sources for one target.
-
-    ``minmax(nca) * minmax(gradient_ratio)``; with `invert` both terms are turned round first, as in the
-    paper's cross-domain setting. The result is relative to the pool: adding or removing a source changes it.
+def oriented(setting: str, *, inverted: bool | None = None) -> pd.DataFrame:
+    """Published rows of a setting with the combined score, in an orientation; without source == target.
 
     Parameters
     ----------
-    nca, gradient_ratio
-        Shape (sources,); NaN where a term is missing.
+    setting
+        ``"source_datasets"`` or ``"architectures"``.
+    inverted
+        As for `weighted_tau`.
     """
-    return min_max(nca, invert=invert) * min_max(gradient_ratio, invert=invert)
-
-
-def _setting_table(setting: str, inverted: bool | None) -> pd.DataFrame:
-    """Return the published table in an orientation, combined score included, without source == target."""
     if setting not in published.SETTINGS:
         raise InputError(f"no published setting {setting!r}: there are {', '.join(published.SETTINGS)}")
     turn = setting == "architectures" if inverted is None else inverted
@@ -104,12 +83,12 @@ def tau(scores: Sequence[float], auc: Sequence[float]) -> float:
     """
     from scipy.stats import weightedtau
 
-    scores, auc = np.asarray(scores, dtype=float), np.asarray(auc, dtype=float)
-    known = np.isfinite(scores) & np.isfinite(auc)
-    scores, auc = scores[known], auc[known]
-    if len(scores) < 2 or np.ptp(scores) == 0 or np.ptp(auc) == 0:
+    score, truth = np.asarray(scores, dtype=float), np.asarray(auc, dtype=float)
+    known = np.isfinite(score) & np.isfinite(truth)
+    score, truth = score[known], truth[known]
+    if len(score) < 2 or np.ptp(score) == 0 or np.ptp(truth) == 0:
         return float("nan")
-    return float(weightedtau(scores, auc).statistic)
+    return float(weightedtau(score, truth).statistic)
 
 
 def weighted_tau(table: str | pd.DataFrame, *, inverted: bool | None = None) -> pd.DataFrame:
@@ -142,7 +121,7 @@ def weighted_tau(table: str | pd.DataFrame, *, inverted: bool | None = None) -> 
     author's own, `benchmark` says how many those are.
     """
     if isinstance(table, str):
-        frame = _setting_table(table, inverted)
+        frame = oriented(table, inverted=inverted)
     else:
         frame = _check_table(table)
     columns = score_columns(frame)
@@ -160,7 +139,7 @@ def weighted_tau(table: str | pd.DataFrame, *, inverted: bool | None = None) -> 
 
 
 class FriedmanResult(NamedTuple):
-    """Friedman's test over targets: does any score rank differently from the others?"""
+    """Friedman's test over targets: whether any score ranks differently from the others."""
 
     chi2: float
     p: float
@@ -197,3 +176,32 @@ def friedman(taus: pd.DataFrame, columns: Sequence[str] | None = None) -> Friedm
     ranks = block.fillna(-np.inf).rank(axis=1, ascending=False)
     outcome = friedmanchisquare(*(ranks[column] for column in block.columns))
     return FriedmanResult(float(outcome.statistic), float(outcome.pvalue), ranks)
+
+
+def regret(table: pd.DataFrame, choose: str | Callable[[pd.DataFrame], str]) -> pd.Series:
+    """Top-1 regret: what choosing one source a target gives away against the best one.
+
+    Parameters
+    ----------
+    table
+        Columns ``source``, ``target``, ``auc`` and the scores; without source == target.
+    choose
+        A score's column (its highest value chooses), or a function from one target's rows to a source.
+
+    Returns
+    -------
+    pandas.Series
+        AUC of the best source less AUC of the chosen one, by target; 0 is perfect. NaN where the score is
+        missing or the chosen source is not among the rows.
+    """
+    lost = {}
+    for target, rows in table.groupby("target"):
+        block = rows.set_index("source")
+        if callable(choose):
+            chosen = choose(rows)
+        elif block[choose].isna().all():
+            chosen = None
+        else:
+            chosen = block[choose].idxmax()
+        lost[target] = block["auc"].max() - block["auc"][chosen] if chosen in block.index else np.nan
+    return pd.Series(lost, name="regret").rename_axis("target")

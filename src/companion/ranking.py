@@ -20,8 +20,8 @@ from companion import scores as score_room
 from companion import store
 from companion.datasets import Dataset, load_dataset
 from companion.errors import InputError, did_you_mean
-from companion.evaluation import COMBINED, TERMS, combine, min_max
 from companion.models import SourceModel, best_device
+from companion.scores import COMBINED, TERMS, combine, min_max
 from companion.scores._gradient import single_pass
 from companion.sources import load_source
 from companion.training import SEED

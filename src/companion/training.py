@@ -104,7 +104,8 @@ def train_source(
     images, labels = dataset.images["train"], dataset.labels["train"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build(architecture, classes=dataset.n_classes).to(device, memory_format=torch.channels_last)
+        network = build(architecture, classes=dataset.n_classes)
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         augment = augmentation()
         optimiser = torch.optim.SGD(
             network.parameters(),
@@ -136,7 +137,7 @@ def train_source(
                     done = (epoch * len(batches) + index + 1) / (protocol.epochs * len(batches))
                     progress(done, f"training on {dataset.name}, epoch {epoch + 1} of {protocol.epochs}")
             losses.append(total / len(order))
-    network.eval().to("cpu", memory_format=torch.contiguous_format)
+    network.eval().to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     head = split_head(network)
     record: dict[str, Any] = {
         "origin": f"trained here on {dataset.name} with the protocol {protocol.name!r}",

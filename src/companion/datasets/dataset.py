@@ -169,7 +169,7 @@ def check(dataset: Dataset) -> Dataset:
 
 
 def stratified_split(labels: np.ndarray, *, seed: int = 0) -> dict[str, np.ndarray]:
-    """Indices of a seeded 70/10/20 split, class by class; small classes keep their images for training."""
+    """Draw a seeded 70/10/20 split, as indices, class by class; small classes keep their images for training."""
     rng = np.random.default_rng(seed)
     parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     for label in np.unique(labels):

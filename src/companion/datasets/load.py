@@ -38,7 +38,7 @@ def _medmnist_info() -> dict[str, dict]:
 
 
 def medmnist_flags(*, single_label: bool = False) -> tuple[str, ...]:
-    """Flags of the twelve MedMNIST 2D datasets (the eleven single-label ones on request)."""
+    """Return the flags of the twelve MedMNIST 2D datasets (the eleven single-label ones on request)."""
     return tuple(
         flag
         for flag, info in _medmnist_info().items()
@@ -349,7 +349,8 @@ def _load_folder(path: Path, size: int, *, seed: int) -> Dataset:
     names = sorted({name for found in listing.values() for name, files in found.items() if files})
     if not names:
         raise InputError(
-            f"{path} has no images: wanted are folders named by class, holding {', '.join(sorted(IMAGE_SUFFIXES))} files"
+            f"{path} has no images: wanted are folders named by class, holding files ending in "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}"
         )
     if len(names) == 1:
         raise InputError(

@@ -74,7 +74,7 @@ def _columns() -> dict[str, dict[str, dict[str, str]]]:
 
 
 def columns(name: str) -> dict[str, dict[str, str]]:
-    """Unit, range and meaning of every column of a table: ``{column: {"unit": …, "meaning": …}}``."""
+    """Return unit, range and meaning of every column of a table: ``{column: {"unit": …, "meaning": …}}``."""
     if name not in TABLES:
         raise InputError(
             f"no published table {name!r}: there are {', '.join(TABLES)}.{did_you_mean(name, TABLES)}"

@@ -26,6 +26,7 @@ them.
 
 from companion.scores._arrays import ScoreWarning, stratified_subsample
 from companion.scores._suite import SuiteResult, suite
+from companion.scores.combination import COMBINED, TERMS, combine, min_max
 from companion.scores.gbc import gbc
 from companion.scores.hscore import hscore
 from companion.scores.knn import knn
@@ -43,12 +44,15 @@ from companion.scores.sfda import sfda
 from companion.scores.transrate import transrate
 
 __all__ = [
+    "COMBINED",
     "REGISTRY",
+    "TERMS",
     "NCTITerms",
     "ScoreInfo",
     "ScoreWarning",
     "SuiteResult",
     "available",
+    "combine",
     "gbc",
     "gradient_ratio",
     "hscore",
@@ -57,6 +61,7 @@ __all__ = [
     "leep",
     "linear_probe",
     "logme",
+    "min_max",
     "nca",
     "nce",
     "ncti_terms",

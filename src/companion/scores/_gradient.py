@@ -11,12 +11,13 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.grad import conv2d_weight
 
 from companion.errors import InputError
 from companion.models import SourceModel, split_head
@@ -107,7 +108,7 @@ def triplet_loss(embeddings: torch.Tensor, labels: torch.Tensor, margin: float =
 
 
 def count_triplets(labels: np.ndarray) -> int:
-    """Valid triplets of a batch: ordered (anchor, positive) pairs of one class times the images of others."""
+    """Count the valid triplets of a batch: ordered (anchor, positive) pairs of one class times the images of others."""
     counts = np.unique(labels, return_counts=True)[1]
     return int((counts * (counts - 1) * (len(labels) - counts)).sum())
 
@@ -154,6 +155,7 @@ def _fold_batch_norms(network: nn.Module) -> dict[str, torch.Tensor]:
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d, factor: torch.Tensor) -> None:
     """Give `convolution` the weights and the bias that do the work of both."""
+    assert norm.running_mean is not None  # it comes and goes with running_var, which made the factor
     shift = -norm.running_mean if convolution.bias is None else convolution.bias - norm.running_mean
     bias = shift * factor if norm.bias is None else shift * factor + norm.bias
     weight = convolution.weight * factor.view(-1, 1, 1, 1)
@@ -173,7 +175,8 @@ def _prepare(backbone: nn.Module, device: torch.device | str) -> tuple[nn.Module
     """Return a frozen copy of `backbone` for fast passes in evaluation mode, and the factors of its folding."""
     network = _copy(backbone).eval()
     factors = _fold_batch_norms(network)
-    return network.to(device=device, memory_format=torch.channels_last), factors
+    # torch's own annotations lack memory_format here and in training.
+    return network.to(device=device, memory_format=torch.channels_last), factors  # type: ignore[call-overload]
 
 
 class _SmallMapConvolution(nn.Module):
@@ -203,6 +206,7 @@ class _SmallMapConvolution(nn.Module):
     def _matrix(self, rows: int, columns: int) -> tuple[torch.Tensor, tuple[int, int]]:
         """(rows x columns x channels in, rows x columns x channels out) and the size of the map after."""
         conv = self.convolution
+        assert not isinstance(conv.padding, str)  # such a convolution is never wrapped
         (down, right), (top, left), (high, wide) = conv.stride, conv.padding, conv.kernel_size
         after = ((rows + 2 * top - high) // down + 1, (columns + 2 * left - wide) // right + 1)
         kernel = conv.weight.permute(2, 3, 1, 0)  # kernel row, kernel column, in, out
@@ -262,7 +266,7 @@ class _Watch:
 
     def norm(self, images: slice) -> float:
         conv = self.convolution
-        gradient = torch.nn.grad.conv2d_weight(
+        gradient = conv2d_weight(
             self.input[images],
             conv.weight.shape,
             self.gradient[images],
@@ -379,7 +383,11 @@ class _Run:
         self.head = None if model.head is None else copy.deepcopy(model.head).to(device)
         self.network, factors = _prepare(model.backbone, device)
         self.watches = [
-            _Watch(self.network.get_submodule(name), starts=not position, factor=factors.get(name))
+            _Watch(
+                cast(nn.Conv2d, self.network.get_submodule(name)),
+                starts=not position,
+                factor=factors.get(name),
+            )
             for position, name in enumerate((model.first_conv, model.second_conv))
             if name
         ]

@@ -120,9 +120,8 @@ def _download(url: str, path: Path, checksum: str | None) -> None:
     try:
         store.fetch(path.name, downloader=downloader)
     except requests.exceptions.HTTPError as error:
-        raise SurroundingsError(
-            f"cannot download {url}: {error.response.status_code} from the server; {manual}"
-        ) from error
+        status = "an error" if error.response is None else error.response.status_code
+        raise SurroundingsError(f"cannot download {url}: {status} from the server; {manual}") from error
     except requests.exceptions.ChunkedEncodingError as error:
         raise SurroundingsError(f"the download of {url} was cut off twice: try again; {manual}") from error
     except requests.exceptions.RequestException as error:

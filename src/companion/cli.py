@@ -1,0 +1,259 @@
+"""The command line: the package's verbs, one line for a mistake, exit codes that mean something."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from companion import __version__
+from companion.errors import CompanionError, InputError
+
+app = typer.Typer(
+    name="companion",
+    help="Which pre-trained model should I fine-tune on my images? Research software, not for clinical use.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Where datasets are looked up and downloaded to.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[float, str], None] | None]:
+    """Show a bar with an estimate on a terminal; None, so silence, where stderr is piped."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda fraction, text: bar.update(task, completed=fraction, description=text)
+
+
+@app.command()
+def rank(
+    target: Annotated[
+        str, typer.Argument(help="MedMNIST flag, .npz file, folder of class folders, procedural:NAME.")
+    ],
+    source: Annotated[
+        list[str], typer.Option("--source", "-s", help="A source model; give it once for each.")
+    ],
+    size: Annotated[int | None, typer.Option(help="Image side in pixels: 28, 64, 128 or 224.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of draws, random weights and training.")] = 24,
+    per_class: Annotated[
+        int, typer.Option(min=3, help="Images scored: this many times the number of classes.")
+    ] = 100,
+    variant: Annotated[str, typer.Option(help="corrected or published.")] = "corrected",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Accept downloads without a published checksum.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for the table, the figure and the report.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite an earlier report in that folder.")
+    ] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank source models for TARGET without fine-tuning any of them."""
+    from companion import report
+
+    if variant not in ("corrected", "published"):
+        raise InputError(f"--variant {variant!r} is none of corrected, published")
+    if out is not None:
+        report.check_folder(out, force=force)
+    from companion.ranking import rank as rank_sources
+
+    with _progress() as progress:
+        table = rank_sources(
+            target,
+            source,
+            size=size,
+            seed=seed,
+            per_class=per_class,
+            variant=variant,
+            device=device,
+            data_dir=data_dir,
+            trust=trust,
+            progress=progress,
+        )
+    written = report.write(table, out, force=force) if out is not None else []
+    if as_json:
+        typer.echo(json.dumps(report.as_document(table), indent=1))
+        return
+    typer.echo(report.as_text(table))
+    for path in written:
+        typer.echo(f"written: {path}")
+
+
+@app.command()
+def notebook(
+    name: Annotated[str, typer.Argument(help="Notebook, by name or number.")] = "",
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--parameter", help="A parameter: -p name value (or name=value)."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the executed notebook.")] = None,
+    listing: Annotated[bool, typer.Option("--list", help="List notebooks and their parameters.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Execute a notebook with parameters of your own."""
+    from companion import store
+    from companion.notebooks import NOTEBOOKS, parse, resolve
+
+    if listing:
+        for known, model in NOTEBOOKS.items():
+            typer.echo(known)
+            for key, field in model.model_fields.items():
+                typer.echo(f"  {key} = {field.default!r}  # {field.description or ''}")
+        return
+    if not name:
+        raise InputError("name a notebook, or give --list to see them")
+    known = resolve(name)
+    given = {key: value for key, _, value in (pair.partition("=") for pair in parameter or [])}
+    parse(known, given)
+    target = out or Path.cwd() / f"{known}.ipynb"
+    from companion.notebooks.execution import execute, repository
+
+    root = repository()
+    if out is None and root and target.resolve().parent == (root / "notebooks").resolve():
+        raise InputError(f"{target} is the committed notebook: say where to write with --out")
+    if target.exists() and not force:
+        raise InputError(f"{target} exists: give another --out, or --force to overwrite it")
+    with store.data_directory(data_dir):
+        execute(known, given, target)
+    typer.echo(str(target))
+
+
+@app.command()
+def book(
+    data: Annotated[str, typer.Option(help="auto, real or procedural (synthetic).")] = "auto",
+    committed: Annotated[
+        bool, typer.Option("--committed", help="Build from the executed notebooks as committed.")
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Execute every notebook afresh, then build the HTML book; print the page to open."""
+    from companion import store
+    from companion.notebooks.book import build
+
+    with store.data_directory(data_dir):
+        typer.echo(str(build(data=data, committed=committed)))
+
+
+@app.command()
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="MedMNIST flags, or source models such as imagenet.")],
+    to: Annotated[Path | None, typer.Option("--to", help="Data directory to fetch into.")] = None,
+    size: Annotated[int, typer.Option(help="Image side of datasets: 28, 64, 128 or 224.")] = 28,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Accept downloads without a published checksum.")
+    ] = False,
+) -> None:
+    """Bring data and weights ahead of time, for a place without internet."""
+    from companion import store
+    from companion.datasets import load_dataset, medmnist_flags
+
+    with store.data_directory(to):
+        for name in names:
+            if name in medmnist_flags():
+                typer.echo(
+                    repr(load_dataset(name, size=size, progress=lambda line: typer.echo(line, err=True)))
+                )
+            else:
+                from companion.sources import load_source
+
+                typer.echo(repr(load_source(name.removeprefix("weights:"), trust=trust)))
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Tell what is installed, which device would be used, and which data is at hand."""
+    from companion import report
+
+    found = report.surroundings()
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    for section, entries in found.items():
+        typer.echo(f"{section}:")
+        for key, value in entries.items():
+            typer.echo(f"  {key}: {value}")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show a traceback for errors of the user's input too.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ["COMPANION_DEBUG"] = "1"
+
+
+def _pair_up(arguments: list[str]) -> list[str]:
+    """Turn papermill's ``-p name value`` into ``-p name=value``: typer has no options of two values."""
+    if "notebook" not in arguments[:2]:
+        return arguments
+    paired, rest = [], list(arguments)
+    while rest:
+        word = rest.pop(0)
+        paired.append(word)
+        if word in ("-p", "--parameter") and len(rest) > 1 and "=" not in rest[0]:
+            paired.append(f"{rest.pop(0)}={rest.pop(0)}")
+    return paired
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; mistakes of the user's become one line and an exit code."""
+    try:
+        # Outside its standalone mode typer returns the exit code and lets exceptions through.
+        sys.exit(
+            app(args=_pair_up(sys.argv[1:] if arguments is None else arguments), standalone_mode=False) or 0
+        )
+    except CompanionError as error:
+        if os.environ.get("COMPANION_DEBUG"):
+            raise
+        _stop(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _stop("interrupted; nothing half-written was kept", 130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        _stop(f"{error.filename or 'the disk'}: {error.strerror}", 3)
+    except Exception as error:
+        # typer's own usage errors (unknown option, value of the wrong type) carry a message for people.
+        if not hasattr(error, "format_message"):
+            raise
+        _stop(" ".join(error.format_message().split()) + "; see --help", 2)
+
+
+def _stop(line: str, code: int) -> None:
+    print(f"companion: {line}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,114 @@
+"""What runs inside a notebook: the check of its parameters and the foot of its page."""
+
+from __future__ import annotations
+
+import ast
+import os
+import time
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from companion import store
+from companion.errors import InputError
+from companion.notebooks.parameters import NotebookParameters, parse
+
+# Both the notebooks' own parameters cell and the cell papermill adds begin with this line.
+PARAMETERS_MARK = "# Parameters"
+SOURCE_HASH_VARIABLE = "COMPANION_NOTEBOOK_SOURCE"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a notebook: its name, its checked parameters and when it began."""
+
+    name: str
+    parameters: NotebookParameters
+    began: float
+
+
+def _assigned(source: str) -> set[str]:
+    """Names assigned at the top level of a cell."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return set()
+    targets = [
+        target
+        for node in tree.body
+        for target in (node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)])
+    ]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def check(name: str, namespace: MutableMapping[str, Any]) -> Run:
+    """Check a notebook's parameters before any work, and write them back as what they should be.
+
+    Parameters
+    ----------
+    name
+        The notebook.
+    namespace
+        The notebook's ``globals()``. Names that a parameters cell assigned, here or by papermill's ``-p``, and
+        that are no parameters are refused; a plain run with a misspelt name would silently use the default.
+
+    Raises
+    ------
+    InputError
+        Naming every parameter that is missing, unknown, of the wrong type or out of range.
+    """
+    cells = [cell for cell in namespace.get("In", []) if cell.lstrip().startswith(PARAMETERS_MARK)]
+    given: set[str] = set().union(*(_assigned(cell) for cell in cells))
+    known = set(parse(name, {}).model_dump())
+    missing = sorted(known - set(namespace))
+    if missing:
+        raise InputError(f"{name}: parameter {missing[0]!r} is missing: run the parameters cell first")
+    parameters = parse(name, {key: namespace[key] for key in (known | given) if key in namespace})
+    namespace.update(parameters.model_dump())
+    return Run(name, parameters, time.perf_counter())
+
+
+def foot(run: Run, *datasets: Any) -> None:
+    """Show how the page was made, at its end, and leave the same in the output's metadata.
+
+    Parameters
+    ----------
+    run
+        What `check` returned.
+    *datasets
+        The datasets used.
+    """
+    from IPython.display import Markdown, display
+
+    from companion.models import best_device
+
+    record = store.provenance(
+        seed=run.parameters.seed,
+        device=str(best_device()),
+        notebook=run.name,
+        source_hash=os.environ.get(SOURCE_HASH_VARIABLE),
+        parameters=run.parameters.model_dump(),
+        data={dataset.name: dataset.content_hash for dataset in datasets},
+        synthetic=sorted(dataset.name for dataset in datasets if dataset.synthetic),
+        seconds=round(time.perf_counter() - run.began, 1),
+    )
+    libraries = ", ".join(f"{name} {version}" for name, version in record["libraries"].items())
+    data = (
+        ", ".join(f"{name} `{digest[:12]}`" for name, digest in record["data"].items())
+        or "published tables only"
+    )
+    given = ", ".join(f"`{name}={value!r}`" for name, value in record["parameters"].items())
+    lines = [
+        "| How this page was made | |",
+        "|---|---|",
+        f"| Data (sha256) | {data} |",
+        f"| Parameters | {given} |",
+        f"| Device, seed | {record['device']}, {record['seed']} |",
+        f"| Versions | companion {record['companion']} (results version {record['results_version']}), "
+        f"Python {record['python']}, {libraries} |",
+        f"| Source of the notebook | `{(record['source_hash'] or 'run by hand')[:16]}` |",
+        f"| Run | {record['date']}, {record['seconds']} s |",
+    ]
+    if record["synthetic"]:
+        lines.append(f"| Note | **synthetic images**: {', '.join(record['synthetic'])} |")
+    display(Markdown("\n".join(lines)), metadata={"companion": record})

@@ -1,0 +1,152 @@
+"""The parameters of every notebook: one typed model each, for the check cell and the command line alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from companion.errors import InputError, did_you_mean
+
+
+def _as_list(value: Any) -> Any:
+    """Accept ``a,b`` and a tuple for a list, since the command line can only give text."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _no_bool(value: Any) -> Any:
+    """Refuse True and False where a number is wanted; pydantic would take them for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted, not True or False")
+    return value
+
+
+Names = Annotated[list[str], BeforeValidator(_as_list), Field(min_length=2)]
+Count = Annotated[int, BeforeValidator(_no_bool)]
+Size = Annotated[
+    int, BeforeValidator(_no_bool), Field(description="image side in pixels: 28, 64, 128 or 224")
+]
+
+
+class NotebookParameters(BaseModel):
+    """What every notebook that works on images takes."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+    target: str = Field(
+        "breastmnist", min_length=1, description="target dataset: MedMNIST flag, path or procedural:NAME"
+    )
+    sources: Names = Field(
+        [
+            "scratch",
+            "train:pneumoniamnist",
+            "train:retinamnist",
+            "train:procedural:textures",
+            "train:procedural:cells",
+        ],
+        description="source models to compare",
+    )
+    size: Size = 28
+    per_class: Count = Field(
+        100, ge=3, le=10_000, description="images scored: this many times the number of classes"
+    )
+    seed: Count = Field(24, ge=0, lt=2**32, description="seed of draws, random weights and training")
+
+
+class GradientRatio(NotebookParameters):
+    """04_gradient_ratio."""
+
+
+class RankingSources(NotebookParameters):
+    """05_ranking_sources."""
+
+    target: str = Field("retinamnist", min_length=1, description="target dataset of the live ranking")
+    sources: Names = Field(
+        [
+            "scratch",
+            "train:breastmnist",
+            "train:pneumoniamnist",
+            "train:procedural:textures",
+            "train:procedural:cells",
+        ],
+        description="source models of the live ranking",
+    )
+
+
+class NewTarget(NotebookParameters):
+    """07_new_target."""
+
+    target: str = Field(
+        "pneumoniamnist",
+        min_length=1,
+        description="your data: a .npz file or a folder of class folders; or a MedMNIST flag",
+    )
+    sources: Names = Field(
+        [
+            "scratch",
+            "train:breastmnist",
+            "train:retinamnist",
+            "train:procedural:textures",
+            "train:procedural:cells",
+        ],
+        description="candidate source models",
+    )
+
+
+NOTEBOOKS: dict[str, type[NotebookParameters]] = {
+    "04_gradient_ratio": GradientRatio,
+    "05_ranking_sources": RankingSources,
+    "07_new_target": NewTarget,
+}
+
+# What is run where MedMNIST cannot be had; the pages say that their images are synthetic.
+PROCEDURAL: dict[str, Any] = {
+    "target": "procedural:lesions",
+    "sources": ["scratch", "train:procedural:textures", "train:procedural:cells", "train:procedural:fibres"],
+}
+
+
+def resolve(name: str) -> str:
+    """Full name of a notebook given by name, number or file name.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name.
+    """
+    wanted = name.rsplit("/", 1)[-1].removesuffix(".ipynb").removesuffix(".py")
+    found = [known for known in NOTEBOOKS if wanted in (known, known[:2], known[3:])]
+    if found:
+        return found[0]
+    raise InputError(
+        f"no notebook {name!r}: there are {', '.join(NOTEBOOKS)}.{did_you_mean(wanted, NOTEBOOKS)}"
+    )
+
+
+def parse(name: str, given: Mapping[str, Any]) -> NotebookParameters:
+    """Validate parameters given for a notebook; those left out have their defaults.
+
+    Raises
+    ------
+    InputError
+        Naming every parameter that is unknown, of the wrong type or out of range.
+    """
+    name = resolve(name)
+    model = NOTEBOOKS[name]
+    try:
+        return model(**given)
+    except ValidationError as error:
+        raise InputError(f"{name}: " + "; ".join(_explain(model, item) for item in error.errors())) from None
+
+
+def _explain(model: type[NotebookParameters], item: Mapping[str, Any]) -> str:
+    parameter = str(item["loc"][0]) if item["loc"] else "?"
+    if item["type"] == "extra_forbidden":
+        known = list(model.model_fields)
+        return (
+            f"unknown parameter {parameter!r} (there are {', '.join(known)}).{did_you_mean(parameter, known)}"
+        )
+    return f"parameter {parameter!r} is {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"

@@ -1,0 +1,38 @@
+"""The proposed score's combination of its two terms over one pool of sources.
+
+Arrays in, arrays out: which sources form a pool, and which way it points, is the caller's business.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+COMBINED = "proposed"
+TERMS = ("nca", "gradient_ratio")
+
+
+def min_max(values: np.ndarray, *, invert: bool = False) -> np.ndarray:
+    """Rescale to 0..1 over the finite values; `invert` gives ``(max - x) / (max - min)``.
+
+    NaN stays NaN. Where all finite values are equal there is no scale and the result is all NaN.
+    """
+    values = np.asarray(values, dtype=float)
+    finite = values[np.isfinite(values)]
+    if finite.size == 0 or finite.min() == finite.max():
+        return np.full(values.shape, np.nan)
+    scaled = (values - finite.min()) / (finite.max() - finite.min())
+    return 1 - scaled if invert else scaled
+
+
+def combine(nca: np.ndarray, gradient_ratio: np.ndarray, *, invert: bool = False) -> np.ndarray:
+    """Combine the proposed score's two terms over one pool of sources for one target.
+
+    ``minmax(nca) * minmax(gradient_ratio)``; with `invert` both terms are turned round first, as in the
+    paper's cross-domain setting. The result is relative to the pool: adding or removing a source changes it.
+
+    Parameters
+    ----------
+    nca, gradient_ratio
+        Shape (sources,); NaN where a term is missing.
+    """
+    return min_max(nca, invert=invert) * min_max(gradient_ratio, invert=invert)

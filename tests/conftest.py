@@ -1,0 +1,78 @@
+"""What every test gets: directories of its own, a local web server, the real data where there is some."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from local_server import running
+
+# Read before any test changes the environment.
+_DATA_AT_START = os.environ.get("COMPANION_DATA")
+_REAL_FLAGS = ("breastmnist", "pneumoniamnist", "retinamnist")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session_directories(tmp_path_factory):
+    """No test reads or writes the user's own directories; models trained in tests are trained once."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("home")
+        for variable in ("HOME", "USERPROFILE"):
+            patch.setenv(variable, str(home))
+        for variable in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+            patch.delenv(variable, raising=False)
+        patch.setenv("TORCH_HOME", str(home / "torch"))
+        # Kernels started by notebook tests share it, so that each does not list the fonts anew.
+        patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))
+        patch.setenv("MPLBACKEND", "Agg")
+        patch.setenv("COMPANION_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("COMPANION_DATA", str(tmp_path_factory.mktemp("no-data")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def data(monkeypatch, tmp_path_factory, _session_directories) -> Path:
+    """Empty data directory of this test."""
+    folder = tmp_path_factory.mktemp("data")
+    monkeypatch.setenv("COMPANION_DATA", str(folder))
+    return folder
+
+
+@pytest.fixture
+def own_cache(monkeypatch, tmp_path_factory) -> Path:
+    """Empty cache directory of this test, for those that look into it or damage it."""
+    folder = tmp_path_factory.mktemp("own-cache")
+    monkeypatch.setenv("COMPANION_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def real_data(monkeypatch, data) -> Path:
+    """Directory with the real MedMNIST files; goes with the marker ``real``."""
+    if not _DATA_AT_START:
+        pytest.skip("COMPANION_DATA is not set: it names the directory with the real MedMNIST files")
+    folder = Path(_DATA_AT_START).expanduser().resolve()
+    missing = [
+        f"{flag}.npz"
+        for flag in _REAL_FLAGS
+        if not ((folder / f"{flag}.npz").is_file() or any(folder.glob(f"*/{flag}.npz")))
+    ]
+    if missing:
+        pytest.skip(f"not in COMPANION_DATA: {', '.join(missing)}")
+    monkeypatch.setenv("COMPANION_DATA", str(folder))
+    return folder
+
+
+@pytest.fixture
+def server():
+    """Web server on this machine."""
+    with running() as local:
+        yield local
+
+
+@pytest.fixture
+def no_waiting(monkeypatch) -> None:
+    """Let a repeated download start at once."""
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)

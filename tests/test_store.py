@@ -1,0 +1,335 @@
+"""Files: atomic writes, checksums, and downloads that go wrong in every way a download can."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import re
+import socket
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from companion import store
+from companion.errors import InputError, SurroundingsError
+from local_server import Answer
+
+BODY = b"0123456789" * 1000
+MD5 = "md5:" + hashlib.md5(BODY).hexdigest()
+SHA256 = "sha256:" + hashlib.sha256(BODY).hexdigest()
+CUT_OFF = Answer(BODY[:100], promised=len(BODY))
+
+# Permissions do not bind the superuser.
+needs_permissions = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions do not bind the superuser"
+)
+
+
+def names(folder: Path) -> list[str]:
+    """Everything in a folder, hidden files too."""
+    return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+
+# --- directories -------------------------------------------------------------------------------------------
+
+
+def test_directories_come_from_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("COMPANION_DATA", str(tmp_path / "d"))
+    monkeypatch.setenv("COMPANION_CACHE", str(tmp_path / "c"))
+    assert (store.data_dir(), store.cache_dir()) == (tmp_path / "d", tmp_path / "c")
+    monkeypatch.delenv("COMPANION_DATA")
+    assert store.data_dir() == tmp_path / "c" / "data"
+    monkeypatch.delenv("COMPANION_CACHE")
+    assert store.data_dir().parent == store.cache_dir()
+
+
+def test_the_data_directory_is_set_for_one_block_only(tmp_path):
+    before = store.data_dir()
+    with store.data_directory(tmp_path / "other"):
+        assert store.data_dir() == tmp_path / "other"
+        with store.data_directory(None):
+            assert store.data_dir() == tmp_path / "other"
+    assert store.data_dir() == before
+    with contextlib.suppress(KeyError), store.data_directory(tmp_path):
+        raise KeyError
+    assert store.data_dir() == before
+
+
+def test_a_file_is_no_data_directory(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file: name a folder"), store.data_directory(tmp_path / "file"):
+        pass
+
+
+# --- atomic writes -----------------------------------------------------------------------------------------
+
+
+def test_text_is_written_whole_and_folders_are_made(tmp_path):
+    path = store.write_text(tmp_path / "a" / "b.txt", "größer")
+    assert path.read_text(encoding="utf-8") == "größer"
+    assert names(path.parent) == ["b.txt"]
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, old, failure):
+    path = tmp_path / "file"
+    if old:
+        path.write_text(old)
+    with pytest.raises(failure), store.atomic_path(path) as temporary:
+        temporary.write_text("half")
+        assert temporary.parent == tmp_path  # a rename is atomic within one file system only
+        raise failure
+    assert names(tmp_path) == (["file"] if old else [])
+    assert not old or path.read_text() == old
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_full_or_closed_disk_is_the_surroundings_fault(tmp_path, code):
+    with (
+        pytest.raises(SurroundingsError, match=f"cannot write .*file: {re.escape(os.strerror(code))}"),
+        store.atomic_path(tmp_path / "file"),
+    ):
+        raise OSError(code, os.strerror(code))
+    assert names(tmp_path) == []
+
+
+def test_a_file_in_the_way_of_a_folder_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SurroundingsError, match="cannot write in .*file"):
+        store.write_text(tmp_path / "file" / "below", "")
+
+
+@needs_permissions
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(SurroundingsError, match="cannot write in"):
+            store.write_text(tmp_path / "file", "")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+def test_a_written_file_is_as_readable_as_others(tmp_path):
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    assert store.write_text(tmp_path / "file", "").stat().st_mode == plain.stat().st_mode
+
+
+# --- checksums ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "checksum", [MD5, MD5.removeprefix("md5:"), MD5.upper(), f" {SHA256}\n", SHA256.removeprefix("sha256:")]
+)
+def test_a_present_file_is_checked_and_kept(tmp_path, checksum):
+    path = tmp_path / "file"
+    path.write_bytes(BODY)
+    # No server: whatever is asked for over the network fails.
+    assert store.fetch("https://nowhere.invalid/file", path, checksum=checksum) == path
+
+
+@pytest.mark.parametrize("checksum", ["md5:", "abc", "md5:" + "g" * 32, "crc32:12345678", ""])
+def test_what_is_no_checksum_is_refused(tmp_path, checksum):
+    path = tmp_path / "file"
+    path.write_bytes(BODY)
+    with pytest.raises(InputError, match="is not a digest: give md5"):
+        store.fetch("https://nowhere.invalid/file", path, checksum=checksum)
+
+
+def test_a_present_file_with_another_md5_is_refused_and_left_alone(tmp_path, server):
+    path = tmp_path / "file"
+    path.write_bytes(b"damaged")
+    url = server.serve("/file", BODY)
+    with pytest.raises(InputError, match=r"file has md5 [0-9a-f]{32}, but [0-9a-f]{32} is published.*delete"):
+        store.fetch(url, path, checksum=MD5)
+    assert path.read_bytes() == b"damaged"
+    assert server.requests == []
+
+
+# --- downloads ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("checksum", [MD5, SHA256])
+def test_a_good_file_is_downloaded_once(tmp_path, server, checksum):
+    url = server.serve("/file", BODY)
+    path = tmp_path / "new" / "name.npz"
+    for _ in range(2):
+        assert store.fetch(url, path, checksum=checksum) == path
+        assert path.read_bytes() == BODY
+    assert server.requests == ["/file"]
+    assert names(path.parent) == ["name.npz"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (Answer(b"other content"), r"does not have the published md5 [0-9a-f]{32}: nothing was kept"),
+        (CUT_OFF, r"was cut off twice"),
+        (Answer(b"gone", status=404), r"cannot download .*: 404 from the server"),
+        (Answer(b"broken", status=500), r"cannot download .*: 500 from the server"),
+    ],
+    ids=["wrong md5", "cut off", "404", "500"],
+)
+def test_a_download_that_fails_leaves_nothing(tmp_path, server, no_waiting, answer, message):
+    url = server.serve("/file", answer)
+    path = tmp_path / "d" / "file.npz"
+    with pytest.raises(SurroundingsError, match=message) as caught:
+        store.fetch(url, path, checksum=MD5)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)  # where to put the file by hand
+    assert names(path.parent) == []
+
+
+@pytest.mark.parametrize("first", [CUT_OFF, Answer(b"other content")], ids=["cut off", "wrong md5"])
+def test_a_second_try_starts_cleanly(tmp_path, server, no_waiting, first):
+    url = server.serve("/file", first, Answer(BODY))
+    path = store.fetch(url, tmp_path / "file", checksum=MD5)
+    assert path.read_bytes() == BODY
+    assert names(tmp_path) == ["file"]
+    assert len(server.requests) == 2
+
+
+def test_a_trusted_download_that_is_cut_off_leaves_nothing(tmp_path, server, no_waiting):
+    url = server.serve("/file", CUT_OFF)
+    with pytest.raises(SurroundingsError, match="cut off"):
+        store.fetch(url, tmp_path / "file", trust=True)
+    assert names(tmp_path) == []
+
+
+def test_a_server_that_is_not_there_is_told(tmp_path, no_waiting):
+    with socket.socket() as probe:  # a port that nobody listens on
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.raises(SurroundingsError, match=r"cannot reach 127\.0\.0\.1 .*put the file at"):
+        store.fetch(f"http://127.0.0.1:{port}/file", tmp_path / "file", checksum=MD5)
+    assert names(tmp_path) == []
+
+
+def test_without_a_checksum_the_file_must_be_trusted(tmp_path, server):
+    url = server.serve("/file", BODY)
+    with pytest.raises(InputError, match="no checksum is published.*trust"):
+        store.fetch(url, tmp_path / "file")
+    assert server.requests == [] and names(tmp_path) == []
+
+
+def test_a_trusted_file_is_remembered_and_checked_from_then_on(tmp_path, server):
+    url = server.serve("/file", BODY)
+    path = store.fetch(url, tmp_path / "file", trust=True)
+    assert (tmp_path / "file.sha256").read_text().split() == [SHA256.removeprefix("sha256:"), "file"]
+    assert store.fetch(url, path) == path
+    path.write_bytes(BODY + b"!")
+    with pytest.raises(InputError, match="has sha256"):
+        store.fetch(url, path, trust=True)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.org/file",
+        "http://192.0.2.1/file",
+        "http://localhost.example.org/file",
+        "http://127.0.0.1.example.org/file",
+        "ftp://127.0.0.1/file",
+        "file:///etc/hostname",
+        "/etc/hostname",
+    ],
+)
+def test_only_https_is_downloaded_from_other_machines(tmp_path, url):
+    with pytest.raises(InputError, match="is not an https address"):
+        store.fetch(url, tmp_path / "file", checksum=MD5)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_http_is_for_this_machine(tmp_path, server, host):
+    url = server.serve("/file", BODY).replace("127.0.0.1", host)
+    assert store.fetch(url, tmp_path / "file", checksum=MD5).read_bytes() == BODY
+
+
+def test_a_download_into_a_folder_that_cannot_be_made_is_told(tmp_path, server):
+    url = server.serve("/file", BODY)
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(SurroundingsError, match="cannot write"):
+        store.fetch(url, tmp_path / "taken" / "file", checksum=MD5)
+
+
+@needs_permissions
+def test_a_download_into_a_read_only_folder_is_told(tmp_path, server):
+    url = server.serve("/file", BODY)
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(SurroundingsError, match="cannot write"):
+            store.fetch(url, tmp_path / "file", checksum=MD5)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+# --- one member of a zip archive ---------------------------------------------------------------------------
+
+
+def archive(**members: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as opened:
+        for name, body in members.items():
+            opened.writestr(name.replace("__", "/"), body)
+    return stream.getvalue()
+
+
+def test_one_member_is_extracted_and_nothing_else(tmp_path, server):
+    url = server.serve("/weights.zip", archive(folder__wanted=BODY, other=b"no", **{"..__evil": b"no"}))
+    for _ in range(2):
+        path = store.fetch_zip_member(url + "?download=1", "wanted", tmp_path / "w" / "mine", trust=True)
+        assert path.read_bytes() == BODY
+    assert names(tmp_path / "w") == ["mine", "weights.zip", "weights.zip.sha256"]
+    assert names(tmp_path) == ["w"]
+    assert server.requests == ["/weights.zip"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"<html>not a zip</html>", "is not a zip archive: delete it"),
+        (archive(wanted=BODY)[:-40], "is not a zip archive: delete it"),
+        (archive(other=BODY), "no single member wanted"),
+        (archive(a__wanted=BODY, b__wanted=BODY), "no single member wanted"),
+        (archive(wanted=BODY * 2), "wanted has 20000 bytes, over the limit of 10000"),
+    ],
+    ids=["no zip", "cut off", "missing", "twice", "too large"],
+)
+def test_a_wrong_archive_is_refused(tmp_path, server, body, message):
+    url = server.serve("/weights.zip", body)
+    with pytest.raises(InputError, match=message):
+        store.fetch_zip_member(url, "wanted", tmp_path / "w" / "mine", trust=True, size_limit=len(BODY))
+    assert "mine" not in names(tmp_path / "w")
+
+
+def test_a_member_with_damaged_bytes_is_refused(tmp_path, server):
+    body = bytearray(archive(wanted=os.urandom(5000)))
+    body[2000] ^= 0xFF
+    url = server.serve("/weights.zip", bytes(body))
+    with pytest.raises(InputError, match="is not a zip archive|damaged"):
+        store.fetch_zip_member(url, "wanted", tmp_path / "w" / "mine", trust=True)
+    assert "mine" not in names(tmp_path / "w")
+
+
+# --- provenance --------------------------------------------------------------------------------------------
+
+
+def test_a_digest_depends_on_content_and_not_on_order():
+    assert store.digest({"a": 1, "b": [2]}) == store.digest({"b": [2], "a": 1})
+    assert store.digest({"a": 1}) != store.digest({"a": 2})
+    assert len(store.digest({})) == 16
+
+
+def test_provenance_says_how_a_result_came_about():
+    record = store.provenance(seed=3, device="cpu", data={"x": "y"})
+    assert record["results_version"] == store.RESULTS_VERSION
+    assert (record["seed"], record["device"], record["data"]) == (3, "cpu", {"x": "y"})
+    assert record["libraries"]["numpy"]
