@@ -129,7 +129,8 @@ import pandas as pd
 
 rows = []
 for name, done in passes.items():
-    per_batch = (done.second / done.first)[done.first > 0]
+    counted = done.triplets > 0
+    per_batch = done.second[counted] / done.first[counted]
     rows.append(
         {
             "source": name,
@@ -193,7 +194,7 @@ pd.Series(counts, name=f"targets (of {own['target'].nunique()}) that rank themse
 #   and one pass over a few hundred images.
 # - Batches of one source agree with each other better than sources do, on the target shown here.
 # - In the published tables the product beats its parts among source datasets, not among architectures.
-# - The gradients never put the target itself first; feature scores nearly always do.
+# - The gradients never put the target itself first; the scores from features do on most targets.
 # :::
 
 # %%

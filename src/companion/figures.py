@@ -57,10 +57,11 @@ def short(name: str) -> str:
     return name.removesuffix("mnist") if name not in ("medmnist", "mnist") else name
 
 
-def mark_synthetic(figure: Figure, synthetic: bool) -> None:
-    """Write across the top that the images behind the figure are synthetic."""
+def mark_synthetic(figure: Figure, synthetic: bool | str) -> None:
+    """Write across the top that images behind the figure are synthetic; a text says which."""
     if synthetic:
-        figure.suptitle("SYNTHETIC IMAGES", color="#D55E00", fontsize=9, fontweight="bold")
+        text = synthetic if isinstance(synthetic, str) else "synthetic images"
+        figure.suptitle(text.upper(), color="#B34700", fontsize=9, fontweight="bold")
 
 
 def ranking(table: pd.DataFrame) -> Figure:
@@ -109,7 +110,7 @@ def ranking(table: pd.DataFrame) -> Figure:
         if not np.isfinite(block["proposed"].to_numpy(dtype=float)).any():
             row[1].set_yticks(range(len(names)), names)
         row[0].set_title(title, loc="left", fontsize=10)
-    mark_synthetic(figure, bool(table.attrs.get("synthetic")))
+    mark_synthetic(figure, table.attrs.get("synthetic", ""))
     return figure
 
 
@@ -135,9 +136,10 @@ def scores_against_auc(
             axis.scatter(known[:, 1], known[:, 0], s=11, color=BLUE, linewidths=0)
             _regression(axis, known[:, 1], known[:, 0])
             value = taus.loc[target, score]
-            text = "undefined" if np.isnan(value) else f"{value:.2f}"
-            axis.set_title(f"τ = {text}" if value == value else "τ undefined", fontsize=8, color=INK, pad=2)
+            text = "τ undefined" if np.isnan(value) else f"τ = {value:.2f}"
+            axis.set_title(text, fontsize=8, color=INK, pad=2)
             axis.tick_params(labelsize=6, length=2)
+            axis.yaxis.get_offset_text().set_fontsize(5)
             axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(2))
             axis.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
         row[0].set_ylabel(short(target), fontsize=9)
@@ -196,6 +198,8 @@ def tau_table(taus: pd.DataFrame, title: str) -> Figure:
         rotation=35,
         ha="right",
     )
+    for row, column in np.argwhere(shown.isna().to_numpy()):
+        axis.text(column + 0.5, row + 0.5, "–", ha="center", va="center", fontsize=8)
     axis.axhline(len(taus), color="black", linewidth=1.5)
     axis.set_title(title, loc="left", fontsize=10)
     axis.set_ylabel("")
@@ -220,12 +224,7 @@ def ablation(means: Mapping[str, pd.DataFrame]) -> Figure:
             axis.bar(place, values.mean(), color=colour, alpha=0.45, width=0.7)
             axis.scatter(place + rng.uniform(-0.18, 0.18, len(values)), values, s=14, color=colour)
             axis.annotate(
-                f"{values.mean():.3f}",
-                (place, values.mean()),
-                ha="center",
-                va="bottom",
-                fontsize=9,
-                fontweight="bold",
+                f"mean {values.mean():.3f}", (place, 0.96), xycoords=("data", "axes fraction"), ha="center", fontsize=9
             )
         axis.axhline(0, color=INK, linewidth=0.8)
         axis.set_xticks(range(3), ["NCA × gradients", "NCA alone", "gradients alone"], fontsize=9)

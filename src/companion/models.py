@@ -195,7 +195,7 @@ def build(architecture: str, *, classes: int = 1000, seed: int | None = None) ->
     options: dict[str, Any] = {"num_classes": classes}
     if architecture in ("googlenet", "inception_v3"):
         options |= {"aux_logits": False, "init_weights": True}
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+    with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
         return models.get_model(architecture, weights=None, **options)
@@ -245,7 +245,8 @@ def read_state(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[s
             from safetensors import safe_open
 
             with safe_open(path, framework="pt") as opened:
-                return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}
+                state = {key: opened.get_tensor(key) for key in opened.keys()}
+                return _unwrap(state, path), opened.metadata() or {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _unwrap(torch.load(path, map_location="cpu", weights_only=True), path), {}

@@ -364,7 +364,7 @@ def rank(
     report(1.0, "done")
     table = _assemble(pd.DataFrame(rows), models, np.array(terms, dtype=float), dataset, variant=variant)
     table.attrs["target"] = repr(dataset)
-    table.attrs["synthetic"] = dataset.synthetic or any(model.provenance.get("synthetic") for model in models)
+    table.attrs["synthetic"] = _synthetic_note(dataset, models)
     table.attrs["provenance"] = store.provenance(
         seed=seed,
         device=str(best_device(device)),
@@ -375,6 +375,14 @@ def rank(
         seconds=round(time.perf_counter() - began, 2),
     )
     return table
+
+
+def _synthetic_note(dataset: Dataset, models: Sequence[SourceModel]) -> str:
+    """Say what of a ranking rests on synthetic images; the empty string where nothing does."""
+    learnt = sum(bool(model.provenance.get("synthetic")) for model in models)
+    if dataset.synthetic:
+        return "synthetic images"
+    return f"{learnt} of {len(models)} sources learnt from synthetic images" if learnt else ""
 
 
 def _assemble(

@@ -65,7 +65,7 @@ def as_text(table: pd.DataFrame) -> str:
     """Lay the ranking out for a terminal: a table a pool, what each is worth, why something is missing."""
     lines = [f"target: {table.attrs['target']}"]
     if table.attrs.get("synthetic"):
-        lines.append("SYNTHETIC images are involved: the numbers say nothing about medical images")
+        lines.append(f"{table.attrs['synthetic'].upper()}: such numbers say nothing about medical images")
     for pool, rows in _pools(table):
         lines += ["", pool["pool"], _shown(rows).to_string(index=False), verdict(pool, rows)]
         lines += [f"  {row.source}: {row.note}" for row in rows.itertuples() if row.note]

@@ -145,13 +145,13 @@ def check(dataset: Dataset) -> Dataset:
     shape = dataset.images["train"].shape[1:]
     for split, images in dataset.images.items():
         labels = dataset.labels[split]
-        if len(images) != len(labels):
-            raise InputError(f"{name}: {split} has {len(images)} images but {len(labels)} labels")
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.ndim == 4 and images.shape[3] != 3:
             raise InputError(
                 f"{name}: {split} images have shape {images.shape} and type {images.dtype}; "
                 "wanted uint8, (n, height, width) or (n, height, width, 3)"
             )
+        if len(images) != len(labels):
+            raise InputError(f"{name}: {split} has {len(images)} images but {len(labels)} labels")
         if images.shape[1:] != shape:
             raise InputError(f"{name}: {split} images have shape {images.shape[1:]}, train images {shape}")
         if images.shape[1] != images.shape[2]:

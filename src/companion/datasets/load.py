@@ -146,6 +146,10 @@ def _load_medmnist(
         progress(f"downloading {filename} to {path.parent}")
     store.fetch(info[f"url{suffix}"], path, checksum=checksum, trust=trust)
     arrays = _read_npz(path)
+    missing = [f"{split}_{part}" for split in SPLITS for part in ("images", "labels")]
+    missing = [key for key in missing if key not in arrays]
+    if missing:
+        raise InputError(f"{path} lacks {', '.join(missing)}: it is not MedMNIST's file; delete it")
     images = {split: arrays[f"{split}_images"] for split in SPLITS}
     labels = {split: arrays[f"{split}_labels"] for split in SPLITS}
     multi = "multi-label" in info["task"]
@@ -167,19 +171,23 @@ def _load_medmnist(
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     """Arrays of a ``.npz`` file. Nothing is ever unpickled."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{path} is a single array, not a .npz archive")
-            return {key: archive[key] for key in archive.files}
+        opened = np.load(path, allow_pickle=False)
+        if not isinstance(opened, np.lib.npyio.NpzFile):
+            raise InputError(f"{path} is a single array, not a .npz archive")
+        with opened as archive:
+            found = {key: archive[key] for key in archive.files}
     except InputError:
         raise
-    except (ValueError, zipfile.BadZipFile, EOFError, OSError, AttributeError) as error:
+    except Exception as error:
+        # A damaged file makes zipfile, zlib and NumPy's header parser raise a dozen types.
         if "allow_pickle" in str(error) and zipfile.is_zipfile(path):
             raise InputError(
                 f"{path} holds pickled objects, which are never loaded: save plain arrays"
             ) from error
         reason = "cannot be read" if isinstance(error, PermissionError) else "is not a whole .npz file"
         raise InputError(f"{path} {reason}") from error
+    # A member that is no array comes back as its bytes.
+    return {key: values for key, values in found.items() if isinstance(values, np.ndarray)}
 
 
 def _codes(path: Path, labels: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
@@ -203,11 +211,9 @@ def _codes(path: Path, labels: dict[str, np.ndarray]) -> tuple[dict[str, np.ndar
                 f"{path}: {split}_labels has type {values.dtype}; integers or strings are wanted"
             )
         flat[split] = values
-    names = np.unique(
-        np.concatenate(
-            [values.astype(str) if values.dtype.kind == "U" else values for values in flat.values()]
-        )
-    )
+    if len({values.dtype.kind == "U" for values in flat.values()}) > 1:
+        raise InputError(f"{path}: labels are numbers in one split and names in another")
+    names = np.unique(np.concatenate(list(flat.values())))
     return (
         {split: np.searchsorted(names, values).astype(np.int64) for split, values in flat.items()},
         tuple(str(name) for name in names),
@@ -324,7 +330,7 @@ def _is_grey(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             return image.mode in ("1", "L", "I;16", "I;16B", "I;16L", "I", "F")
-    except OSError:
+    except (OSError, Image.DecompressionBombError):
         return False  # reading it says what is wrong
 
 

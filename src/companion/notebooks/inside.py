@@ -65,7 +65,17 @@ def check(name: str, namespace: MutableMapping[str, Any]) -> Run:
         raise InputError(f"{name}: parameter {missing[0]!r} is missing: run the parameters cell first")
     parameters = parse(name, {key: namespace[key] for key in (known | given) if key in namespace})
     namespace.update(parameters.model_dump())
+    _show_figures()
     return Run(name, parameters, time.perf_counter())
+
+
+def _show_figures() -> None:
+    """Let the notebook show matplotlib figures that are the value of a cell."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is not None and hasattr(shell, "enable_matplotlib"):
+        shell.enable_matplotlib("inline")
 
 
 def foot(run: Run, *datasets: Any) -> None:

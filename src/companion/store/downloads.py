@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -185,5 +186,12 @@ def fetch_zip_member(
                 while block := source.read(1 << 20):
                     sink.write(block)
     except zipfile.BadZipFile as error:
-        raise InputError(f"{archive} is not a zip archive: delete it and try again") from error
+        raise InputError(f"{archive} is not a whole zip archive: delete it and try again") from error
+    except (zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        if isinstance(error, SurroundingsError):
+            raise
+        # damaged, compressed by an unknown method, or encrypted
+        raise InputError(
+            f"{archive}: {member} cannot be unpacked: delete the archive and try again"
+        ) from error
     return path

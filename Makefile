@@ -1,0 +1,51 @@
+# `make book` and `make test` are all a newcomer needs: each sets up .venv from nothing and does its job.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup book site notebooks test lint bench clean lock
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# Exact versions; torch and what depends on it in one command, or pip brings another torch.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which with PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: $(READY)  ## create or refresh the environment
+
+book: $(READY)  ## execute every notebook afresh, then build the book
+	@$(BIN)/companion book
+
+site: $(READY)  ## build the book from the executed notebooks as committed
+	@$(BIN)/companion book --committed
+
+notebooks: $(READY)  ## maintainers: refresh the committed executed notebooks (real data only)
+	@$(BIN)/python -m companion.notebooks.refresh
+
+test: $(READY)  ## run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2
+
+lint: $(READY)  ## check style, spelling and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/codespell
+	$(BIN)/mypy
+
+bench: $(READY)  ## measure what is claimed to be fast; writes build/bench.json
+	@$(BIN)/python benchmarks/run.py
+
+lock:  ## maintainers: choose exact versions anew
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet '.[dev]' 'setuptools>=77' 'torch==2.13.0' 'torchvision==0.28.0'
+	build/lock/bin/python -m pip freeze --all --exclude transferability-companion --exclude pip \
+	  | sed -E 's/\+cpu$$//' > requirements.lock
+
+clean:  ## remove the environment and everything built
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,564 @@
+"""Every way to get a dataset, and every way in which what was given is not one."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from companion.datasets import GENERATORS, SIZES, Dataset, load, load_dataset, medmnist_flags
+from companion.errors import InputError, SurroundingsError
+
+COUNTS = {"train": 24, "val": 6, "test": 12}
+
+
+def arrays(*, size: int = 28, classes: int = 2, rgb: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
+    """Content of a file in MedMNIST's layout."""
+    rng = np.random.default_rng(seed)
+    found: dict[str, np.ndarray] = {}
+    for split, count in COUNTS.items():
+        shape = (count, size, size, 3) if rgb else (count, size, size)
+        found[f"{split}_images"] = rng.integers(0, 256, shape).astype(np.uint8)
+        found[f"{split}_labels"] = (np.arange(count) % classes).astype(np.uint8)[:, None]
+    return found
+
+
+def npz(path: Path, /, **changes: object) -> Path:
+    """Write such a file; a change of None leaves an array out."""
+    content = {key: value for key, value in (arrays() | changes).items() if value is not None}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, **content)
+    return path
+
+
+def picture(path: Path, values: np.ndarray | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(zlib.crc32(path.name.encode()))
+    Image.fromarray(rng.integers(0, 256, (30, 40)).astype(np.uint8) if values is None else values).save(path)
+    return path
+
+
+def folder(root: Path, counts: dict[str, int]) -> Path:
+    for name, count in counts.items():
+        for index in range(count):
+            picture(root / name / f"{name}-{index}.png")
+    return root
+
+
+@pytest.fixture
+def medmnist(monkeypatch):
+    """Write a stand-in for a MedMNIST file, whose md5 and address then are the published ones."""
+    table = {flag: dict(info) for flag, info in load._medmnist_info().items()}
+    monkeypatch.setattr(load, "_medmnist_info", lambda: table)
+
+    def publish(
+        path: Path, flag: str, *, url: str = "https://nowhere.invalid/file", size: int = 28, **changes
+    ):
+        suffix = "" if size == 28 else f"_{size}"
+        npz(path, **(arrays(size=size) | changes))
+        table[flag][f"MD5{suffix}"] = hashlib.md5(path.read_bytes()).hexdigest()
+        table[flag][f"url{suffix}"] = url
+        return path
+
+    return publish
+
+
+# --- MedMNIST ----------------------------------------------------------------------------------------------
+
+
+def test_twelve_flags_and_eleven_with_one_label_an_image():
+    assert len(medmnist_flags()) == 12
+    assert set(medmnist_flags()) - set(medmnist_flags(single_label=True)) == {"chestmnist"}
+
+
+@pytest.mark.parametrize("below", [".", "medmnist"])
+@pytest.mark.parametrize("size", [28, 64])
+def test_a_flag_is_found_in_the_data_directory(data, medmnist, below, size):
+    name = "breastmnist.npz" if size == 28 else f"breastmnist_{size}.npz"
+    medmnist(data / below / name, "breastmnist", size=size)
+    found = load_dataset("breastmnist", size=size)
+    assert (found.name, found.task, found.size, found.channels) == ("breastmnist", "binary", size, 1)
+    assert found.classes == ("malignant", "normal, benign")
+    assert {split: len(found.labels[split]) for split in found.labels} == COUNTS
+    assert found.labels["train"].dtype == np.int64 and found.labels["train"].ndim == 1
+    assert not found.synthetic and found.official_split
+
+
+def test_the_data_directory_can_be_given(tmp_path, medmnist):
+    medmnist(tmp_path / "mine" / "breastmnist.npz", "breastmnist")
+    assert len(load_dataset("breastmnist", data_dir=tmp_path / "mine").labels["train"]) == COUNTS["train"]
+
+
+def test_medmnists_own_folder_comes_next(tmp_path, monkeypatch, medmnist):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    medmnist(tmp_path / ".medmnist" / "breastmnist.npz", "breastmnist")
+    assert load_dataset("breastmnist").name == "breastmnist"
+
+
+def test_a_flag_is_downloaded_and_then_found(data, tmp_path, medmnist, server):
+    body = medmnist(tmp_path / "there.npz", "breastmnist", url=server.root + "/b.npz").read_bytes()
+    server.serve("/b.npz", body)
+    told: list[str] = []
+    first = load_dataset("breastmnist", progress=told.append)
+    again = load_dataset("breastmnist", progress=told.append)
+    assert server.requests == ["/b.npz"]
+    assert len(told) == 1 and "downloading breastmnist.npz" in told[0]
+    assert (data / "breastmnist.npz").read_bytes() == body
+    assert first.content_hash == again.content_hash
+
+
+def test_a_download_with_another_md5_leaves_nothing(data, tmp_path, medmnist, server, no_waiting):
+    medmnist(tmp_path / "there.npz", "breastmnist", url=server.serve("/b.npz", b"not it"))
+    with pytest.raises(SurroundingsError, match="does not have the published md5"):
+        load_dataset("breastmnist")
+    assert list(data.iterdir()) == []
+
+
+def test_a_present_file_with_another_md5_is_refused(data):
+    npz(data / "breastmnist.npz")
+    with pytest.raises(InputError, match=r"breastmnist\.npz has md5 .* is published for it"):
+        load_dataset("breastmnist")
+
+
+def test_a_file_that_the_user_vouches_for_still_needs_its_arrays(data, medmnist):
+    path = medmnist(data / "breastmnist.npz", "breastmnist", val_images=None)
+    checksum = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(InputError, match="lacks val_images"):
+        load_dataset("breastmnist", checksum=checksum)
+
+
+def test_several_labels_an_image_make_a_source_and_no_target(data, medmnist):
+    several = {
+        f"{split}_labels": np.random.default_rng(0).integers(0, 2, (n, 14)) for split, n in COUNTS.items()
+    }
+    medmnist(data / "chestmnist.npz", "chestmnist", **several)
+    found = load_dataset("chestmnist")
+    assert (found.task, found.n_classes, found.labels["train"].shape) == ("multi-label", 14, (24, 14))
+    assert found.class_counts()["pneumonia"] == several["train_labels"][:, 6].sum()
+    with pytest.raises(InputError, match="several labels an image.*a source, not a target"):
+        found.draw()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("flag", "train", "classes", "channels"),
+    [("breastmnist", 546, 2, 1), ("pneumoniamnist", 4708, 2, 1), ("retinamnist", 1080, 5, 3)],
+)
+def test_the_real_files_are_what_medmnist_publishes(real_data, flag, train, classes, channels):
+    found = load_dataset(flag)
+    assert (len(found.labels["train"]), found.n_classes, found.channels) == (train, classes, channels)
+    assert len(found.draw()[0]) == min(train, 100 * classes)
+
+
+# --- files in MedMNIST's layout ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (lambda n: (np.arange(n) % 3)[:, None], ("0", "1", "2")),
+        (lambda n: np.arange(n) % 3, ("0", "1", "2")),
+        (lambda n: (np.arange(n) % 3 * 10 - 5).astype(np.int16), ("-5", "5", "15")),
+        (lambda n: (np.arange(n) % 3).astype(float), ("0", "1", "2")),
+        (lambda n: np.array(["oedema", "none", "tumour"])[np.arange(n) % 3], ("none", "oedema", "tumour")),
+        (lambda n: np.arange(n) % 2 == 0, ("False", "True")),
+    ],
+    ids=["column", "flat", "gaps", "whole floats", "strings", "booleans"],
+)
+def test_labels_of_any_usual_form(tmp_path, labels, classes):
+    changes = {f"{split}_labels": labels(count) for split, count in COUNTS.items()}
+    found = load_dataset(npz(tmp_path / "own.npz", **changes))
+    assert found.classes == classes
+    assert found.task == ("binary" if len(classes) == 2 else "multi-class")
+    back = np.array(found.classes)[found.labels["train"]]
+    given = changes["train_labels"].reshape(-1)
+    assert list(back) == [str(int(value) if given.dtype.kind == "f" else value) for value in given]
+
+
+def test_validation_and_test_may_be_missing(tmp_path):
+    left_out = dict.fromkeys(["val_images", "val_labels", "test_images", "test_labels"])
+    found = load_dataset(npz(tmp_path / "own.npz", **left_out))
+    assert list(found.images) == list(found.labels) == ["train"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_channel_axis(tmp_path, channels):
+    changes = {
+        f"{split}_images": np.zeros((count, 28, 28, channels), np.uint8) for split, count in COUNTS.items()
+    }
+    assert load_dataset(npz(tmp_path / "own.npz", **changes)).channels == channels
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_file_is_brought_to_the_size_asked_for(tmp_path, size):
+    path = npz(tmp_path / "own.npz", **arrays(size=32, rgb=True))
+    assert load_dataset(path).size == 32
+    found = load_dataset(path, size=size)
+    assert found.images["train"].shape == (24, size, size, 3)
+    assert found.images["train"].mean() == pytest.approx(
+        arrays(size=32, rgb=True)["train_images"].mean(), abs=2
+    )
+
+
+def test_a_file_in_the_data_directory_can_be_named(data):
+    npz(data / "below" / "mine.npz")
+    assert load_dataset("mine").name == "mine"
+    folder(data / "scans", {"a": 3, "b": 3})
+    assert load_dataset("scans", size=28).name == "scans"
+
+
+# --- folders of class folders ------------------------------------------------------------------------------
+
+
+def test_a_folder_without_splits_is_split_here(tmp_path):
+    root = folder(tmp_path / "scans", {"healthy": 20, "ill": 10, "rare": 2})
+    (root / "notes.txt").write_text("not an image")
+    (root / ".hidden").mkdir()
+    found = load_dataset(root, size=28)
+    assert found.classes == ("healthy", "ill", "rare")
+    assert not found.official_split
+    assert found.class_counts() == {"healthy": 14, "ill": 7, "rare": 2}
+    assert found.class_counts("val") == {"healthy": 2, "ill": 1, "rare": 0}
+    assert found.class_counts("test") == {"healthy": 4, "ill": 2, "rare": 0}
+    assert load_dataset(root, size=28).content_hash == found.content_hash
+    assert load_dataset(root, size=28, seed=1).content_hash != found.content_hash
+
+
+def test_a_folder_with_splits_keeps_them(tmp_path):
+    for split, count in (("train", 4), ("Validation", 2), ("test", 3)):
+        folder(tmp_path / "scans" / split, {"a": count, "b": count})
+    found = load_dataset(tmp_path / "scans")
+    assert found.official_split and found.size == 224
+    assert {split: len(labels) for split, labels in found.labels.items()} == {"train": 8, "val": 4, "test": 6}
+
+
+def test_grey_stays_grey_and_one_colour_image_makes_all_rgb(tmp_path):
+    root = folder(tmp_path / "scans", {"a": 3, "b": 3})
+    assert load_dataset(root, size=28).channels == 1
+    picture(root / "a" / "colour.png", np.full((30, 30, 3), (255, 0, 0), np.uint8))
+    found = load_dataset(root, size=28)
+    assert found.channels == 3
+    pixels = np.concatenate([images for images in found.images.values() if len(images)])
+    assert (pixels == np.array([255, 0, 0])).all(axis=(1, 2, 3)).sum() == 1
+
+
+def test_sixteen_bits_keep_their_scale(tmp_path):
+    for index, value in enumerate((0, 257, 25700, 65535)):
+        name = "ab"[index % 2]
+        for copy in range(2):
+            picture(tmp_path / "train" / name / f"{index}-{copy}.png", np.full((8, 8), value, np.uint16))
+    found = load_dataset(tmp_path, size=28)
+    assert sorted(set(found.images["train"].reshape(8, -1)[:, 0])) == [0, 1, 100, 255]
+    assert found.channels == 1
+
+
+# --- synthetic images --------------------------------------------------------------------------------------
+
+
+def test_there_are_at_least_three_generators():
+    assert len(GENERATORS) >= 3
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_synthetic_images_are_seeded_balanced_and_say_so(name):
+    found = load_dataset(f"procedural:{name}")
+    assert found.synthetic and "synthetic" in repr(found) and "synthetic" in found.origin
+    assert found.images["train"].shape == (600, 28, 28)
+    assert len(set(found.class_counts().values())) == 1
+    assert load_dataset(f"procedural:{name}").content_hash == found.content_hash
+    assert load_dataset(f"procedural:{name}", seed=1).content_hash != found.content_hash
+    # Images, not flat noise: neighbours are alike.
+    pixels = found.images["train"].astype(float)
+    assert np.corrcoef(pixels[:, :, 1:].ravel(), pixels[:, :, :-1].ravel())[0, 1] > 0.4
+
+
+def test_synthetic_images_come_in_the_sizes_offered():
+    assert load_dataset("procedural:lesions", size=64).size == 64
+
+
+def test_generators_do_not_share_their_random_numbers():
+    hashes = {load_dataset(f"procedural:{name}").content_hash for name in GENERATORS}
+    assert len(hashes) == len(GENERATORS)
+
+
+# --- the dataset object ------------------------------------------------------------------------------------
+
+
+def own(**changes: object) -> Dataset:
+    """Build a small dataset, class-sorted as folders are."""
+    given = {
+        "name": "own",
+        "images": {"train": np.arange(90, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)},
+        "labels": {"train": np.repeat([0, 1, 2], 30)},
+        "classes": ("a", "b", "c"),
+        "task": "multi-class",
+        "origin": "made up",
+    }
+    return Dataset(**(given | changes))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"images": {"train": np.ones((90, 4, 4), np.uint8)}},
+        {"labels": {"train": np.tile([0, 1, 2], 30)}},
+        {"classes": ("a", "b", "d")},
+        {"task": "binary"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_the_content_hash_changes_with_the_content(change):
+    assert own(**change).content_hash != own().content_hash
+
+
+def test_the_content_hash_is_of_the_content_only():
+    assert own(name="other", origin="elsewhere").content_hash == own().content_hash
+
+
+def test_a_dataset_cannot_be_changed_by_accident():
+    with pytest.raises(TypeError):
+        own().images["train"] = np.zeros(1)  # type: ignore[index]
+    with pytest.raises(AttributeError):
+        own().name = "other"  # type: ignore[misc]
+
+
+def test_a_draw_is_shuffled_capped_and_seeded():
+    found = own()
+    images, labels = found.draw(5)
+    assert images.shape == (15, 4, 4) and labels.shape == (15,)
+    assert len(set(images[:, 0, 0].tolist())) == 15  # without replacement
+    assert (images[:, 0, 0] // 30 == labels).all()  # images and labels stay together
+    everything, all_labels = found.draw(1000)
+    assert sorted(everything[:, 0, 0].tolist()) == list(range(90))
+    assert not (np.diff(all_labels) >= 0).all()
+    for again in (found.draw(5), found.draw(5, seed=24)):
+        assert (again[0] == images).all() and (again[1] == labels).all()
+    assert (found.draw(5, seed=25)[0] != images).any()
+
+
+def test_a_draw_that_misses_a_class_says_so():
+    rare = own(labels={"train": np.repeat([0, 1, 2], [44, 44, 2])})
+    with pytest.raises(InputError, match=r"class '[abc]' has [01] image\(s\) among the 9 drawn with seed 24"):
+        rare.draw(3)
+
+
+# --- bad input: what was given, the kind of error, what is said --------------------------------------------
+
+
+class Malicious:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return (Path.touch, (self.mark,))
+
+
+def _raw(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def _pickled(root: Path) -> Path:
+    objects = np.empty(24, dtype=object)
+    objects[:] = Malicious(root / "code-ran")
+    np.savez(root / "x.npz", train_images=objects, train_labels=np.arange(24) % 2)
+    return root / "x.npz"
+
+
+def _single_array(root: Path) -> Path:
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(3))
+    return _raw(root / "x.npz", stream.getvalue())
+
+
+def _no_array_inside(root: Path) -> Path:
+    import zipfile
+
+    with zipfile.ZipFile(root / "x.npz", "w") as opened:
+        opened.writestr("train_images", b"bytes")
+        opened.writestr("train_labels", b"bytes")
+    return root / "x.npz"
+
+
+def _damaged(root: Path) -> Path:
+    content = bytearray(
+        npz(root / "x.npz", train_images=np.arange(24 * 784).reshape(24, 28, 28) % 50).read_bytes()
+    )
+    for position in range(200, 2000, 50):
+        content[position] ^= 0xFF
+    return _raw(root / "x.npz", bytes(content))
+
+
+def _bomb(root: Path) -> Path:
+    """Write the header of a PNG of 60,000 x 60,000 pixels."""
+    folder(root / "f", {"a": 3, "b": 3})
+    header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    return _raw(
+        root / "f" / "b" / "bomb.png",
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)),
+    ).parent.parent
+
+
+def _folder_with(root: Path, name: str, content: bytes) -> Path:
+    folder(root / "f", {"a": 3, "b": 3})
+    return _raw(root / "f" / "b" / name, content).parent.parent
+
+
+def _cut_picture(root: Path) -> Path:
+    path = picture(root / "f" / "b" / "cut.png")
+    return _folder_with(root, "cut.png", path.read_bytes()[:-300])
+
+
+def _train(images: object = None, labels: object = None):
+    """Return a writer of a file with one split, one of its two arrays replaced."""
+
+    def write(root: Path) -> Path:
+        found = arrays()
+        np.savez(
+            root / "x.npz",
+            train_images=found["train_images"] if images is None else images,
+            train_labels=found["train_labels"] if labels is None else labels,
+        )
+        return root / "x.npz"
+
+    return write
+
+
+NAN_IMAGES = np.full((24, 28, 28), np.nan)
+HALF = np.arange(24) % 2
+
+BAD = {
+    "unknown flag": (lambda root: "retinamist", r"no dataset 'retinamist'.*Did you mean 'retinamnist'\?"),
+    "unknown flag in capitals": (lambda root: "BreastMNIST", r"Did you mean 'breastmnist'\?"),
+    "unknown generator": (
+        lambda root: "procedural:lesion",
+        r"no synthetic dataset procedural:lesion.*Did you mean 'lesions'\?",
+    ),
+    "missing file": (lambda root: root / "gone.npz", r"gone\.npz: there is no such file or folder"),
+    "not an npz": (lambda root: _raw(root / "x.npz", b"a,b\n1,2\n"), r"x\.npz is not a whole \.npz file"),
+    "empty file": (lambda root: _raw(root / "x.npz", b""), r"x\.npz is not a whole \.npz file"),
+    "cut off": (
+        lambda root: _raw(root / "x.npz", npz(root / "y.npz").read_bytes()[:-500]),
+        r"x\.npz is not a whole \.npz file",
+    ),
+    "damaged": (_damaged, r"x\.npz is not a whole \.npz file"),
+    "single array": (_single_array, r"x\.npz is a single array, not a \.npz archive"),
+    "pickled": (_pickled, r"x\.npz holds pickled objects, which are never loaded"),
+    "bare pickle": (
+        lambda root: _raw(root / "x.npz", pickle.dumps(Malicious(root / "code-ran"))),
+        r"x\.npz is not a whole \.npz file",
+    ),
+    "no arrays inside": (_no_array_inside, r"lacks train_images, train_labels.*it has nothing"),
+    "wrong keys": (
+        lambda root: npz(root / "x.npz", train_images=None, train_labels=None, val_labels=None),
+        r"lacks val_labels: wanted are train_images and train_labels",
+    ),
+    "no training split": (
+        lambda root: npz(root / "x.npz", train_images=None, train_labels=None),
+        r"lacks train_images, train_labels",
+    ),
+    "images as table": (_train(images=np.zeros((24, 784), np.uint8)), r"shape \(24, 784\) and type uint8"),
+    "images as number": (_train(images=np.uint8(3)), r"train images have shape \(\)"),
+    "four channels": (_train(images=np.zeros((24, 28, 28, 4), np.uint8)), r"shape \(24, 28, 28, 4\)"),
+    "channels first": (_train(images=np.zeros((24, 3, 28, 28), np.uint8)), r"shape \(24, 3, 28, 28\)"),
+    "not square": (_train(images=np.zeros((24, 28, 30), np.uint8)), r"28 x 30 px; square ones are wanted"),
+    "another shape in a split": (
+        lambda root: npz(root / "x.npz", val_images=np.zeros((6, 64, 64), np.uint8)),
+        r"val images have shape \(64, 64\), train images \(28, 28\)",
+    ),
+    "labels too few": (_train(labels=HALF[:-1]), r"train has 24 images but 23 labels"),
+    "labels for several findings": (
+        _train(labels=np.zeros((24, 3), int)),
+        r"train_labels has shape \(24, 3\)",
+    ),
+    "labels as number": (_train(labels=np.int64(1)), r"train_labels has shape \(\)"),
+    "labels with NaN": (_train(labels=np.where(HALF == 1, np.nan, 0)), r"train_labels contains NaN"),
+    "labels with fractions": (_train(labels=HALF / 2), r"train_labels has fractions"),
+    "labels as dates": (
+        _train(labels=HALF.astype("datetime64[D]")),
+        r"train_labels has type datetime64\[D\]; integers or strings",
+    ),
+    "numbers here, names there": (
+        lambda root: npz(root / "x.npz", val_labels=np.array(["0", "1"] * 3)),
+        r"labels are numbers in one split and names in another",
+    ),
+    "one class": (_train(labels=np.zeros(24, int)), r"there is only one class \('0'\)"),
+    "one image in a class": (
+        _train(labels=np.array([1] + 23 * [0])),
+        r"class '1' has 1 training image\(s\); at least 2 are needed",
+    ),
+    "a class for testing only": (
+        lambda root: npz(root / "x.npz", test_labels=np.arange(12) % 3),
+        r"class '2' has 0 training image\(s\)",
+    ),
+    "no images": (
+        lambda root: npz(
+            root / "x.npz", train_images=np.zeros((0, 28, 28), np.uint8), train_labels=np.zeros(0, int)
+        ),
+        r"there are no training images",
+    ),
+    "NaN": (_train(images=NAN_IMAGES), r"train_images contains NaN or infinite values"),
+    "float images": (
+        _train(images=np.zeros((24, 28, 28))),
+        r"train_images has type float64; uint8, 0 to 255",
+    ),
+    "folder without images": (
+        lambda root: _raw(root / "f" / "a" / "notes.txt", b"x").parent.parent,
+        r"f has no images: wanted are folders named by class",
+    ),
+    "images without class folders": (lambda root: picture(root / "f" / "x.png").parent, r"f has no images"),
+    "folder with one class": (lambda root: folder(root / "f", {"a": 3}), r"images of one class only \('a'\)"),
+    "folder with one image in a class": (
+        lambda root: folder(root / "f", {"a": 3, "b": 1}),
+        r"class 'b' has 1 training image\(s\)",
+    ),
+    "folder without train": (
+        lambda root: folder(root / "f" / "val", {"a": 3, "b": 3}).parent,
+        r"f has a folder val but none named train",
+    ),
+    "unreadable image": (
+        lambda root: _folder_with(root, "broken.jpg", b"no image at all"),
+        r"b.broken\.jpg cannot be read as an image \(UnidentifiedImageError\)",
+    ),
+    "empty image": (
+        lambda root: _folder_with(root, "empty.png", b""),
+        r"b.empty\.png cannot be read as an image",
+    ),
+    "cut image": (_cut_picture, r"b.cut\.png cannot be read as an image"),
+    "decompression bomb": (_bomb, r"b.bomb\.png (cannot be read as an image|has 60000 x 60000 pixels)"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_told_in_one_line(tmp_path, case):
+    make, message = BAD[case]
+    given = make(tmp_path)
+    with pytest.raises(InputError, match=message) as caught:
+        load_dataset(given, size=None if str(given).endswith(".npz") else 28)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "code-ran").exists()
+
+
+def test_the_malicious_pickle_would_have_run(tmp_path):
+    # Otherwise the test above would prove nothing.
+    with np.load(_pickled(tmp_path), allow_pickle=True) as opened:
+        assert opened["train_images"] is not None
+    assert (tmp_path / "code-ran").exists()
+
+
+@pytest.mark.parametrize("size", [0, 27, 32, 256, -28])
+@pytest.mark.parametrize("target", ["breastmnist", "procedural:cells", "anything.npz"])
+def test_a_size_that_is_not_offered_is_refused(target, size):
+    with pytest.raises(InputError, match=f"size {size} is not offered: choose one of 28, 64, 128, 224"):
+        load_dataset(target, size=size)

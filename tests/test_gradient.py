@@ -1,0 +1,289 @@
+"""The gradient term, and the one pass, against the work as released and at its edges."""
+
+from __future__ import annotations
+
+import copy
+import functools
+
+import numpy as np
+import pytest
+import torch
+from pytorch_metric_learning.losses import TripletMarginLoss
+from torch import nn
+
+from companion import models, scores
+from companion.errors import InputError
+from companion.scores import _gradient
+from companion.scores._gradient import count_triplets, gradient_ratio, single_pass, triplet_loss
+
+SMALL = "shufflenet_v2_x0_5"
+
+
+def make_images(n: int, size: int = 64, *, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Noise whose brightness depends on the class, shuffled."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(n) % classes)
+    images = rng.integers(0, 200, (n, size, size, 3)) + 20 * labels[:, None, None, None]
+    return images.astype(np.uint8), labels
+
+
+@functools.cache
+def _network(architecture: str) -> models.SourceModel:
+    """Return a network whose batch norms fit its layers, as training would have made them.
+
+    With the statistics of a fresh network the signal dies out on its way through a deep one, and the
+    gradients are rounding errors.
+    """
+    network = models.build(architecture, classes=5, seed=0)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    generator = torch.Generator().manual_seed(1)
+    for norm in norms:
+        norm.momentum = None  # the plain mean over all batches seen
+        norm.reset_running_stats()
+        with torch.no_grad():
+            norm.weight.uniform_(0.8, 1.2, generator=generator)
+            norm.bias.uniform_(-0.1, 0.1, generator=generator)
+    head = models.split_head(network)
+    model = models.SourceModel(architecture, network, head, architecture, "nothing")
+    if norms:
+        with torch.no_grad():
+            network.train()(model.prepare(make_images(48, seed=9)[0]))
+    network.eval()
+    return model
+
+
+def as_released(model: models.SourceModel, images: np.ndarray, labels: np.ndarray):
+    """Two passes, as in the released code: features in batches of 32, gradients in batches of n // 6."""
+    backbone = copy.deepcopy(model.backbone).eval()
+    backbone.requires_grad_(True)
+    n, batch = len(labels), len(labels) // 6
+    features = [
+        backbone(model.prepare(images[start : start + 32])).flatten(1).detach().numpy()
+        for start in range(0, n, 32)
+    ]
+    criterion = TripletMarginLoss(margin=0.05)
+    norms = []
+    for start in range(0, n, batch):
+        backbone.zero_grad()
+        part = slice(start, start + batch)
+        criterion(backbone(model.prepare(images[part])).flatten(1), torch.from_numpy(labels[part])).backward()
+        norms.append(
+            [
+                float(backbone.get_submodule(name).weight.grad.norm())
+                for name in (model.first_conv, model.second_conv)
+            ]
+        )
+    return np.concatenate(features), np.array(norms)
+
+
+# --- the loss ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("duplicates", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_loss_and_its_gradient_are_those_of_the_released_loss(classes, duplicates, seed):
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(24, 16, generator=generator, dtype=torch.float64)
+    if duplicates:
+        rows[1::4] = rows[0::4]
+    labels = torch.randint(classes, (24,), generator=generator)
+    ours, theirs = rows.clone().requires_grad_(), rows.clone().requires_grad_()
+    loss, expected = triplet_loss(ours, labels), TripletMarginLoss(margin=0.05)(theirs, labels)
+    loss.backward()
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
+    # Between equal rows the distance has no derivative; both take zero, to within the other's stabiliser.
+    assert torch.allclose(ours.grad, theirs.grad, rtol=1e-6, atol=1e-9)
+    assert torch.isfinite(ours.grad).all()
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 1, 2, 3]], ids=["one class", "no pair"])
+def test_the_loss_without_triplets_is_zero_with_zero_gradient(labels):
+    rows = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    loss = triplet_loss(rows, torch.tensor(labels))
+    loss.backward()
+    assert loss.item() == 0 and (rows.grad == 0).all()
+    assert count_triplets(np.array(labels)) == 0
+
+
+def test_triplets_are_counted():
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    # anchors and positives of class 0: 3 x 2, each with 3 negatives; of class 1: 2 x 1, each with 4
+    assert count_triplets(labels) == 3 * 2 * 3 + 2 * 1 * 4
+
+
+# --- one pass against two ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "n"),
+    [
+        ("resnet18", 64, 48),
+        ("resnet18", 28, 40),  # maps smaller than the kernels
+        ("resnet18", 64, 40),  # a last, shorter batch
+        ("vgg11", 64, 36),  # ReLU in place right after the convolutions
+        ("densenet121", 64, 36),
+        ("mobilenet_v3_small", 64, 42),
+    ],
+)
+def test_one_pass_gives_what_two_gave(architecture, size, n):
+    model = _network(architecture)
+    images, labels = make_images(n, size)
+    features, norms = as_released(model, images, labels)
+    done = single_pass(model, images, labels)
+    assert np.abs(done.features - features).max() <= 1e-4 * np.abs(features).max()
+    # A triplet within rounding of the margin counts in one and not in the other, which moves its batch.
+    apart = np.abs(np.column_stack([done.first, done.second]) - norms).max(axis=1)
+    assert np.median(apart) < 1e-4 * norms.max()
+    expected = norms[:, 1].mean() / norms[:, 0].mean()
+    assert done.ratio("published") == pytest.approx(expected, rel=1e-3)
+    assert done.features.dtype == np.float32
+    with torch.no_grad():
+        assert np.allclose(done.logits, model.head(torch.from_numpy(features)), atol=1e-3)
+
+
+def test_the_model_is_left_as_it_is():
+    model = _network(SMALL)
+    model.backbone.train()
+    model.backbone.get_submodule(model.first_conv).weight.requires_grad_(False)
+    before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
+    wants = {key: value.requires_grad for key, value in model.backbone.named_parameters()}
+    modules = {name: type(module) for name, module in model.backbone.named_modules()}
+    images, labels = make_images(24)
+    kept = images.copy()
+    try:
+        single_pass(model, images, labels)
+        after = model.backbone.state_dict()
+        assert all(torch.equal(after[key], before[key]) for key in before)
+        assert {key: value.requires_grad for key, value in model.backbone.named_parameters()} == wants
+        assert all(value.grad is None for value in model.backbone.parameters())
+        assert {name: type(module) for name, module in model.backbone.named_modules()} == modules
+        assert all(module.training for module in model.backbone.modules())
+        assert not any(module._forward_hooks for module in model.backbone.modules())
+        assert (images == kept).all()
+    finally:
+        model.backbone.eval().requires_grad_(True)
+
+
+@pytest.mark.parametrize("n", [42, 45])
+def test_how_batches_are_grouped_does_not_matter(monkeypatch, n):
+    model = _network("resnet18")
+    images, labels = make_images(n, 32)
+    results = []
+    for pixels in (1, 20 * 32 * 32, 1 << 30):
+        monkeypatch.setattr(_gradient, "GROUP_PIXELS", pixels)
+        results.append(single_pass(model, images, labels))
+    for other in results[1:]:
+        assert np.allclose(other.features, results[0].features, rtol=1e-4, atol=1e-5)
+        assert np.allclose(other.first, results[0].first, rtol=1e-4)
+        assert np.allclose(other.second, results[0].second, rtol=1e-4)
+        assert (other.triplets == results[0].triplets).all()
+
+
+def test_only_groups_of_batches_are_pushed_through():
+    model = copy.deepcopy(_network(SMALL))
+    seen: list[int] = []
+    convolution = model.backbone.get_submodule(model.first_conv)
+    convolution.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
+    images, labels = make_images(305)
+    single_pass(model, images, labels, batch_size=20)
+    # Whole batches of about GROUP_PIXELS, and what is left over (5 images) joins the last.
+    assert sum(seen) == 305
+    assert max(seen) <= _gradient.GROUP_PIXELS // 64**2 + 5
+    assert len(seen) >= 5
+
+
+def test_progress_counts_images():
+    told: list[int] = []
+    images, labels = make_images(130)
+    single_pass(_network(SMALL), images, labels, progress=told.append)
+    assert told == sorted(told) and told[-1] == 130 and len(told) > 1
+
+
+# --- the ratio ---------------------------------------------------------------------------------------------
+
+
+def test_a_batch_without_triplets_does_not_change_the_ratio():
+    images, labels = make_images(36)
+    labels[:6] = 0
+    done = single_pass(_network(SMALL), images, labels)
+    assert done.triplets[0] == 0 and done.first[0] == done.second[0] == 0
+    assert (done.triplets[1:] > 0).all()
+    assert done.ratio("published") == pytest.approx(done.ratio("corrected"), rel=1e-12)
+
+
+def test_no_triplet_at_all_is_an_error():
+    images, labels = make_images(12)  # batches of two
+    with pytest.raises(ValueError, match="no batch holds a triplet.*12 images make batches of 2"):
+        gradient_ratio(_network(SMALL), images, labels)
+    with pytest.raises(ValueError, match="no batch holds a triplet"):
+        gradient_ratio(_network(SMALL), make_images(36)[0], np.sort(make_images(36)[1]), batch_size=12)
+
+
+def test_a_plain_network_and_string_labels_will_do():
+    model = _network(SMALL)
+    network = models.build(SMALL, classes=5, seed=4)
+    images, labels = make_images(36)
+    plain = scores.gradient_ratio(network, images, np.array(["a", "b", "c"])[labels])
+    assert isinstance(network.fc, nn.Linear)  # its head is still on
+    own = models.SourceModel("x", copy.deepcopy(network), None, SMALL, "y")
+    models.split_head(own.backbone)
+    assert plain == pytest.approx(gradient_ratio(own, images, labels), rel=1e-6)
+    assert gradient_ratio(model, images, labels) > 0
+
+
+def test_the_cross_entropy_head_is_seeded_and_moves_no_global_state():
+    images, labels = make_images(36)
+    state = torch.get_rng_state()
+    first, again, other = (
+        gradient_ratio(_network(SMALL), images, labels, loss="cross_entropy", random_state=seed)
+        for seed in (0, 0, 1)
+    )
+    assert first == again != other
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_logits_only_with_a_head():
+    images, labels = make_images(24)
+    model = _network(SMALL)
+    assert single_pass(model, images, labels).logits.shape == (24, 5)
+    headless = models.SourceModel("x", model.backbone, None, SMALL, "y")
+    assert single_pass(headless, images, labels).logits is None
+
+
+def test_a_network_without_two_convolutions_has_features_but_no_ratio():
+    network = nn.Sequential(nn.Flatten(), nn.LazyLinear(8))
+    network(torch.zeros(1, 3, 28, 28))
+    model = models.SourceModel("flat", network, None, "flat", "nothing")
+    images, labels = make_images(24, 28)
+    done = single_pass(model, images, labels)
+    assert done.features.shape == (24, 8) and len(done.first) == len(done.second) == 0
+    with pytest.raises(ValueError, match="no two convolutions"):
+        gradient_ratio(model, images, labels)
+
+
+# --- what cannot be done -----------------------------------------------------------------------------------
+
+
+def test_images_too_small_for_a_network_are_told():
+    images, labels = make_images(12, 28)
+    with pytest.raises(
+        InputError, match=r"vgg11 cannot take images of 28 px: load the data at a larger size"
+    ):
+        single_pass(_network("vgg11"), images, labels)
+
+
+@pytest.mark.parametrize("count", [0, 23])
+def test_labels_must_match_the_images(count):
+    images, labels = make_images(24)
+    with pytest.raises(ValueError, match=f"labels: as many as images .* found {count} for 24 images"):
+        single_pass(_network(SMALL), images, labels[:count])
+
+
+def test_unknown_options_are_refused():
+    images, labels = make_images(24)
+    with pytest.raises(ValueError, match="loss: 'hinge' is none of"):
+        single_pass(_network(SMALL), images, labels, loss="hinge")
+    with pytest.raises(ValueError, match="variant: 'new' is none of"):
+        gradient_ratio(_network(SMALL), images, labels, variant="new")

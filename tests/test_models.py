@@ -1,0 +1,269 @@
+"""Networks: where their convolutions and features are, and what a checkpoint may and may not be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from companion import models
+from companion.errors import InputError, SurroundingsError
+
+SMALL = "shufflenet_v2_x0_5"  # the smallest of the nine
+
+# As METHOD.md and the released code name them, and the widths of the features before the last layer.
+NINE = {
+    "densenet121": ("features.conv0", "features.denseblock1.denselayer1.conv1", 1024),
+    "efficientnet_v2_s": ("features.0.0", "features.1.0.block.0.0", 1280),
+    "googlenet": ("conv1.conv", "conv2.conv", 1024),
+    "mnasnet1_0": ("layers.0", "layers.3", 1280),
+    "mobilenet_v3_small": ("features.0.0", "features.1.block.0.0", 1024),
+    "vgg11": ("features.0", "features.3", 4096),
+    "convnext_tiny": ("features.0.0", "features.1.0.block.0", 768),
+    "shufflenet_v2_x0_5": ("conv1.0", "stage2.0.branch1.0", 1024),
+    "resnet18": ("conv1", "layer1.0.conv1", 512),
+}
+
+
+def build_meta(architecture: str) -> nn.Module:
+    """Build a network without memory for its weights: names and shapes are all that is asked of it."""
+    with torch.device("meta"):
+        return models.build(architecture).eval()
+
+
+@pytest.fixture(scope="module")
+def small_state() -> dict[str, torch.Tensor]:
+    return models.build(SMALL, classes=7, seed=5).state_dict()
+
+
+def load(state, architecture: str = SMALL, **options) -> models.SourceModel:
+    return models.from_state(state, architecture=architecture, name="mine", pretraining="x", **options)
+
+
+# --- architectures -----------------------------------------------------------------------------------------
+
+
+def test_the_nine_architectures_of_the_paper():
+    assert set(models.ARCHITECTURES) == set(NINE)
+
+
+@pytest.mark.parametrize("architecture", NINE)
+def test_convolutions_and_features(architecture):
+    first, second, width = NINE[architecture]
+    network = build_meta(architecture)
+    assert models.convolutions(network) == (first, second)
+    assert models.ARCHITECTURES[architecture] == second
+    assert network.get_submodule(first).in_channels == 3
+    head = models.split_head(network)
+    assert (head.in_features, head.out_features) == (width, 1000)
+    features = network(torch.empty(2, 3, 224, 224, device="meta")).flatten(1)
+    assert features.shape == (2, width)
+
+
+def test_a_network_without_convolutions_or_linear_layer():
+    assert models.convolutions(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())) == (None, None)
+    with pytest.raises(InputError, match="Sequential has no linear layer"):
+        models.split_head(nn.Sequential(nn.Conv2d(3, 4, 3)))
+
+
+def test_torchvision_can_be_imported_whatever_torch_is_beside_it():
+    # In a process of its own: nothing has imported it yet.
+    code = (
+        "from companion import models; tv = models.torchvision(); assert models.torchvision() is tv; "
+        "assert 'resnet18' in tv.models.list_models(); import torchvision.transforms.v2"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": _package_root()})
+
+
+def _package_root() -> str:
+    return str(Path(models.__file__).parents[1])
+
+
+@pytest.mark.parametrize("name", ["resnet81", "fasterrcnn_resnet50_fpn"])
+def test_an_unknown_architecture_is_refused(name):
+    with pytest.raises(InputError, match=f"torchvision has no classification model '{name}'"):
+        models.build(name)
+    with pytest.raises(InputError, match="Did you mean 'resnet18'"):
+        models.build("resnet-18")
+
+
+def test_weights_are_seeded():
+    first, again, other = (models.build(SMALL, seed=seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["conv1.0.weight"], other["conv1.0.weight"])
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_building_leaves_the_global_random_states_alone(seed):
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    models.build(SMALL, seed=seed)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
+
+
+def test_scratch_has_no_head_and_says_what_it_is():
+    model = models.scratch(SMALL, seed=3)
+    assert model.head is None and not model.backbone.training
+    assert "random weights, seed 3" in model.pretraining
+    assert (model.first_conv, model.second_conv) == NINE[SMALL][:2]
+    assert SMALL in repr(model)
+
+
+# --- images to batches -------------------------------------------------------------------------------------
+
+
+def test_grey_images_are_repeated_to_three_channels():
+    grey = np.random.default_rng(0).integers(0, 256, (5, 8, 8)).astype(np.uint8)
+    batch = models.to_batch(grey, models.IMAGENET_NORMALISATION)
+    assert batch.shape == (5, 3, 8, 8) and batch.dtype == torch.float32
+    assert torch.equal(
+        batch, models.to_batch(np.repeat(grey[..., None], 3, axis=3), models.IMAGENET_NORMALISATION)
+    )
+    mean, deviation = (np.array(values)[:, None, None] for values in models.IMAGENET_NORMALISATION)
+    assert np.allclose(batch[0], (grey[0] / 255 - mean) / deviation, atol=1e-6)
+
+
+def test_images_are_not_changed_by_it():
+    images = np.full((2, 4, 4, 3), 200, np.uint8)
+    models.to_batch(images, models.PLAIN_NORMALISATION)
+    assert (images == 200).all()
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((2, 8, 8), np.float32),
+        np.zeros((2, 8, 8), np.int64),
+        np.zeros((8, 8), np.uint8),
+        np.zeros((2, 8, 8, 1), np.uint8),
+        np.zeros((2, 3, 8, 8), np.uint8),
+    ],
+    ids=lambda images: f"{images.dtype}-{images.shape}",
+)
+def test_what_are_no_images_is_refused(images):
+    with pytest.raises(InputError, match=r"images have shape .* wanted uint8, \(n, h, w\) or \(n, h, w, 3\)"):
+        models.to_batch(images, models.PLAIN_NORMALISATION)
+
+
+# --- checkpoints -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pth", "pt"])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "module.backbone."])
+def test_a_checkpoint_is_loaded_whatever_its_prefix(tmp_path, small_state, kind, prefix):
+    path = tmp_path / f"weights.{kind}"
+    prefixed = {prefix + key: value.clone() for key, value in small_state.items()}
+    save_file(prefixed, path) if kind == "safetensors" else torch.save(prefixed, path)
+    state, metadata = models.read_state(path)
+    assert metadata == {}
+    model = load(state)
+    loaded = model.backbone.state_dict()
+    assert all(torch.equal(loaded[key], small_state[key]) for key in loaded if "num_batches" not in key)
+    assert model.head is not None and torch.equal(model.head.weight, small_state["fc.weight"])
+    assert model.provenance["covered"] == 1
+
+
+@pytest.mark.parametrize("key", ["net", "state_dict", "model_state_dict", "model"])
+def test_a_state_dict_may_be_wrapped(tmp_path, small_state, key):
+    torch.save({key: small_state, "epoch": 3}, tmp_path / "weights.pth")
+    assert load(models.read_state(tmp_path / "weights.pth")[0]).head.out_features == 7
+
+
+def test_a_checkpoint_without_head_has_none(small_state):
+    assert load({key: value for key, value in small_state.items() if not key.startswith("fc.")}).head is None
+
+
+def test_half_precision_weights_become_float32(small_state):
+    model = load({key: value.half() for key, value in small_state.items()})
+    assert {value.dtype for value in model.backbone.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("dropped", [0.005, 0.02])
+def test_less_than_99_percent_of_the_backbone_is_refused(small_state, dropped):
+    keys = [key for key in small_state if not key.startswith("fc.") and "num_batches" not in key]
+    gone = keys[: round(dropped * len(keys))]
+    assert gone
+    rest = {key: value for key, value in small_state.items() if key not in gone}
+    if dropped < 0.01:
+        assert load(rest).provenance["covered"] >= 0.99
+        return
+    covered = f"{len(keys) - len(gone)} of {len(keys)} tensors"
+    with pytest.raises(
+        InputError, match=rf"9\d% of the backbone .*{covered}; first one is missing: {gone[0]}"
+    ):
+        load(rest)
+
+
+def test_weights_of_another_architecture_are_refused_with_what_they_cover(small_state):
+    with pytest.raises(InputError, match=r"covers 0% of the backbone of resnet18 .*another architecture"):
+        load(small_state, "resnet18")
+    with pytest.raises(InputError, match=r"first one has another shape"):
+        load({key: value[..., None] for key, value in small_state.items()})
+
+
+class Malicious:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return (Path.touch, (self.mark,))
+
+
+@pytest.mark.parametrize("place", ["alone", "beside tensors"])
+def test_code_in_a_checkpoint_is_never_run(tmp_path, small_state, place):
+    mark, path = tmp_path / "code-ran", tmp_path / "weights.pth"
+    payload = Malicious(mark)
+    torch.save(payload if place == "alone" else {**small_state, "extra": payload}, path)
+    with pytest.raises(InputError, match="holds more than tensors, and code in it would be run: it is not"):
+        models.read_state(path)
+    assert not mark.exists()
+    torch.load(path, weights_only=False)
+    assert mark.exists()  # it would have run, so the refusal is what stopped it
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pth"])
+@pytest.mark.parametrize("damage", ["cut off", "empty", "text"])
+def test_a_damaged_checkpoint_is_refused(tmp_path, small_state, kind, damage):
+    path = tmp_path / f"weights.{kind}"
+    save_file(small_state, path) if kind == "safetensors" else torch.save(small_state, path)
+    content = path.read_bytes()
+    path.write_bytes({"cut off": content[: len(content) // 2], "empty": b"", "text": b"hello, world"}[damage])
+    with pytest.raises(InputError, match=rf"weights\.{kind} is not a whole checkpoint") as caught:
+        models.read_state(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_checkpoint_is_told(tmp_path):
+    with pytest.raises(InputError, match="there is no such checkpoint file"):
+        models.read_state(tmp_path / "gone.pth")
+
+
+@pytest.mark.parametrize(
+    "content", [torch.zeros(3), [torch.zeros(3)], {"a": 1}, {"a": torch.zeros(1), "b": "x"}]
+)
+def test_what_is_no_state_dict_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match="holds no state dict"):
+        models.read_state(tmp_path / "weights.pth")
+
+
+# --- devices -----------------------------------------------------------------------------------------------
+
+
+def test_devices():
+    assert models.best_device("cpu") == torch.device("cpu")
+    assert models.best_device() == models.best_device("auto")
+    for name in ("tpu9", "meta", "gpu", ""):
+        with pytest.raises(InputError, match="give auto, cpu, cuda, cuda:N or mps"):
+            models.best_device(name)
+    with pytest.raises(SurroundingsError, match="'cuda:99' is not there"):
+        models.best_device("cuda:99")

@@ -1,0 +1,273 @@
+"""`load_source`: names, files, downloads, and models trained here once."""
+
+from __future__ import annotations
+
+import io
+import sys
+import urllib.error
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from companion import datasets, load_source, models, sources
+from companion.errors import InputError, SurroundingsError
+from companion.training import SourceProtocol, balanced_draw, train_source
+
+SMALL = "shufflenet_v2_x0_5"
+TINY = SourceProtocol("tiny", epochs=2, images_per_epoch=64, batch_size=32)
+TRAIN = "train:procedural:lesions"
+
+
+def same_weights(one: models.SourceModel, other: models.SourceModel) -> bool:
+    first, second = one.backbone.state_dict(), other.backbone.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def same_features(one: models.SourceModel, other: models.SourceModel) -> bool:
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32)).astype(np.uint8)
+    with torch.no_grad():
+        return torch.equal(one.backbone(one.prepare(images)), other.backbone(other.prepare(images)))
+
+
+def trained(**options) -> models.SourceModel:
+    return load_source(TRAIN, architecture=SMALL, protocol=TINY, **options)
+
+
+# --- trained here ------------------------------------------------------------------------------------------
+
+
+def test_a_source_is_trained_once_and_then_loaded(own_cache, monkeypatch):
+    told: list[float] = []
+    first = trained(progress=lambda fraction, text: told.append(fraction))
+    assert told[-1] == 1 and told == sorted(told)
+    assert first.provenance["synthetic"] and "cached" not in first.provenance
+    assert len(first.provenance["loss_per_epoch"]) == TINY.epochs
+
+    def fail(*_arguments, **_options):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(sources, "train_source", fail)
+    second = trained()
+    assert second.provenance["cached"]
+    assert same_weights(first, second) and same_features(first, second)
+    assert torch.equal(first.head.weight, second.head.weight)
+    for attribute in ("name", "architecture", "pretraining", "normalisation", "first_conv", "second_conv"):
+        assert getattr(first, attribute) == getattr(second, attribute), attribute
+    assert len(list(own_cache.rglob("*.safetensors"))) == 1
+    for other in ({"seed": 1}, {"size": 64}, {"protocol": SourceProtocol("tiny", 1, 64)}):
+        with pytest.raises(AssertionError, match="trained again"):
+            load_source(TRAIN, **({"architecture": SMALL, "protocol": TINY} | other))
+
+
+@pytest.mark.parametrize("damage", ["cut off", "empty", "no metadata"])
+def test_a_damaged_file_in_the_cache_is_replaced(own_cache, damage):
+    first = trained()
+    (path,) = own_cache.rglob("*.safetensors")
+    whole = path.read_bytes()
+    if damage == "no metadata":
+        save_file({"x": torch.zeros(1)}, path)
+    else:
+        path.write_bytes(whole[: len(whole) // 2] if damage == "cut off" else b"")
+    again = trained()
+    assert "cached" not in again.provenance
+    assert same_weights(first, again)
+    assert trained().provenance["cached"]
+
+
+def test_training_moves_no_global_random_state():
+    torch.manual_seed(7)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    model = train_source(datasets.load_dataset("procedural:cells"), TINY, architecture=SMALL)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+    assert not model.backbone.training and model.head.out_features == 3
+
+
+def test_several_labels_an_image_can_be_trained_on():
+    rng = np.random.default_rng(0)
+    several = datasets.Dataset(
+        name="several",
+        images={"train": rng.integers(0, 256, (40, 32, 32)).astype(np.uint8)},
+        labels={"train": rng.integers(0, 2, (40, 5))},
+        classes=tuple("abcde"),
+        task="multi-label",
+        origin="made up",
+    )
+    assert train_source(several, TINY, architecture=SMALL).head.out_features == 5
+
+
+def test_the_draw_of_an_epoch_is_balanced():
+    labels = np.repeat([0, 1], [900, 100])
+    drawn = labels[balanced_draw(labels, 4000, np.random.default_rng(0))]
+    assert drawn.mean() == pytest.approx(0.5, abs=0.04)  # five standard deviations
+
+
+# --- random, checkpoints -----------------------------------------------------------------------------------
+
+
+def test_scratch_is_seeded():
+    first, again, other = (load_source("scratch", architecture=SMALL, seed=seed) for seed in (0, 0, 1))
+    assert same_weights(first, again) and not same_weights(first, other)
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_a_saved_model_comes_back(tmp_path, head):
+    network = models.build(SMALL, classes=4, seed=2)
+    own = models.split_head(network)
+    model = models.SourceModel(
+        "mine", network.eval(), own if head else None, SMALL, "my images", models.IMAGENET_NORMALISATION
+    )
+    path = sources.save(model, tmp_path / "folder" / "mine.safetensors")
+    back = load_source(path)
+    assert same_weights(model, back) and same_features(model, back)
+    assert (back.architecture, back.pretraining, back.name) == (SMALL, "my images", str(path))
+    assert (back.head is not None) == head
+    assert not head or torch.equal(back.head.weight, own.weight)
+    assert [p.name for p in path.parent.iterdir()] == ["mine.safetensors"]
+
+
+@pytest.mark.parametrize("record", ["not json", "[]", '{"architecture": 3}', '{"normalisation": "x"}'])
+def test_a_checkpoint_with_another_record_is_refused(tmp_path, record):
+    state = models.build(SMALL, seed=0).state_dict()
+    save_file(state, tmp_path / "x.safetensors", metadata={"companion": record})
+    with pytest.raises(InputError, match=r"x\.safetensors"):
+        load_source(tmp_path / "x.safetensors", architecture=SMALL)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
+    torch.save(models.build(SMALL, seed=0).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(InputError, match=r"weights\.pth covers 0% of the backbone of resnet18"):
+        load_source(tmp_path / "weights.pth")
+
+
+# --- MedMNIST's released weights ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def released() -> bytes:
+    """Zip archive laid out as the released one, with random weights."""
+    stream, inside = io.BytesIO(), io.BytesIO()
+    torch.save({"net": models.build("resnet18", classes=2, seed=0).state_dict()}, inside)
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("resnet18_224_1.pth", inside.getvalue())
+        archive.writestr("resnet50_28_1.pth", b"another")
+    return stream.getvalue()
+
+
+def test_medmnists_weights_are_downloaded_when_trusted(data, server, monkeypatch, released):
+    server.serve("/weights_breastmnist.zip", released)
+    monkeypatch.setattr(sources, "MEDMNIST_WEIGHTS", server.root + "/weights_{flag}.zip?download=1")
+    with pytest.raises(InputError, match="no checksum is published.*trust"):
+        load_source("breastmnist")
+    assert server.requests == []
+    for _ in range(2):
+        model = load_source("breastmnist", trust=True)
+    assert server.requests == ["/weights_breastmnist.zip"]
+    assert (model.architecture, model.pretraining, model.head.out_features) == ("resnet18", "breastmnist", 2)
+    assert model.normalisation == models.PLAIN_NORMALISATION
+    assert "7782113" in model.provenance["origin"]
+    weight = models.build("resnet18", classes=2, seed=0).state_dict()["conv1.weight"]
+    assert torch.equal(model.backbone.conv1.weight, weight)
+    assert (data / "weights" / "medmnist_breastmnist_resnet18_224_1.pth").is_file()
+
+
+def test_medmnists_weights_elsewhere(tmp_path, server, monkeypatch, released):
+    import hashlib
+
+    server.serve("/weights_retinamnist.zip", released)
+    monkeypatch.setattr(sources, "MEDMNIST_WEIGHTS", server.root + "/weights_{flag}.zip?download=1")
+    checksum = "sha256:" + hashlib.sha256(released).hexdigest()
+    assert load_source("retinamnist", data_dir=tmp_path / "d", checksum=checksum).name == "retinamnist"
+    assert (tmp_path / "d" / "weights").is_dir()
+
+
+# --- ImageNet ----------------------------------------------------------------------------------------------
+
+
+def _imagenet_file() -> tuple[Path, str]:
+    weights = models.torchvision().models.get_model_weights(SMALL).IMAGENET1K_V1
+    return Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1], weights.url
+
+
+def test_imagenet_weights_are_downloaded(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    asked: list[str] = []
+
+    def download(url: str, destination: str, *_arguments, **_options) -> None:
+        asked.append(url)
+        torch.save(models.build(SMALL, seed=3).state_dict(), destination)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    model = load_source(f"torchvision:{SMALL}")
+    assert asked == [_imagenet_file()[1]]
+    assert (model.pretraining, model.head.out_features) == ("imagenet", 1000)
+    assert model.normalisation == models.IMAGENET_NORMALISATION
+    expected = models.build(SMALL, seed=3).state_dict()["conv1.0.weight"]
+    assert torch.equal(model.backbone.conv1[0].weight, expected)
+    # This one has not the published sha256, and a second look finds that out.
+    with pytest.raises(InputError, match="does not have the sha256 that its name gives"):
+        load_source("imagenet", architecture=SMALL)
+
+
+def test_imagenet_weights_without_a_connection(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def download(*_arguments, **_options) -> None:
+        raise urllib.error.URLError("no route")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    path, url = _imagenet_file()
+    with pytest.raises(SurroundingsError, match="cannot download the ImageNet weights") as caught:
+        load_source("imagenet", architecture=SMALL)
+    assert str(path) in str(caught.value) and url in str(caught.value)
+
+
+# --- names -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("scrach", r"no source 'scrach'.*Did you mean 'scratch'\?"),
+        ("imagenett", r"Did you mean 'imagenet'\?"),
+        ("retinamist", r"Did you mean 'retinamnist'\?"),
+        ("torchvision:resnet81", r"no classification model 'resnet81'.*Did you mean 'resnet18'\?"),
+        ("train:retinamist", r"no dataset 'retinamist'.*Did you mean 'retinamnist'\?"),
+        ("train:procedural:cell", r"Did you mean 'cells'\?"),
+        ("gone.pth", r"gone\.pth: there is no such checkpoint file"),
+        ("medmnist", r"'medmnist' is trained on all sets but the target: say which"),
+        ("", r"no source ''"),
+    ],
+)
+def test_an_unknown_source_is_refused(name, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load_source(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "stem", "where"),
+    [
+        ("medmnist", "breastmnist", "medmnist_without_breastmnist", "4zgrd"),
+        ("radimagenet", None, "radimagenet", "RadImageNet"),
+    ],
+)
+def test_sources_fetched_by_hand(data, name, target, stem, where):
+    with pytest.raises(SurroundingsError, match=f"weights of {name} are not downloaded .*{where}") as caught:
+        load_source(name, target=target)
+    wanted = data / "weights" / f"{stem}.safetensors"
+    assert str(wanted) in str(caught.value)
+    wanted.parent.mkdir()
+    save_file(models.build("resnet18", classes=3, seed=0).state_dict(), wanted)
+    model = load_source(name, target=target)
+    assert (model.name, model.pretraining, model.head.out_features) == (name, stem, 3)
+
+
+def test_timm_that_is_not_installed_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(SurroundingsError, match=r"pip install 'transferability-companion\[timm\]'"):
+        load_source("timm:resnet18")
