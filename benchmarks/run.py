@@ -16,19 +16,32 @@ OUT = HERE.parent / "build" / "bench.json"
 
 # Each group in a process of its own, with the threads it is defined for: libraries read them once, when loaded.
 GROUPS = {
-    "single_pass": ("2", "import single_pass; result = {'single_pass': single_pass.bench(64), "
-                    "'single_pass_28': single_pass.bench(28)}"),
-    "scores": ("1", "import scores; result = {'score_suite': scores.bench_score_suite(), 'nca': scores.bench_nca()}"),
+    "single_pass": (
+        "2",
+        "import single_pass; result = {'single_pass': single_pass.bench(64), "
+        "'single_pass_28': single_pass.bench(28)}",
+    ),
+    "scores": (
+        "1",
+        "import scores; result = {'score_suite': scores.bench_score_suite(), 'nca': scores.bench_nca()}",
+    ),
 }
 
 
 def measure(threads: str, code: str) -> dict[str, dict]:
     program = f"import json; {code}; print('RESULT ' + json.dumps(result))"
     environment = os.environ | {
-        "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "MKL_NUM_THREADS": threads,
+        "OMP_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
     }
     outcome = subprocess.run(
-        [sys.executable, "-c", program], cwd=HERE, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-c", program],
+        cwd=HERE,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     line = next(line for line in outcome.stdout.splitlines() if line.startswith("RESULT "))
     return json.loads(line.removeprefix("RESULT "))

@@ -124,7 +124,6 @@ figures.gradient_norms(passes, synthetic=dataset.synthetic)
 # vary from batch to batch. How stable, as a number:
 
 # %%
-import numpy as np
 import pandas as pd
 
 rows = []
@@ -186,7 +185,9 @@ counts = {}
 for score in ("logme", "parc", "sfda", "leep", "nleep", "gradient_ratio"):
     best = own.groupby("target")[score].transform("max")
     counts[score] = int(((own[score] >= best) & (own["source"] == own["target"])).sum())
-pd.Series(counts, name=f"targets (of {own['target'].nunique()}) that rank themselves first, ties counted").to_frame()
+pd.Series(
+    counts, name=f"targets (of {own['target'].nunique()}) that rank themselves first, ties counted"
+).to_frame()
 
 # %% [markdown]
 # :::{admonition} What was seen

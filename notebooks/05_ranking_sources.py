@@ -176,7 +176,9 @@ truths = {
     "mean of the ten lowest validation losses": "auc_mean_of_10_lowest_val_loss",
     "median of all runs": "auc_median",
 }
-merged = table.drop(columns="auc").merge(summaries[["source", "target", *truths.values()]], on=["source", "target"])
+merged = table.drop(columns="auc").merge(
+    summaries[["source", "target", *truths.values()]], on=["source", "target"]
+)
 by_truth = {
     label: evaluation.weighted_tau(
         merged[["source", "target", *metrics, column]].rename(columns={column: "auc"})
@@ -202,7 +204,9 @@ import companion
 
 dataset = companion.load_dataset(target, size=size)
 ranking = companion.rank(dataset, sources, per_class=per_class, seed=seed)
-ranking[["pool", "rank", "source", "proposed", "gap", "order", "nca", "gradient_ratio", "logme", "leep"]].round(3)
+ranking[
+    ["pool", "rank", "source", "proposed", "gap", "order", "nca", "gradient_ratio", "logme", "leep"]
+].round(3)
 
 # %% mystnb={"image": {"alt": "Bars of the combined score, NCA and gradient ratio of every source for the live target"}}
 figures.ranking(ranking)

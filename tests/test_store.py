@@ -23,10 +23,20 @@ MD5 = "md5:" + hashlib.md5(BODY).hexdigest()
 SHA256 = "sha256:" + hashlib.sha256(BODY).hexdigest()
 CUT_OFF = Answer(BODY[:100], promised=len(BODY))
 
-# Permissions do not bind the superuser.
-needs_permissions = pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions do not bind the superuser"
-)
+
+@pytest.fixture
+def closed(tmp_path):
+    """Folder that nobody may write in; skips where permissions do not bind, as for the superuser."""
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o500)
+    try:
+        (folder / "probe").write_text("")
+    except PermissionError:
+        yield folder
+    else:
+        pytest.skip("permissions do not bind this user")
+    finally:
+        folder.chmod(0o700)
 
 
 def names(folder: Path) -> list[str]:
@@ -104,14 +114,9 @@ def test_a_file_in_the_way_of_a_folder_is_told(tmp_path):
         store.write_text(tmp_path / "file" / "below", "")
 
 
-@needs_permissions
-def test_a_folder_that_cannot_be_written_is_told(tmp_path):
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(SurroundingsError, match="cannot write in"):
-            store.write_text(tmp_path / "file", "")
-    finally:
-        tmp_path.chmod(0o700)
+def test_a_folder_that_cannot_be_written_is_told(closed):
+    with pytest.raises(SurroundingsError, match="cannot write in"):
+        store.write_text(closed / "file", "")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
@@ -260,15 +265,11 @@ def test_a_download_into_a_folder_that_cannot_be_made_is_told(tmp_path, server):
         store.fetch(url, tmp_path / "taken" / "file", checksum=MD5)
 
 
-@needs_permissions
-def test_a_download_into_a_read_only_folder_is_told(tmp_path, server):
+def test_a_download_into_a_read_only_folder_is_told(closed, server):
     url = server.serve("/file", BODY)
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(SurroundingsError, match="cannot write"):
-            store.fetch(url, tmp_path / "file", checksum=MD5)
-    finally:
-        tmp_path.chmod(0o700)
+    with pytest.raises(SurroundingsError, match="cannot write"):
+        store.fetch(url, closed / "file", checksum=MD5)
+    assert names(closed) == []
 
 
 # --- one member of a zip archive ---------------------------------------------------------------------------

@@ -30,7 +30,7 @@ TITLES = {
     "gradient_ratio": "gradients alone",
 }
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -224,7 +224,11 @@ def ablation(means: Mapping[str, pd.DataFrame]) -> Figure:
             axis.bar(place, values.mean(), color=colour, alpha=0.45, width=0.7)
             axis.scatter(place + rng.uniform(-0.18, 0.18, len(values)), values, s=14, color=colour)
             axis.annotate(
-                f"mean {values.mean():.3f}", (place, 0.96), xycoords=("data", "axes fraction"), ha="center", fontsize=9
+                f"mean {values.mean():.3f}",
+                (place, 0.96),
+                xycoords=("data", "axes fraction"),
+                ha="center",
+                fontsize=9,
             )
         axis.axhline(0, color=INK, linewidth=0.8)
         axis.set_xticks(range(3), ["NCA × gradients", "NCA alone", "gradients alone"], fontsize=9)

@@ -116,9 +116,12 @@ def score(
     terms = None
     arrays = [name for name in scores if name != "gradient_ratio"]
     if arrays:
-        result = score_room.suite(
-            passed.features, labels, passed.logits, names=arrays, variant=variant, random_state=seed
-        )
+        try:
+            result = score_room.suite(
+                passed.features, labels, passed.logits, names=arrays, variant=variant, random_state=seed
+            )
+        except ValueError as error:
+            raise InputError(f"{model.name} on {dataset.name}: {error}") from error
         values |= dict(result)
         reasons |= result.reasons
         terms = result.terms

@@ -31,8 +31,9 @@ def context() -> str:
     imagenet = evaluation.regret(table, lambda rows: "imagenet").mean()
     tau = evaluation.weighted_tau("source_datasets")["proposed"].mean()
     return (
-        f"In the published ground truth this score's order had a mean weighted τ of {tau:.2f}, and its first choice gave "
-        f"away {ours:.4f} AUC on average; always taking ImageNet gave away {imagenet:.4f}. Try ImageNet first."
+        f"In the published ground truth this score's order had a mean weighted τ of {tau:.2f}, and its first "
+        f"choice gave away {ours:.4f} AUC on average; always taking ImageNet gave away "
+        f"{imagenet:.4f}. Try ImageNet first."
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,9 @@ def _imagenet(architecture: str, *, name: str) -> SourceModel:
         weights = models.get_model_weights(architecture).IMAGENET1K_V1  # what the paper's release used
     filename = weights.url.rsplit("/", 1)[-1]
     path = Path(torch.hub.get_dir()) / "checkpoints" / filename
-    published = filename.rsplit("-", 1)[-1].partition(".")[0]
-    if path.is_file() and len(published) == 8 and not store.file_hash(path).startswith(published):
+    found = re.search(r"-([0-9a-f]{8,})\.", filename)
+    published = found[1] if found else None
+    if path.is_file() and published and not store.file_hash(path).startswith(published):
         raise InputError(f"{path} does not have the sha256 that its name gives: it is damaged; delete it")
     try:
         if not path.is_file():
@@ -240,15 +242,29 @@ def _by_hand(name: str, target: str | None) -> SourceModel:
 
 def _checkpoint(path: Path, *, architecture: str) -> SourceModel:
     state, metadata = read_state(path)
-    record = json.loads(metadata.get("companion", "{}"))
+    record = _record(metadata, path)
     return from_state(
         state,
         architecture=record.get("architecture", architecture),
         name=str(path),
         pretraining=record.get("pretraining", path.stem),
-        normalisation=record.get("normalisation", PLAIN_NORMALISATION),
+        normalisation=record["normalisation"],
         origin=f"checkpoint {path.name}",
     )
+
+
+def _record(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """What `save` wrote beside the tensors; for a file of another maker little more than nothing."""
+    try:
+        record = json.loads(metadata.get("companion", "{}"))
+        mean, deviation = record.get("normalisation", PLAIN_NORMALISATION)
+        record["normalisation"] = tuple(map(float, mean)), tuple(map(float, deviation))
+        names = (record.get("architecture", ""), record.get("pretraining", ""))
+        if not all(isinstance(name, str) for name in names) or len(mean) != 3 or len(deviation) != 3:
+            raise ValueError
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: its record under 'companion' is not one of this package's") from error
+    return record
 
 
 def save(model: SourceModel, path: str | os.PathLike) -> Path:
@@ -289,18 +305,18 @@ def _trained(
     if path.is_file():
         try:
             state, metadata = read_state(path)
-        except InputError:
-            path.unlink()  # cut off by a full disk or a crash of the machine: trained anew below
-        else:
-            record = json.loads(metadata["companion"])
+            known = _record(metadata, path).get("provenance", {})
             model = from_state(
                 state,
                 architecture=architecture,
                 name=f"train:{dataset.name}",
                 pretraining=dataset.name,
-                origin=record["provenance"]["origin"],
+                origin=path.name,
             )
-            model.provenance = record["provenance"] | {"cached": True}
+        except InputError:
+            path.unlink()  # cut off by a full disk or a crash of the machine: trained anew below
+        else:
+            model.provenance = known | {"cached": True}
             return model
     chosen = best_device(device)
     model = train_source(

@@ -13,7 +13,7 @@ from companion.errors import InputError, SurroundingsError, require_extra
 from companion.notebooks.execution import NotebookError, data_at_hand, execute, repository, say
 from companion.notebooks.parameters import NOTEBOOKS, PROCEDURAL
 
-BADGE_CELL_ID = "made-from-synthetic-images"
+NOTE_CELL_ID = "made-from-synthetic-images"
 SYNTHETIC_NOTE = (
     ":::{admonition} Synthetic images\n:class: warning\n"
     "MedMNIST could not be had when this page was built, so its live parts were run on **synthetic** images. "
@@ -81,7 +81,7 @@ def _mark_synthetic(path: Path) -> None:
     import nbformat
 
     notebook: Any = nbformat.read(path, as_version=4)
-    notebook.cells.insert(1, nbformat.v4.new_markdown_cell(SYNTHETIC_NOTE, id=BADGE_CELL_ID))
+    notebook.cells.insert(1, nbformat.v4.new_markdown_cell(SYNTHETIC_NOTE, id=NOTE_CELL_ID))
     nbformat.write(notebook, path)
 
 
@@ -97,8 +97,8 @@ def html(folder: Path, out: Path) -> Path:
     shutil.rmtree(out, ignore_errors=True)
     command = [
         sys.executable,
-        "-m",
-        "jupyter_book.cli.main",
+        "-c",
+        "from jupyter_book.cli.main import main; main()",
         "build",
         str(folder),
         "--path-output",
@@ -113,7 +113,11 @@ def html(folder: Path, out: Path) -> Path:
     index = out / "_build" / "html" / "index.html"
     if outcome.returncode or not index.is_file():
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        telling = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-15:]
+        telling = [
+            line
+            for line in lines
+            if any(word in line for word in ("WARNING", "ERROR", "Could not", "exception:"))
+        ] or lines[-15:]
         raise NotebookError("the book was not built:\n" + "\n".join(telling[:30]))
     return index
 

@@ -155,6 +155,8 @@ def execute(name: str, given: Mapping[str, Any], out: Path, *, source: Path | No
                     kernel_name="python3",
                     progress_bar=False,
                     log_output=False,
+                    # The kernel warns of how it talks to us, every time, on our stderr.
+                    extra_arguments=["--log-level=40"],
                 )
             except papermill.PapermillExecutionError as error:
                 code = {"InputError": 2, "SurroundingsError": 3}.get(error.ename, 1)

@@ -1,0 +1,150 @@
+"""Notebooks: parameters in one place, misspelt ones refused, executed copies equal to their sources."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+
+from companion import store
+from companion.errors import InputError
+from companion.notebooks import NOTEBOOKS, check, parse, resolve
+from companion.notebooks.execution import NotebookError, execute, source_cells, source_hash
+from companion.notebooks.parameters import PROCEDURAL
+
+ROOT = Path(__file__).parents[1]
+names = pytest.mark.parametrize("name", list(NOTEBOOKS))
+QUICK = PROCEDURAL | {"per_class": 20}
+
+
+def source(name: str):
+    return jupytext.read(ROOT / "notebooks" / f"{name}.py")
+
+
+def executed(name: str):
+    return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+
+
+def test_every_notebook_is_declared():
+    assert sorted(path.stem for path in (ROOT / "notebooks").glob("*.py")) == sorted(NOTEBOOKS)
+
+
+@names
+def test_parameters_cell_is_what_the_model_declares(name):
+    (cell,) = [c for c in source(name).cells if "parameters" in c.metadata.get("tags", [])]
+    tree = ast.parse(cell.source)
+    found = {
+        node.target.id: ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.AnnAssign)
+    }
+    assert len(found) == len(tree.body), "one typed name a line"
+    assert found == NOTEBOOKS[name]().model_dump()
+
+
+@names
+def test_every_figure_has_alt_text(name):
+    for cell in executed(name).cells:
+        if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
+            assert len(cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")) > 20, cell.source
+
+
+@names
+def test_executed_notebook_is_its_source(name):
+    assert [c.source for c in source_cells(executed(name))] == [c.source for c in source(name).cells]
+    assert source_hash(ROOT / "notebooks" / f"{name}.ipynb") == source_hash(ROOT / "notebooks" / f"{name}.py")
+
+
+@names
+def test_executed_notebook_is_current_clean_and_small(name):
+    notebook = executed(name)
+    stamp = notebook.metadata["companion"]
+    assert stamp["source_hash"] == source_hash(ROOT / "notebooks" / f"{name}.py")
+    assert stamp["results_version"] == store.RESULTS_VERSION
+    assert stamp["parameters"] == NOTEBOOKS[name]().model_dump() and not stamp["synthetic"]
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    assert (ROOT / "notebooks" / f"{name}.ipynb").stat().st_size < 1_000_000
+
+
+@names
+def test_runs_on_synthetic_images(name, tmp_path):
+    stamp = execute(name, QUICK, tmp_path / "out.ipynb", source=ROOT / "notebooks" / f"{name}.py")
+    assert stamp["synthetic"] == [PROCEDURAL["target"]]
+    notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [o.get("text") for o in outputs if o.get("name") == "stderr"]
+    assert any("image/png" in o.get("data", {}) for o in outputs)
+
+
+def test_plain_papermill_refuses_a_misspelt_parameter(tmp_path):
+    bare = tmp_path / "bare.ipynb"
+    nbformat.write(source("05_ranking_sources"), bare)
+    command = [sys.executable, "-m", "papermill", str(bare), str(tmp_path / "out.ipynb"), "-k", "python3"]
+    outcome = subprocess.run([*command, "-p", "tarrget", "x"], capture_output=True, text=True, check=False)
+    assert outcome.returncode != 0
+    assert "unknown parameter 'tarrget'" in outcome.stderr and "Did you mean 'target'" in outcome.stderr
+
+
+def test_a_failing_cell_is_named_and_nothing_is_written(tmp_path):
+    broken = source("05_ranking_sources")
+    broken.cells.insert(5, nbformat.v4.new_code_cell("raise RuntimeError('planted')"))
+    path = tmp_path / "05_ranking_sources.ipynb"
+    nbformat.write(broken, path)
+    with pytest.raises(
+        NotebookError, match=r"notebook 05_ranking_sources, cell \d+: RuntimeError: planted"
+    ) as error:
+        execute("05_ranking_sources", {}, tmp_path / "out.ipynb", source=path)
+    assert error.value.exit_code == 1 and not (tmp_path / "out.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"sizes": 28}, "Did you mean 'size'"),
+        ({"size": "big"}, "'size' is 'big'"),
+        ({"size": True}, "'size' is True"),
+        ({"size": 28.5}, "'size' is 28.5"),
+        ({"seed": -1}, "'seed' is -1"),
+        ({"target": ""}, "'target'"),
+        ({"target": 3}, "'target' is 3"),
+        ({"sources": "scratch"}, "'sources'"),
+        ({"sources": ["a", 1]}, "'sources'"),
+    ],
+)
+def test_wrong_parameters_are_named(given, says):
+    with pytest.raises(InputError, match=r"05_ranking_sources: ") as error:
+        parse("05_ranking_sources", given)
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_text_from_a_command_line_becomes_what_it_should_be():
+    found = parse("05", {"size": "64", "sources": "scratch, imagenet", "seed": "3"})
+    assert (found.size, found.sources, found.seed) == (64, ["scratch", "imagenet"], 3)
+    assert resolve("gradient_ratio") == resolve("04") == resolve("notebooks/04_gradient_ratio.ipynb")
+
+
+def test_check_reads_only_parameter_cells():
+    namespace = NOTEBOOKS["04_gradient_ratio"]().model_dump() | {"unrelated": 1}
+    namespace["In"] = ["", "# Parameters\nsize = 28", "unrelated = 1"]
+    assert check("04_gradient_ratio", namespace).parameters.size == 28
+    namespace["In"].append("# Parameters\nsizee = 28")
+    namespace["sizee"] = 28
+    with pytest.raises(InputError, match="unknown parameter 'sizee'"):
+        check("04_gradient_ratio", namespace)
+    del namespace["sizee"], namespace["size"]
+    namespace["In"].pop()
+    with pytest.raises(InputError, match="'size' is missing"):
+        check("04_gradient_ratio", namespace)
+
+
+@names
+def test_colab_opens_a_file_that_is_there(name):
+    toc = (ROOT / "_toc.yml").read_text()
+    assert (
+        f"notebooks/{name}" in toc and json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
+    )

@@ -1,0 +1,84 @@
+"""Files that must say the same thing say it; names promised to users are there."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import companion
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+URL = PROJECT["urls"]["Repository"]
+
+
+def test_repository_address_is_chosen_in_one_place():
+    for name in ("_config.yml", "CITATION.cff", "README.md"):
+        found = set(
+            re.findall(r"https://github\.com/[\w.-]+/[\w.-]*companion[\w.-]*", (ROOT / name).read_text())
+        )
+        assert found == {URL}, name
+
+
+def test_versions_agree():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert PROJECT["version"] == companion.__version__ == citation["version"]
+    for path in (ROOT / "notebooks").glob("*.py"):
+        assert f"transferability-companion=={companion.__version__}" in path.read_text(), path.name
+
+
+def test_conda_environment_says_what_pyproject_says():
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(entry["pip"] for entry in entries if isinstance(entry, dict))
+    conda = [
+        entry
+        for entry in entries
+        if isinstance(entry, str) and not re.match(r"(python|pip)\b(?!orch)", entry)
+    ]
+    named = {re.sub(r"^pytorch\b", "torch", entry) for entry in conda} | set(pip) - {PROJECT["name"]}
+    assert named == set(PROJECT["dependencies"])
+    assert f"python{PROJECT['requires-python']}" in entries
+
+
+def test_lock_pins_everything_and_names_no_place():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert all(re.fullmatch(r"[\w.-]+==[\w.!]+", line) for line in lines)
+    locked = {line.partition("==")[0].lower().replace("_", "-") for line in lines}
+    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    assert {re.match(r"[\w-]+", entry)[0].lower() for entry in wanted} <= locked
+
+
+def test_readme_commands_exist():
+    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", readme, flags=re.M):
+        assert re.search(rf"^{target}:", makefile, flags=re.M)
+    assert "pip install companion" not in readme.replace("transferability-companion", "")
+
+
+@pytest.mark.parametrize(
+    "name", ["load_dataset", "load_source", "score", "rank", "scores", "published", "evaluation"]
+)
+def test_promised_names(name):
+    assert name in companion.__all__ and getattr(companion, name)
+
+
+def test_every_page_of_the_contents_is_there():
+    toc = (ROOT / "_toc.yml").read_text()
+    for page in re.findall(r"(?:file|root): (\S+)", toc):
+        assert any((ROOT / f"{page}{suffix}").is_file() for suffix in (".md", ".py")), page
+
+
+def test_every_citation_is_in_the_bibliography():
+    known = set(re.findall(r"@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text()))
+    pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.py")]
+    cited = {
+        key
+        for page in pages
+        for keys in re.findall(r"\{cite\}`([^`]+)`", page.read_text())
+        for key in keys.split(",")
+    }
+    assert cited and cited <= known
