@@ -15,7 +15,7 @@ import pytest
 from companion import store
 from companion.errors import InputError
 from companion.notebooks import NOTEBOOKS, check, parse, resolve
-from companion.notebooks.execution import NotebookError, execute, source_cells, source_hash
+from companion.notebooks.execution import NotebookError, execute, read, source_cells, source_hash
 from companion.notebooks.parameters import PROCEDURAL
 
 ROOT = Path(__file__).parents[1]
@@ -83,7 +83,7 @@ def test_runs_on_synthetic_images(name, tmp_path):
 
 def test_plain_papermill_refuses_a_misspelt_parameter(tmp_path):
     bare = tmp_path / "bare.ipynb"
-    nbformat.write(source("05_ranking_sources"), bare)
+    nbformat.write(read(ROOT / "notebooks" / "05_ranking_sources.py"), bare)
     command = [sys.executable, "-m", "papermill", str(bare), str(tmp_path / "out.ipynb"), "-k", "python3"]
     outcome = subprocess.run([*command, "-p", "tarrget", "x"], capture_output=True, text=True, check=False)
     assert outcome.returncode != 0

@@ -52,7 +52,8 @@ def _figure(
 
 
 def short(name: str) -> str:
-    """Dataset name without MedMNIST's ending, and a source without its prefix."""
+    """Dataset name without MedMNIST's ending, a source without its prefix, a path without its folders."""
+    name = name.replace("\\", "/").rsplit("/", 1)[-1]
     name = name.removeprefix("train:").removeprefix("procedural:")
     return name.removesuffix("mnist") if name not in ("medmnist", "mnist") else name
 
