@@ -70,7 +70,9 @@ figures.examples(dataset)
 # what can be made anywhere in a minute; put `imagenet` or a checkpoint of your own in their place.
 
 # %%
-models = {name: companion.load_source(name, seed=seed) for name in sources}
+models = {
+    name: companion.load_source(name, target=dataset.name, size=min(size, 64), seed=seed) for name in sources
+}
 for model in models.values():
     print(f"{model.name:28s} {model.architecture}, trained on {model.pretraining}")
 
@@ -119,9 +121,9 @@ figures.gradient_norms(passes, synthetic=dataset.synthetic)
 
 # %% [markdown]
 # One point is one batch, and the dashed line is where both norms are equal: a source above it wants to move its second
-# convolution more than its first. What to see is that the batches of one source lie close together compared with
-# the distance between sources: for a given network the ratio is a fairly stable property, even though both norms
-# vary from batch to batch. How stable, as a number:
+# convolution more than its first. What to look for is whether the batches of one source lie close together compared
+# with the distance between sources. If so, the ratio is a property of the network and the target, although both norms
+# vary from batch to batch. As numbers:
 
 # %%
 import pandas as pd
@@ -164,9 +166,9 @@ taus = {setting: evaluation.weighted_tau(setting) for setting in companion.publi
 figures.ablation(taus)
 
 # %% [markdown]
-# Bars are means over eleven targets, points are targets. Among source datasets the product does better on average than
-# either term. Among architectures it is no better than NCA alone, and both terms have to be turned round first: a
-# choice made after seeing the results. Without turning round:
+# Bars are means over eleven targets, points are targets. In both settings the product does better on average than either
+# term, by less among architectures, and in both the targets scatter widely. Among architectures the terms have to be
+# turned round first, a choice made after seeing the results. Without turning round:
 
 # %%
 straight = evaluation.weighted_tau("architectures", inverted=False)
@@ -193,8 +195,9 @@ pd.Series(
 # :::{admonition} What was seen
 # - The term compares how strongly a loss on the target pulls at two early layers; it needs no fine-tuning, no new head
 #   and one pass over a few hundred images.
-# - Batches of one source agree with each other better than sources do, on the target shown here.
-# - In the published tables the product beats its parts among source datasets, not among architectures.
+# - The table above says how far the batches of one source agree, next to how far the sources differ.
+# - In the published tables the product does better on average than its parts, among architectures only after both have
+#   been turned round.
 # - The gradients never put the target itself first; the scores from features do on most targets.
 # :::
 

@@ -9,8 +9,8 @@
 #
 # The question of the paper {cite}`juodelyte2024`: given some pre-trained models and a medical target with labels, which
 # model will be best *after* fine-tuning? A score answers without fine-tuning. Whether it answers well can be checked
-# where the fine-tuning has been done: the authors fine-tuned every source on every target, 120 times each, and
-# released the results.
+# where the fine-tuning has been done: the authors fine-tuned every source on every target over a grid of 120
+# settings, and released the results.
 
 # %% tags=["hide-cell"]
 # Does nothing where the package is present; elsewhere (Colab, say) it installs it, leaving torch and numpy alone.
@@ -86,9 +86,9 @@ figures.tau_table(taus, "source datasets")
 taus.mean().sort_values(ascending=False).round(3).to_frame("mean over targets")
 
 # %% [markdown]
-# The proposed score has the highest mean. SFDA has no τ_w on two targets: it gives every source the score 1 there, as it
-# does wherever images are fewer than features. The same table among *architectures*, where both terms of the proposed
-# score, and LEEP, NLEEP, PARC and NCTI, are turned round as in the paper:
+# The proposed score has the highest mean. SFDA has no τ_w on two targets: with fewer images than features its fit
+# interpolates, and it gives every source the score 1. The same table among *architectures*, where both terms of the
+# proposed score, and LEEP, NLEEP, PARC and NCTI, are turned round as in the paper:
 
 # %% mystnb={"image": {"alt": "Heat map of weighted Kendall tau, eleven targets and their mean by nine scores, architectures"}}
 across = evaluation.weighted_tau("architectures")
@@ -165,7 +165,7 @@ without.mean().sort_values(ascending=False).round(3).to_frame("mean τ_w without
 # %% [markdown]
 # ## How noisy is the truth?
 #
-# The truth is the AUC of the one run, of 120, with the lowest validation loss. Other summaries of the same runs are just
+# The truth is the AUC of the one run, of the whole grid, with the lowest validation loss. Other summaries of the same runs are just
 # as defensible, and they do not agree on who leads.
 
 # %%
@@ -220,7 +220,7 @@ for pool in ranking.attrs["pools"]:
 # %% [markdown]
 # How to read it: the combined score is relative to its pool. The lowest source in either term gets 0, so two sources at 0
 # are the rule and say nothing about each other; add or remove a source and all values move. Fewer than four
-# sources, a tie, or a term that is the same for all, and the order is called undetermined.
+# sources, a tie above 0, or a term that is the same for all, and the order is called undetermined.
 
 # %% [markdown]
 # :::{admonition} What was seen

@@ -90,7 +90,7 @@ from companion import report
 for pool in ranking.attrs["pools"]:
     rows = ranking[ranking["pool"] == pool["pool"]]
     print(f"{pool['pool']}: {report.verdict(pool, rows)}")
-print(report.context())
+print(report.contexts(ranking))
 
 # %% [markdown]
 # Do other scores agree? Each column is a rank by one score alone, 1 for the best. Where the columns disagree, no score has

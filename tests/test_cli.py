@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -197,3 +200,29 @@ def test_help_does_not_import_torch():
     outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert outcome.returncode == 0, outcome.stderr
     assert "not for clinical use" in " ".join(outcome.stdout.split())
+
+
+def test_ctrl_c_gets_one_line_and_leaves_nothing(tmp_path):
+    command = [sys.executable, "-c", "from companion.cli import main; main()", "rank", "procedural:lesions"]
+    # Training takes long enough for the signal to arrive in the middle of work.
+    command += [*SOURCES, "--source", "train:procedural:textures", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"COMPANION_CACHE": str(tmp_path / "cache")},
+    )
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and out == ""
+    assert err.count("\n") == 1 and "interrupted" in err
+    assert not (tmp_path / "out").exists() and not list(tmp_path.rglob("*.part"))
+
+
+def test_notebook_runs_outside_a_checkout(tmp_path, monkeypatch):
+    from companion.notebooks.execution import locate
+
+    monkeypatch.chdir(tmp_path)
+    assert locate("05_ranking_sources").is_file()

@@ -61,6 +61,9 @@ def rank(
     ] = 100,
     variant: Annotated[str, typer.Option(help="corrected or published.")] = "corrected",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    architecture: Annotated[
+        str, typer.Option(help="Of imagenet, scratch, train: and checkpoints that do not say theirs.")
+    ] = "resnet18",
     trust: Annotated[
         bool, typer.Option("--trust", help="Accept downloads without a published checksum.")
     ] = False,
@@ -88,6 +91,7 @@ def rank(
             seed=seed,
             per_class=per_class,
             variant=variant,
+            architecture=architecture,
             device=device,
             data_dir=data_dir,
             trust=trust,
@@ -137,6 +141,7 @@ def notebook(
         raise InputError(f"{target} is the committed notebook: say where to write with --out")
     if target.exists() and not force:
         raise InputError(f"{target} exists: give another --out, or --force to overwrite it")
+    store.check_writable(target)
     with store.data_directory(data_dir):
         execute(known, given, target)
     typer.echo(str(target))
@@ -180,6 +185,11 @@ def fetch(
             else:
                 from companion.sources import load_source
 
+                if to is not None and name.partition(":")[0] in ("imagenet", "torchvision", "timm"):
+                    raise InputError(
+                        f"{name}: torch keeps these weights in a cache of its own, which --to does not move; "
+                        "leave --to out and copy that cache (companion doctor names it)"
+                    )
                 typer.echo(repr(load_source(name.removeprefix("weights:"), trust=trust)))
 
 
@@ -234,15 +244,21 @@ def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; mistakes of the user's become one line and an exit code."""
     try:
         # Outside its standalone mode typer returns the exit code and lets exceptions through.
-        sys.exit(
+        code = (
             app(args=_pair_up(sys.argv[1:] if arguments is None else arguments), standalone_mode=False) or 0
         )
+        if code == 130:  # typer turns Ctrl-C into this code
+            raise KeyboardInterrupt
+        sys.exit(code)
     except CompanionError as error:
         if os.environ.get("COMPANION_DEBUG"):
             raise
         _stop(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         _stop("interrupted; nothing half-written was kept", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone
+        sys.exit(0)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
@@ -251,7 +267,10 @@ def main(arguments: list[str] | None = None) -> Any:
         # typer's own usage errors (unknown option, value of the wrong type) carry a message for people.
         if not hasattr(error, "format_message"):
             raise
-        _stop(" ".join(error.format_message().split()) + "; see --help", 2)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())
+            sys.exit(2)
+        _stop(" ".join(error.format_message().split()).rstrip(".") + "; see --help", 2)
 
 
 def _stop(line: str, code: int) -> None:

@@ -23,7 +23,7 @@ from companion.errors import InputError, did_you_mean
 from companion.models import SourceModel, best_device
 from companion.scores import COMBINED, TERMS, combine, min_max
 from companion.scores._gradient import single_pass
-from companion.sources import load_source
+from companion.sources import check_name, load_source
 from companion.training import SEED
 
 PAPER_SCORES = ("nca", "gradient_ratio", "logme", "parc", "sfda", "ncti", "leep", "nleep")
@@ -260,7 +260,8 @@ def rank_pool(cards: pd.DataFrame, *, kind: str) -> tuple[pd.DataFrame, str]:
 
 
 def _same_data(model: SourceModel, dataset: Dataset) -> bool:
-    return dataset.content_hash == model.provenance.get("data_hash") or model.pretraining == dataset.name
+    known = model.provenance.get("data_hash")
+    return known == dataset.content_hash if known else model.pretraining == dataset.name
 
 
 def rank(
@@ -323,7 +324,11 @@ def rank(
         if isinstance(target, Dataset)
         else load_dataset(target, size=size, data_dir=data_dir, trust=trust)
     )
-    dataset.draw(per_class, seed=seed)  # an unusable target is told before any model is loaded or trained
+    # An unusable target, or a source that does not exist, is told before any model is loaded or trained.
+    dataset.draw(per_class, seed=seed)
+    with store.data_directory(data_dir):
+        for name in (source for source in sources if not isinstance(source, SourceModel)):
+            check_name(name)
     wanted = list(dict.fromkeys([*TERMS, *scores]))
     rows, terms, models = [], [], []
     for index, source in enumerate(sources):
@@ -354,7 +359,7 @@ def rank(
         )
         models.append(model)
         terms.append(card.ncti_terms if card.ncti_terms is not None else (np.nan,) * 3)
-        notes = [f"{name}: {reason}" for name, reason in card.reasons.items()]
+        notes = [f"{name}: {reason.removeprefix(f'{name}: ')}" for name, reason in card.reasons.items()]
         rows.append(
             {
                 "source": names[index],

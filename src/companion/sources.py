@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from companion import store
-from companion.datasets import Dataset, load_dataset, medmnist_flags
+from companion.datasets import Dataset, find, load_dataset, medmnist_flags
 from companion.errors import InputError, SurroundingsError, did_you_mean, require_extra
 from companion.models import (
     IMAGENET_NORMALISATION,
@@ -118,11 +118,33 @@ def load_source(
             return _medmnist_weights(name, checksum=checksum, trust=trust)
         if name.endswith(CHECKPOINT_SUFFIXES):
             return _checkpoint(Path(name).expanduser(), architecture=architecture)
-    known = [*KINDS, *medmnist_flags()]
-    raise InputError(
-        f"no source {name!r}: give {', '.join(KINDS)}, a MedMNIST flag or a checkpoint "
-        f"({', '.join(CHECKPOINT_SUFFIXES)}).{did_you_mean(name, known)}"
-    )
+        check_name(name)
+    raise AssertionError(f"check_name let {name!r} pass")
+
+
+def check_name(source: str | os.PathLike) -> None:
+    """Refuse a name that cannot be a source, before any work; nothing is loaded.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown, or names a checkpoint or training data that is not there.
+    """
+    name = os.fspath(source)
+    if name.startswith("train:"):
+        find(name.removeprefix("train:"))
+    elif name.endswith(CHECKPOINT_SUFFIXES):
+        if not Path(name).expanduser().is_file():
+            raise InputError(f"{name}: there is no such checkpoint file")
+    elif not (
+        name in ("scratch", "imagenet", *BY_HAND, *medmnist_flags())
+        or name.startswith(("torchvision:", "timm:"))
+    ):
+        known = [*KINDS, *medmnist_flags()]
+        raise InputError(
+            f"no source {name!r}: give {', '.join(KINDS)}, a MedMNIST flag or a checkpoint "
+            f"({', '.join(CHECKPOINT_SUFFIXES)}).{did_you_mean(name, known)}"
+        )
 
 
 def _imagenet(architecture: str, *, name: str) -> SourceModel:

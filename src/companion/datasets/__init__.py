@@ -5,7 +5,7 @@ returns a `Dataset`: images as uint8, labels as integers, splits, class names, a
 """
 
 from companion.datasets.dataset import SIZES, Dataset
-from companion.datasets.load import load_dataset, medmnist_flags
+from companion.datasets.load import find, load_dataset, medmnist_flags
 from companion.datasets.procedural import GENERATORS
 
-__all__ = ["GENERATORS", "SIZES", "Dataset", "load_dataset", "medmnist_flags"]
+__all__ = ["GENERATORS", "SIZES", "Dataset", "find", "load_dataset", "medmnist_flags"]

@@ -102,6 +102,20 @@ def load_dataset(
         return _load_npz(path, name=name, size=size)
 
 
+def find(name: str) -> None:
+    """Refuse a name that `load_dataset` does not know; nothing is loaded.
+
+    Raises
+    ------
+    InputError
+        If there is no such dataset, file or folder.
+    """
+    if name.startswith("procedural:"):
+        procedural.generator(name.removeprefix("procedural:"))
+    elif name not in _medmnist_info():
+        _find_path(name)
+
+
 def _find_path(name: str) -> Path:
     """Path of a file or folder named directly or by its name in the data directory."""
     direct = Path(name).expanduser()

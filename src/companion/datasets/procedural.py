@@ -85,6 +85,22 @@ GENERATORS: dict[str, tuple[Callable[[np.random.Generator, int, int], np.ndarray
 }
 
 
+def generator(name: str) -> tuple[Callable[[np.random.Generator, int, int], np.ndarray], tuple[str, ...]]:
+    """Return the generator `name` and its classes.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name.
+    """
+    if name not in GENERATORS:
+        raise InputError(
+            f"no synthetic dataset procedural:{name}: there are "
+            f"{', '.join(f'procedural:{known}' for known in GENERATORS)}.{did_you_mean(name, GENERATORS)}"
+        )
+    return GENERATORS[name]
+
+
 def generate(name: str, *, size: int = 28, seed: int = 0) -> Dataset:
     """Draw the synthetic dataset `name`: 600 training, 120 validation and 300 test images, grey, balanced.
 
@@ -93,12 +109,7 @@ def generate(name: str, *, size: int = 28, seed: int = 0) -> Dataset:
     InputError
         If there is no generator of that name.
     """
-    if name not in GENERATORS:
-        raise InputError(
-            f"no synthetic dataset procedural:{name}: there are "
-            f"{', '.join(f'procedural:{known}' for known in GENERATORS)}.{did_you_mean(name, GENERATORS)}"
-        )
-    draw, classes = GENERATORS[name]
+    draw, classes = generator(name)
     # The name is part of the seed, so that two generators never share their random numbers.
     rng = np.random.default_rng([seed, *name.encode()])
     images, labels = {}, {}

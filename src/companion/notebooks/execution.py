@@ -14,7 +14,7 @@ from typing import Any
 
 from companion import store
 from companion.errors import CompanionError, InputError, SurroundingsError, require_extra
-from companion.notebooks.inside import SOURCE_HASH_VARIABLE
+from companion.notebooks.inside import SOURCE_HASH_VARIABLE, check_names
 from companion.notebooks.parameters import parse, resolve
 
 
@@ -49,6 +49,7 @@ def locate(name: str) -> Path:
     """
     root = repository()
     folders = [root / "notebooks"] if root else []
+    folders.append(Path(__file__).parents[3] / "notebooks")  # an editable install
     folders.append(Path(sysconfig.get_path("data")) / "share" / "companion" / "notebooks")
     for folder in folders:
         if (folder / f"{name}.ipynb").is_file():
@@ -130,9 +131,12 @@ def execute(name: str, given: Mapping[str, Any], out: Path, *, source: Path | No
     name = resolve(name)
     parameters = parse(name, given)
     changed = {key: value for key, value in parameters.model_dump().items() if key in given}
-    if "target" in changed and Path(changed["target"]).expanduser().exists():
-        # The notebook runs in a folder of its own.
-        changed["target"] = str(Path(changed["target"]).expanduser().resolve())
+    check_names(parameters)
+    # The notebook runs in a folder of its own, where a relative path would lead elsewhere.
+    if "target" in changed:
+        changed["target"] = _absolute(changed["target"])
+    if "sources" in changed:
+        changed["sources"] = [_absolute(source) for source in changed["sources"]]
     path = source or locate(name)
     notebook = read(path)
     for cell in notebook.cells:
@@ -144,7 +148,11 @@ def execute(name: str, given: Mapping[str, Any], out: Path, *, source: Path | No
         nbformat.write(notebook, bare)
         # A data directory given relatively would mean another one inside the folder of the run.
         with _environment(
-            **{SOURCE_HASH_VARIABLE: source_hash(path), "COMPANION_DATA": str(store.data_dir().absolute())}
+            **{
+                SOURCE_HASH_VARIABLE: source_hash(path),
+                "COMPANION_DATA": str(store.data_dir().absolute()),
+                "COMPANION_CACHE": str(store.cache_dir().absolute()),
+            }
         ):
             try:
                 papermill.execute_notebook(
@@ -160,11 +168,10 @@ def execute(name: str, given: Mapping[str, Any], out: Path, *, source: Path | No
                 )
             except papermill.PapermillExecutionError as error:
                 code = {"InputError": 2, "SurroundingsError": 3}.get(error.ename, 1)
-                first = "\n".join(error.source.strip().splitlines()[:8])
-                raise NotebookError(
-                    f"notebook {name}, cell {error.cell_index}: {error.ename}: {error.evalue}\n  the cell: {first}",
-                    code,
-                ) from None
+                message = f"notebook {name}, cell {error.cell_index}: {error.ename}: {error.evalue}"
+                if code == 1:
+                    message += "\n  the cell: " + "\n".join(error.source.strip().splitlines()[:8])
+                raise NotebookError(message, code) from None
         executed = nbformat.read(ran, as_version=4)
     stamp = _lift_stamp(executed)
     with store.atomic_path(out) as temporary:
@@ -185,6 +192,13 @@ def _lift_stamp(notebook: Any) -> dict[str, Any]:
     notebook.metadata.pop("papermill", None)
     notebook.metadata["companion"] = stamp
     return stamp
+
+
+def _absolute(name: str) -> str:
+    """Make a path in the name of a target or source absolute; leave other names as they are."""
+    prefix = "train:" if name.startswith("train:") else ""
+    path = Path(name.removeprefix(prefix)).expanduser()
+    return prefix + str(path.resolve()) if path.exists() else name
 
 
 def data_at_hand(flags: tuple[str, ...] = ("breastmnist", "pneumoniamnist", "retinamnist")) -> str:

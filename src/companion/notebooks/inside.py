@@ -41,6 +41,22 @@ def _assigned(source: str) -> set[str]:
     return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
+def check_names(parameters: NotebookParameters) -> None:
+    """Refuse a target or a source that does not exist, before anything is loaded.
+
+    Raises
+    ------
+    InputError
+        Naming it.
+    """
+    from companion.datasets import find
+    from companion.sources import check_name
+
+    find(parameters.target)
+    for source in parameters.sources:
+        check_name(source)
+
+
 def check(name: str, namespace: MutableMapping[str, Any]) -> Run:
     """Check a notebook's parameters before any work, and write them back as what they should be.
 
@@ -64,6 +80,7 @@ def check(name: str, namespace: MutableMapping[str, Any]) -> Run:
     if missing:
         raise InputError(f"{name}: parameter {missing[0]!r} is missing: run the parameters cell first")
     parameters = parse(name, {key: namespace[key] for key in (known | given) if key in namespace})
+    check_names(parameters)
     namespace.update(parameters.model_dump())
     _show_figures()
     return Run(name, parameters, time.perf_counter())

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from companion.datasets import SIZES
 from companion.errors import InputError, did_you_mean
 
 
@@ -24,10 +25,19 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+def _offered(size: int) -> int:
+    if size not in SIZES:
+        raise ValueError(f"choose one of {', '.join(map(str, SIZES))}")
+    return size
+
+
 Names = Annotated[list[str], BeforeValidator(_as_list), Field(min_length=2)]
 Count = Annotated[int, BeforeValidator(_no_bool)]
 Size = Annotated[
-    int, BeforeValidator(_no_bool), Field(description="image side in pixels: 28, 64, 128 or 224")
+    int,
+    BeforeValidator(_no_bool),
+    AfterValidator(_offered),
+    Field(description="image side in pixels: 28, 64, 128 or 224"),
 ]
 
 
@@ -118,7 +128,7 @@ def resolve(name: str) -> str:
         If there is none of that name.
     """
     wanted = name.rsplit("/", 1)[-1].removesuffix(".ipynb").removesuffix(".py")
-    found = [known for known in NOTEBOOKS if wanted in (known, known[:2], known[3:])]
+    found = [known for known in NOTEBOOKS if wanted.zfill(2) in (known, known[:2], known[3:])]
     if found:
         return found[0]
     raise InputError(

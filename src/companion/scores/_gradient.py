@@ -28,10 +28,13 @@ LOSSES = ("triplet", "cross_entropy")
 
 # Images are pushed through in groups of whole batches of about this many pixels. Larger groups amortise what a
 # layer costs per call, but the allocator hands their memory back after each and pages it in anew.
-GROUP_PIXELS = 64 * 64 * 64
+GROUP_PIXELS = 100 * 64 * 64
 
-# Larger kernels work on small maps, where their batch norm costs less than folding it.
+# Kernels of this many weights work on small maps. There their batch norm costs less than folding it, and their
+# weights stay in the default format, see `_SmallMapConvolution`.
 LARGE_KERNEL = 256 * 256 * 9
+SMALL_MAP = 16  # pixels
+LARGEST_MATRIX = 2**21  # entries; a larger one costs more to fill than it saves
 
 
 class Pass(NamedTuple):
@@ -175,15 +178,19 @@ def _prepare(backbone: nn.Module, device: torch.device | str) -> tuple[nn.Module
     """Return a frozen copy of `backbone` for fast passes in evaluation mode, and the factors of its folding."""
     network = _copy(backbone).eval()
     factors = _fold_batch_norms(network)
-    # torch's own annotations lack memory_format here and in training.
-    return network.to(device=device, memory_format=torch.channels_last), factors  # type: ignore[call-overload]
+    on_cpu = torch.device(device).type == "cpu"
+    for module in network.modules():
+        if type(module) is nn.Conv2d and not (on_cpu and module.weight.numel() >= LARGE_KERNEL):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(device), factors
 
 
 class _SmallMapConvolution(nn.Module):
-    """A frozen convolution that is computed as a matrix product where the map has fewer pixels than the kernel.
+    """A frozen convolution that knows cheaper ways over a map of a few pixels.
 
-    Most of the kernel then falls on the padding: a 3 x 3 kernel over 2 x 2 pixels multiplies 36 pairs of which
-    16 are real, and over one pixel 9 of which 1 is.
+    Where the map has fewer pixels than the kernel, most of the kernel falls on the padding: over one pixel 8 of
+    the 9 products of a 3 x 3 kernel, over 2 x 2 pixels 20 of 36. A matrix product leaves them out. Over a map that
+    is a little larger, rearranging the weights for the channels-last format costs more than rearranging the map.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -193,8 +200,9 @@ class _SmallMapConvolution(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         size = (inputs.shape[2], inputs.shape[3])
-        if size[0] * size[1] >= self.convolution.kernel_size[0] * self.convolution.kernel_size[1]:
-            return self.convolution(inputs)
+        pixels, kernel = size[0] * size[1], self.convolution.kernel_size[0] * self.convolution.kernel_size[1]
+        if pixels >= kernel or pixels**2 * self.convolution.weight.numel() > kernel * LARGEST_MATRIX:
+            return self.convolution(inputs.contiguous() if pixels <= SMALL_MAP else inputs)
         if size not in self._matrices:
             self._matrices[size] = self._matrix(*size)
         matrix, after = self._matrices[size]

@@ -7,6 +7,7 @@ from companion.store.downloads import fetch, fetch_zip_member
 from companion.store.files import (
     atomic_path,
     cache_dir,
+    check_writable,
     data_dir,
     data_directory,
     file_hash,
@@ -18,6 +19,7 @@ __all__ = [
     "RESULTS_VERSION",
     "atomic_path",
     "cache_dir",
+    "check_writable",
     "data_dir",
     "data_directory",
     "digest",

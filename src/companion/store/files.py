@@ -102,6 +102,22 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: str | os.PathLike) -> None:
+    """See before long work, and without writing anything, that a file can be written at `path`.
+
+    Raises
+    ------
+    InputError
+        If `path` is a folder, lies below a file, or its folder cannot be written.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise InputError(f"cannot write {target}: it is a folder")
+    parent = next(folder for folder in target.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write {target}: {parent} is not a folder that can be written")
+
+
 def write_text(path: str | os.PathLike, text: str) -> Path:
     """Write `text` to `path` atomically, as UTF-8, and return the path."""
     with atomic_path(path) as temporary:
