@@ -203,17 +203,18 @@ def test_help_does_not_import_torch():
 
 
 def test_ctrl_c_gets_one_line_and_leaves_nothing(tmp_path):
-    command = [sys.executable, "-c", "from companion.cli import main; main()", "rank", "procedural:lesions"]
-    # Training takes long enough for the signal to arrive in the middle of work.
-    command += [*SOURCES, "--source", "train:procedural:textures", "--out", str(tmp_path / "out")]
+    # Everything is imported before the signal is sent, so that it arrives in the middle of training.
+    program = "import kornia, companion.ranking, companion.cli as cli; print('ready', flush=True); cli.main()"
+    command = [sys.executable, "-c", program, "rank", "procedural:lesions"]
     process = subprocess.Popen(
-        command,
+        [*command, *SOURCES, "--source", "train:procedural:textures", "--out", str(tmp_path / "out")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"COMPANION_CACHE": str(tmp_path / "cache")},
     )
-    time.sleep(4)
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(2)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and out == ""

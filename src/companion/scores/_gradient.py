@@ -32,7 +32,7 @@ GROUP_PIXELS = 100 * 64 * 64
 
 # Kernels of this many weights work on small maps. There their batch norm costs less than folding it, and their
 # weights stay in the default format, see `_SmallMapConvolution`.
-LARGE_KERNEL = 128 * 128 * 9
+LARGE_KERNEL = 256 * 256 * 9
 SMALL_MAP = 16  # pixels
 LARGEST_MATRIX = 2**21  # entries; a larger one costs more to fill than it saves
 
