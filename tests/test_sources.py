@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from companion import datasets, load_source, models, sources
 from companion.errors import InputError, SurroundingsError
-from companion.training import SourceProtocol, balanced_draw, train_source
+from companion.training import SourceProtocol, balanced_weights, train_source
 
 SMALL = "shufflenet_v2_x0_5"
 TINY = SourceProtocol("tiny", epochs=2, images_per_epoch=64, batch_size=32)

@@ -18,7 +18,7 @@ import pandas as pd
 
 from companion import scores as score_room
 from companion import store
-from companion.datasets import Dataset, load_dataset
+from companion.datasets import Dataset, Fold, load_dataset
 from companion.errors import InputError, did_you_mean
 from companion.models import SourceModel, best_device
 from companion.scores import COMBINED, TERMS, combine, min_max
@@ -77,6 +77,7 @@ def score(
     per_class: int = 100,
     seed: int = SEED,
     device: str | None = None,
+    fold: Fold | None = None,
 ) -> Card:
     """Score one source for one target, everything from one pass over the images.
 
@@ -92,6 +93,8 @@ def score(
         At most this many times the number of classes training images are scored, drawn with `seed`.
     device
         Where the network runs; the fastest there is by default.
+    fold
+        Score the training images of this fold, in its order, as the paper does; `per_class` is then without effect.
 
     Returns
     -------
@@ -109,7 +112,10 @@ def score(
     dataset = load_dataset(dataset) if isinstance(dataset, str) else dataset
     model = load_source(model, seed=seed) if isinstance(model, str) else model
     chosen = best_device(device)
-    images, labels = dataset.draw(per_class, seed=seed)
+    if fold is None:
+        images, labels = dataset.draw(per_class, seed=seed)
+    else:
+        images, labels = dataset.images["train"][fold.train], dataset.labels["train"][fold.train]
     passed = single_pass(model, images, labels, device=chosen)
     values: dict[str, float] = {}
     reasons: dict[str, str] = {}

@@ -7,14 +7,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from companion import store
-from companion.datasets import Dataset, find, load_dataset, medmnist_flags
+from companion.datasets import Dataset, find, load_dataset, medmnist_flags, pool
 from companion.errors import InputError, SurroundingsError, did_you_mean, require_extra
 from companion.models import (
     IMAGENET_NORMALISATION,
@@ -27,6 +26,7 @@ from companion.models import (
     torchvision,
 )
 from companion.training import QUICK, SEED, SourceProtocol, train_source
+from companion.training.protocols import as_dict
 
 MEDMNIST_WEIGHTS = "https://zenodo.org/records/7782113/files/weights_{flag}.zip?download=1"
 MEDMNIST_MEMBER = "resnet18_224_1.pth"
@@ -67,6 +67,7 @@ def load_source(
         - a checkpoint: safetensors (preferred) or a torch file that holds tensors only;
         - ``"scratch"``: random weights, seeded;
         - ``"train:DATASET"``: trained here with `protocol` on anything `load_dataset` takes, once; kept.
+          ``"train:A+B"`` pools datasets in the paper's joint label space: its leave-target-out sources.
     target
         Target dataset, for ``"medmnist"``.
     architecture
@@ -106,9 +107,10 @@ def load_source(
         if name.startswith("timm:"):
             return _timm(name)
         if name.startswith("train:"):
-            dataset = load_dataset(
-                name.removeprefix("train:"), size=size or 28, checksum=checksum, trust=trust
-            )
+            parts = [
+                load_dataset(part, size=size or 28, checksum=checksum, trust=trust) for part in _pooled(name)
+            ]
+            dataset = parts[0] if len(parts) == 1 else pool(parts)
             return _trained(
                 dataset, protocol, architecture=architecture, seed=seed, device=device, progress=progress
             )
@@ -122,6 +124,12 @@ def load_source(
     raise AssertionError(f"check_name let {name!r} pass")
 
 
+def _pooled(name: str) -> list[str]:
+    """Datasets of a ``train:`` name; a path may have a plus sign of its own."""
+    wanted = name.removeprefix("train:")
+    return [wanted] if Path(wanted).expanduser().exists() else wanted.split("+")
+
+
 def check_name(source: str | os.PathLike) -> None:
     """Refuse a name that cannot be a source, before any work; nothing is loaded.
 
@@ -132,7 +140,8 @@ def check_name(source: str | os.PathLike) -> None:
     """
     name = os.fspath(source)
     if name.startswith("train:"):
-        find(name.removeprefix("train:"))
+        for part in _pooled(name):
+            find(part)
     elif name.endswith(CHECKPOINT_SUFFIXES):
         if not Path(name).expanduser().is_file():
             raise InputError(f"{name}: there is no such checkpoint file")
@@ -321,7 +330,7 @@ def _trained(
     """Train, or take the model trained earlier with exactly the same data, protocol, seed and architecture."""
     from companion.models import best_device
 
-    key = store.digest([dataset.content_hash, asdict(protocol), architecture, seed, store.RESULTS_VERSION])
+    key = store.digest([dataset.content_hash, as_dict(protocol), architecture, seed, store.RESULTS_VERSION])
     label = dataset.name.replace(":", "_").replace("/", "_")
     path = store.cache_dir() / "sources" / f"{label}-{protocol.name}-{key}.safetensors"
     if path.is_file():

@@ -14,9 +14,11 @@ from companion.store.files import (
     write_text,
 )
 from companion.store.provenance import RESULTS_VERSION, digest, provenance
+from companion.store.rows import RowStore
 
 __all__ = [
     "RESULTS_VERSION",
+    "RowStore",
     "atomic_path",
     "cache_dir",
     "check_writable",

@@ -1,0 +1,137 @@
+"""Folds: which images a fine-tuning sees, frozen.
+
+The paper fine-tunes on small draws from the official splits: 100 training and 25 validation images a class, without
+stratification, five times. A fold here is drawn from its own seed, so that each can be made alone, and the digests
+of the folds of the eleven MedMNIST targets are kept, so that a changed random generator cannot go unnoticed.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+
+from companion.datasets.dataset import Dataset
+from companion.errors import InputError, SurroundingsError
+
+FOLDS = 5
+FOLD_SEED = 24  # the paper's
+TRAIN_PER_CLASS, VAL_PER_CLASS = 100, 25
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Indices into the training and the validation split of a dataset.
+
+    Attributes
+    ----------
+    number
+        1, 2, …
+    train, val
+        int64 indices, in the order drawn.
+    checksum
+        sha256 over both.
+    """
+
+    number: int
+    train: np.ndarray
+    val: np.ndarray
+
+    @property
+    def checksum(self) -> str:
+        """sha256 of the indices as little-endian int64, training first."""
+        parts = (part.astype("<i8").tobytes() for part in (self.train, self.val))
+        return hashlib.sha256(b"|".join(parts)).hexdigest()
+
+
+def draw_fold(
+    n_train: int,
+    n_val: int,
+    classes: int,
+    number: int,
+    *,
+    seed: int = FOLD_SEED,
+    train_per_class: int = TRAIN_PER_CLASS,
+    val_per_class: int = VAL_PER_CLASS,
+) -> Fold:
+    """Draw one fold from splits of given sizes; no images are needed, and no other fold.
+
+    Parameters
+    ----------
+    n_train, n_val
+        Images in the two splits.
+    classes
+        Number of classes C; at most ``train_per_class`` x C and ``val_per_class`` x C images are drawn.
+    number
+        1, 2, …
+    seed
+        Together with `number` the seed of the draw.
+    """
+    train, val = (
+        np.random.default_rng([seed, number, which]).permutation(size)[: per_class * classes]
+        for which, size, per_class in ((0, n_train, train_per_class), (1, n_val, val_per_class))
+    )
+    return Fold(number, train, val)
+
+
+def fold(
+    dataset: Dataset,
+    number: int = 1,
+    *,
+    seed: int = FOLD_SEED,
+    train_per_class: int = TRAIN_PER_CLASS,
+    val_per_class: int = VAL_PER_CLASS,
+) -> Fold:
+    """Draw fold `number` of a dataset that can be a target.
+
+    Raises
+    ------
+    InputError
+        If the dataset has several labels an image, lacks a split, or a class has fewer than two training images
+        in the fold.
+    SurroundingsError
+        If a frozen fold of a MedMNIST dataset comes out differently: numpy's generator has changed.
+    """
+    if dataset.task == "multi-label":
+        raise InputError(f"{dataset.name} has several labels an image: it can be a source, not a target")
+    for split in ("val", "test"):
+        if not len(dataset.labels.get(split, ())):
+            raise InputError(f"{dataset.name} has no {split} images: fine-tuning needs all three splits")
+    sizes = len(dataset.labels["train"]), len(dataset.labels["val"])
+    drawn = draw_fold(
+        *sizes,
+        dataset.n_classes,
+        number,
+        seed=seed,
+        train_per_class=train_per_class,
+        val_per_class=val_per_class,
+    )
+    asked = (seed, train_per_class, val_per_class)
+    frozen = _frozen().get((dataset.name, number))
+    if asked == (FOLD_SEED, TRAIN_PER_CLASS, VAL_PER_CLASS) and frozen and frozen[:2] == sizes:
+        if frozen[2] != drawn.checksum:
+            raise SurroundingsError(
+                f"fold {number} of {dataset.name} is not the frozen one: numpy {np.__version__} draws "
+                "differently; install the version in requirements.lock"
+            )
+    counts = np.bincount(dataset.labels["train"][drawn.train], minlength=dataset.n_classes)
+    if counts.min() < 2:
+        rare = dataset.classes[int(counts.argmin())]
+        raise InputError(
+            f"{dataset.name}: class {rare!r} has {counts.min()} training image(s) in fold {number}; at least 2 are "
+            "needed: draw more images a class, or leave that class out"
+        )
+    return drawn
+
+
+@functools.cache
+def _frozen() -> dict[tuple[str, int], tuple[int, int, str]]:
+    with resources.files(__package__).joinpath("folds.csv").open(encoding="utf-8") as stream:
+        return {
+            (row["target"], int(row["fold"])): (int(row["n_train"]), int(row["n_val"]), row["sha256"])
+            for row in csv.DictReader(stream)
+        }

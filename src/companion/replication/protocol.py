@@ -1,0 +1,199 @@
+"""A replication protocol: which sources on which targets, trained how. Read from a file, expanded into runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass as plain_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from companion import store
+from companion.errors import InputError, did_you_mean
+from companion.training import FINE_TUNING_PROTOCOLS, SOURCE_PROTOCOLS, FineTuning, Settings, SourceProtocol
+from companion.training.protocols import STRICT, as_dict, checked
+
+LEAVE_TARGET_OUT = "leave-target-out"
+NEEDS_TARGET = ("medmnist", LEAVE_TARGET_OUT)
+Name = Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Replication:
+    """A grid of fine-tunings.
+
+    Attributes
+    ----------
+    sources
+        Names as `companion.load_source` takes them, and ``"leave-target-out"``: trained on all of `pool` but the
+        target.
+    targets, pool
+        Names as `companion.load_dataset` takes them.
+    size
+        Image side in pixels.
+    source_training
+        Of ``train:`` sources and ``leave-target-out``.
+    """
+
+    name: Name
+    size: Literal[28, 64, 128, 224]
+    sources: Annotated[tuple[Name, ...], Field(min_length=1)]
+    targets: Annotated[tuple[Name, ...], Field(min_length=1)]
+    source_training: SourceProtocol
+    fine_tuning: FineTuning
+    architecture: str = "resnet18"
+    pool: tuple[Name, ...] = ()
+
+    def spec(self, source: str, target: str) -> str:
+        """Name under which `load_source` finds a source for a target."""
+        if source != LEAVE_TARGET_OUT:
+            return source
+        return "train:" + "+".join(name for name in self.pool if name != target)
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Every source with every target, but for a target as its own source."""
+        for target in self.targets:
+            for source in self.sources:
+                if label(source) != target:
+                    yield source, target
+
+
+def label(source: str) -> str:
+    """Name of a source in result tables: the dataset it was trained on."""
+    return source.removeprefix("train:")
+
+
+@plain_dataclass(frozen=True)
+class Run:
+    """One fine-tuning of the grid."""
+
+    source: str
+    spec: str
+    target: str
+    fold: int
+    seed: int
+    settings: Settings
+    key: str
+
+
+def runs(protocol: Replication, hashes: Mapping[str, str]) -> list[Run]:
+    """Expand a protocol into runs, ordered so that every pair has its first fold early.
+
+    Parameters
+    ----------
+    protocol
+        What to expand.
+    hashes
+        Content hash of every dataset that is a target or that a source is trained on; they are part of the keys.
+    """
+    tuning = as_dict(protocol.fine_tuning)
+    common = {name: tuning[name] for name in _DECIDING}
+    found = []
+    for fold in protocol.fine_tuning.folds:
+        for source, target in protocol.pairs():
+            spec = protocol.spec(source, target)
+            made_of = {part: hashes[part] for part in trained_on(spec)}
+            training = as_dict(protocol.source_training) if made_of else None
+            for seed in protocol.fine_tuning.seeds:
+                for settings in protocol.fine_tuning.settings(target):
+                    key = store.digest(
+                        {
+                            "spec": [spec, made_of, training],
+                            "target": [target, hashes[target]],
+                            "size": protocol.size,
+                            "architecture": protocol.architecture,
+                            "fold": fold,
+                            "seed": seed,
+                            "settings": as_dict(settings),
+                            "fine_tuning": common,
+                            "results_version": store.RESULTS_VERSION,
+                        }
+                    )
+                    found.append(Run(label(source), spec, target, fold, seed, settings, key))
+    return found
+
+
+# What of a fine-tuning protocol decides the result of one run, beside the point of the grid.
+_DECIDING = (
+    "epochs",
+    "patience",
+    "train_per_class",
+    "val_per_class",
+    "fold_seed",
+    "dropout",
+    "augmentation",
+)
+
+
+def trained_on(spec: str) -> list[str]:
+    """Datasets a source is trained on here; none where its weights are loaded."""
+    return spec.removeprefix("train:").split("+") if spec.startswith("train:") else []
+
+
+def read(protocol: str | os.PathLike) -> Replication:
+    """Read a protocol by name (``paper``, ``standard``, ``quick``) or from a YAML file.
+
+    In the file ``source_training`` and ``fine_tuning`` are the name of a built-in protocol or a mapping of its keys.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name, or keys are unknown, missing or impossible.
+    """
+    name = os.fspath(protocol)
+    packaged = {
+        Path(file.name).stem: file
+        for file in resources.files(__package__).iterdir()
+        if file.name.endswith(".yaml")
+    }
+    if name in packaged:
+        text, where = packaged[name].read_text(encoding="utf-8"), f"protocol {name}"
+    else:
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise InputError(
+                f"no protocol {name!r}: there are {', '.join(sorted(packaged))}, or give a YAML file."
+                + did_you_mean(name, packaged)
+            )
+        try:
+            text, where = path.read_text(encoding="utf-8"), str(path)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is not a text file") from error
+    try:
+        given = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        line = f" (line {error.problem_mark.line + 1})" if getattr(error, "problem_mark", None) else ""
+        raise InputError(f"{where} is not YAML{line}") from error
+    if not isinstance(given, dict):
+        raise InputError(f"{where}: wanted are keys like name, size, sources, targets")
+    named: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("source_training", SOURCE_PROTOCOLS),
+        ("fine_tuning", FINE_TUNING_PROTOCOLS),
+    )
+    for key, known in named:
+        value = given.get(key)
+        if isinstance(value, str):
+            if value not in known:
+                raise InputError(
+                    f"{where}: {key} is {value!r}: there are {', '.join(known)}.{did_you_mean(value, known)}"
+                )
+            given[key] = as_dict(known[value])
+    replication = checked(Replication, given, where)
+    if LEAVE_TARGET_OUT in replication.sources:
+        short = [t for t in replication.targets if len(set(replication.pool) - {t}) < 2]
+        if short:
+            raise InputError(
+                f"{where}: {LEAVE_TARGET_OUT} needs a pool of two or more datasets beside the target {short[0]}"
+            )
+    for target in replication.targets:
+        replication.fine_tuning.settings(target)
+    for what, names in (("sources", replication.sources), ("targets", replication.targets)):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(f"{where}: {what} names {twice[0]} twice")
+    return replication

@@ -1,0 +1,38 @@
+"""Source training and fine-tuning: one loop, explicit protocols.
+
+`train_source` makes a source model, `fine_tune` one run of the ground truth. Both go through `companion.training.loop`.
+"""
+
+from companion.training.augmentation import augmentation
+from companion.training.fine_tuning import FineTuned, fine_tune
+from companion.training.protocols import (
+    FINE_TUNING_PROTOCOLS,
+    PAPER,
+    QUICK,
+    RADIMAGENET,
+    SEED,
+    SOURCE_PROTOCOLS,
+    STANDARD,
+    FineTuning,
+    Settings,
+    SourceProtocol,
+)
+from companion.training.source import balanced_weights, train_source
+
+__all__ = [
+    "FINE_TUNING_PROTOCOLS",
+    "PAPER",
+    "QUICK",
+    "RADIMAGENET",
+    "SEED",
+    "SOURCE_PROTOCOLS",
+    "STANDARD",
+    "FineTuned",
+    "FineTuning",
+    "Settings",
+    "SourceProtocol",
+    "augmentation",
+    "balanced_weights",
+    "fine_tune",
+    "train_source",
+]

@@ -1,0 +1,148 @@
+"""Fine-tuning: one source, one target, one fold, one point of the grid; what comes out is one row."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import functools
+import hashlib
+from importlib import resources
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from companion import store
+from companion.datasets import Dataset, Fold
+from companion.models import SourceModel
+from companion.training.loop import Recipe, Report, Resident, evaluate, fit
+from companion.training.protocols import FineTuning, Settings
+
+
+class FineTuned(NamedTuple):
+    """A fine-tuned network (head included, on the CPU) and the row that describes its run."""
+
+    network: nn.Module
+    row: dict[str, Any]
+
+
+def fine_tune(
+    model: SourceModel,
+    dataset: Dataset,
+    fold: Fold,
+    settings: Settings,
+    protocol: FineTuning,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    progress: Report | None = None,
+) -> FineTuned:
+    """Fine-tune all layers of a source model on one fold of a target, and test the chosen epoch once.
+
+    Parameters
+    ----------
+    model
+        The source; it is left as it was.
+    dataset, fold
+        The target and the images of it that are trained and validated on; its whole test split is tested on.
+    settings, protocol, seed
+        The point of the grid, the protocol it is a point of, and the seed.
+    device
+        Where.
+    progress
+        Called after every epoch with the fraction done and a line of text.
+
+    Returns
+    -------
+    FineTuned
+        The row has: source, target, fold, seed, the settings, status (``"finished"`` or ``"diverged"``, then without
+        results), epochs run, best epoch (from 1), val_loss, val_auc, val_accuracy, test_loss, test_auc (macro
+        one-vs-rest, 0 to 1), test_auc_per_class, test_accuracy, the curves by epoch, seconds, device, date, and
+        hashes of data, fold, source weights and training code.
+    """
+    device = torch.device(device)
+    tensors = {
+        split: Resident(dataset.images[split][kept], dataset.labels[split][kept], model.normalisation, device)
+        for split, kept in (("train", fold.train), ("val", fold.val), ("test", slice(None)))
+    }
+    recipe = Recipe(
+        epochs=protocol.epochs,
+        batch_size=settings.batch_size,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        augmentation=protocol.augmentation,
+        loss="cross-entropy",
+        patience=protocol.patience,
+    )
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        network = with_head(model, dataset.n_classes, protocol.dropout)
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        done = fit(network, tensors["train"], tensors["val"], recipe, seed=seed, report=progress)
+    row: dict[str, Any] = {
+        "source": model.name,
+        "target": dataset.name,
+        "fold": fold.number,
+        "seed": seed,
+        "lr": settings.lr,
+        "momentum": settings.momentum,
+        "weight_decay": settings.weight_decay,
+        "batch_size": settings.batch_size,
+        "status": done.status,
+        "epochs_run": len(done.curve),
+        "best_epoch": done.best_epoch + 1,
+        "batch_parts": done.parts,
+    }
+    if done.status == "finished":
+        for split in ("val", "test"):
+            found = evaluate(network, tensors[split], "cross-entropy")
+            row |= {f"{split}_{name}": found[name] for name in ("loss", "auc", "accuracy")}
+        row["test_auc_per_class"] = found["per_class"].tolist()
+    row |= {
+        f"curve_{name}": [epoch.get(name, float("nan")) for epoch in done.curve]
+        for name in ("train_loss", "val_loss", "val_auc")
+    }
+    row |= {
+        "seconds": done.seconds,
+        "images_per_second": len(done.curve) * len(fold.train) / done.seconds,
+        "device": str(device),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "data_hash": dataset.content_hash,
+        "fold_hash": fold.checksum,
+        "source_hash": weights_hash(model),
+        "code_hash": code_hash(),
+        "results_version": store.RESULTS_VERSION,
+    }
+    return FineTuned(network.cpu().eval(), row)
+
+
+def with_head(model: SourceModel, classes: int, dropout: float) -> nn.Sequential:
+    """Copy of the backbone with dropout and a new linear layer, drawn from torch's global generator."""
+    if model.head is not None:
+        width = model.head.in_features
+    else:
+        with torch.inference_mode():
+            width = model.backbone.eval()(torch.zeros(1, 3, 64, 64)).shape[1]
+    return nn.Sequential(copy.deepcopy(model.backbone), nn.Dropout(dropout), nn.Linear(width, classes))
+
+
+def weights_hash(model: SourceModel) -> str:
+    """sha256 over the backbone's tensors, in order of their names."""
+    total = hashlib.sha256()
+    for name, value in sorted(model.backbone.state_dict().items()):
+        total.update(name.encode())
+        total.update(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
+    return total.hexdigest()
+
+
+@functools.cache
+def code_hash() -> str:
+    """sha256 over the source of this room: rows of another one were made by other code."""
+    total = hashlib.sha256()
+    for file in sorted(resources.files(__package__).iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".py"):
+            total.update(file.read_bytes())
+    return total.hexdigest()

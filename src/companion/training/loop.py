@@ -1,0 +1,214 @@
+"""The training loop, for source training and fine-tuning alike: read it from top to bottom.
+
+Images stay on the device as uint8 for the whole run. A batch is gathered there by index, scaled, augmented image by
+image in one call, normalised and given to the network; no Python runs per image, and nothing is copied between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from companion.errors import SurroundingsError
+from companion.training.augmentation import augmented
+from companion.training.metrics import auc_per_class, macro_auc
+
+Report = Callable[[float, str], None]
+
+
+class Resident:
+    """Images (n, channels, size, size) as uint8 and labels, both on the device."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, normalisation: Any, device: Any) -> None:
+        channels_first = images[:, None] if images.ndim == 3 else np.moveaxis(images, 3, 1)
+        self.images = torch.from_numpy(np.ascontiguousarray(channels_first)).to(device)
+        self.labels = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
+        mean, deviation = (torch.tensor(part, device=device).view(1, 3, 1, 1) for part in normalisation)
+        self.scale, self.shift = 1 / deviation, -mean / deviation
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, index: Tensor, augmentation: str = "none") -> tuple[Tensor, Tensor]:
+        """Normalised images (m, 3, size, size) and labels; grey ones get their three channels last, to save work."""
+        images = augmented(augmentation, self.images[index].float().div_(255))
+        images = images * self.scale + self.shift
+        return images.contiguous(memory_format=torch.channels_last), self.labels[index]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the loop itself needs to know of a protocol."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    augmentation: str
+    loss: str  # "cross-entropy" or "bce"
+    schedule: str = "cosine"
+    step_epochs: int = 15
+    patience: int | None = None
+    watch: str = "auc"  # what a better epoch has more of: "auc", or less of: "loss"
+    images_per_epoch: int | None = None  # None: each image once; a number: drawn with `weights`
+
+
+@dataclass
+class Fit:
+    """What came out: one row of numbers an epoch, and why training ended."""
+
+    curve: list[dict[str, float]]
+    best_epoch: int
+    status: str  # "finished" or "diverged"
+    parts: int  # a batch went through in so many parts, for want of memory
+    seconds: float
+
+
+def fit(
+    network: nn.Module,
+    train: Resident,
+    val: Resident | None,
+    recipe: Recipe,
+    *,
+    seed: int,
+    weights: np.ndarray | None = None,
+    report: Report | None = None,
+) -> Fit:
+    """Train `network` in place; it ends with the weights of its best epoch, or the last where nothing is watched.
+
+    Parameters
+    ----------
+    network
+        On the device of the data.
+    seed
+        Of the order of images, augmentation and dropout; set here, so call it inside ``torch.random.fork_rng``.
+    weights
+        Chances of the images, where `recipe.images_per_epoch` says to draw; equal by default.
+    report
+        Called after every epoch with the fraction done and a line of text.
+    """
+    began = time.perf_counter()
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    device = train.images.device
+    criterion = nn.BCEWithLogitsLoss() if recipe.loss == "bce" else nn.CrossEntropyLoss()
+    optimiser = torch.optim.SGD(
+        network.parameters(),
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
+    )
+    schedule: Any = (
+        torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.epochs)
+        if recipe.schedule == "cosine"
+        else torch.optim.lr_scheduler.StepLR(optimiser, recipe.step_epochs, gamma=0.1)
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
+    curve: list[dict[str, float]] = []
+    best, best_epoch, kept, parts = -np.inf, 0, None, 1
+    for epoch in range(recipe.epochs):
+        network.train()
+        total, seen = torch.zeros((), device=device), 0
+        for index in batches(len(train), recipe, rng, weights, device):
+            try:
+                loss = step(network, train, index, recipe, criterion, optimiser, scaler, parts)
+            except torch.cuda.OutOfMemoryError as error:
+                if parts == 2:
+                    raise SurroundingsError(_NO_MEMORY.format(len(index), device)) from error
+                parts = 2  # the gradient of the whole batch, gathered over two halves
+                loss = step(network, train, index, recipe, criterion, optimiser, scaler, parts)
+            total += loss * len(index)
+            seen += len(index)
+        row = {"train_loss": float(total) / seen, "lr": float(optimiser.param_groups[0]["lr"])}
+        curve.append(row)
+        if not np.isfinite(row["train_loss"]):
+            return Fit(curve, best_epoch, "diverged", parts, time.perf_counter() - began)
+        schedule.step()
+        if val is not None:
+            measured = evaluate(network, val, recipe.loss)
+            row |= {"val_loss": measured["loss"], "val_auc": measured["auc"]}
+            value = np.nan_to_num(
+                measured["auc"] if recipe.watch == "auc" else -measured["loss"], nan=-np.inf
+            )
+            if recipe.patience and (value > best or epoch == 0):
+                best, best_epoch, kept = value, epoch, _copy(network)
+        if report:
+            report((epoch + 1) / recipe.epochs, f"epoch {epoch + 1} of {recipe.epochs}")
+        if recipe.patience and epoch - best_epoch >= recipe.patience:
+            break
+    if kept is not None:
+        network.load_state_dict(kept)
+    return Fit(curve, best_epoch if kept else len(curve) - 1, "finished", parts, time.perf_counter() - began)
+
+
+def batches(
+    count: int, recipe: Recipe, rng: np.random.Generator, weights: np.ndarray | None, device: Any
+) -> Iterator[Tensor]:
+    """Indices of one epoch's batches. Batch norm cannot work on one image: a last one joins the batch before."""
+    if recipe.images_per_epoch is None:
+        order = rng.permutation(count)
+    else:
+        order = rng.choice(count, size=recipe.images_per_epoch, p=weights)
+    ends = list(range(recipe.batch_size, len(order) - 1, recipe.batch_size))
+    return iter(torch.from_numpy(order).to(device).tensor_split(ends))
+
+
+def step(
+    network: nn.Module,
+    train: Resident,
+    index: Tensor,
+    recipe: Recipe,
+    criterion: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    parts: int,
+) -> Tensor:
+    """One step of SGD on one batch; its mean loss, still on the device so that nothing waits for it."""
+    optimiser.zero_grad(set_to_none=True)
+    total = torch.zeros((), device=index.device)
+    for part in index.chunk(parts):
+        images, labels = train.batch(part, recipe.augmentation)
+        with torch.autocast(images.device.type, torch.float16, enabled=images.is_cuda):
+            loss = criterion(network(images), labels.float() if recipe.loss == "bce" else labels)
+        scaler.scale(loss * (len(part) / len(index))).backward()
+        total += loss.detach() * (len(part) / len(index))
+    scaler.step(optimiser)
+    scaler.update()
+    return total
+
+
+@torch.inference_mode()
+def evaluate(network: nn.Module, data: Resident, loss: str, batch_size: int = 256) -> dict[str, Any]:
+    """Loss and, for single labels, AUC (macro and per class) and accuracy of a network in evaluation mode."""
+    network.eval()
+    found = []
+    for index in torch.arange(len(data), device=data.images.device).split(batch_size):
+        with torch.autocast(data.images.device.type, torch.float16, enabled=data.images.is_cuda):
+            found.append(network(data.batch(index)[0]).float())
+    logits = torch.cat(found)
+    if loss == "bce":
+        value = nn.functional.binary_cross_entropy_with_logits(logits, data.labels.float())
+        return {"loss": float(value), "auc": float("nan")}
+    value = nn.functional.cross_entropy(logits, data.labels)
+    labels, probabilities = data.labels.cpu().numpy(), logits.softmax(1).cpu().numpy()
+    known = np.isfinite(probabilities).all()
+    per_class = auc_per_class(labels, probabilities) if known else np.full(logits.shape[1], np.nan)
+    accuracy = float((probabilities.argmax(1) == labels).mean())
+    return {"loss": float(value), "auc": macro_auc(per_class), "per_class": per_class, "accuracy": accuracy}
+
+
+def _copy(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+_NO_MEMORY = (
+    "a batch of {} images does not fit on {} even in two halves: use a smaller batch_size or image size"
+)

@@ -1,0 +1,209 @@
+"""Protocols: everything that decides how a network is trained, as objects that are checked, compared and shown."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.dataclasses import dataclass
+
+from companion.datasets.folds import FOLD_SEED, TRAIN_PER_CLASS, VAL_PER_CLASS
+from companion.errors import InputError, did_you_mean
+
+SEED = 24  # the paper's
+STRICT = ConfigDict(extra="forbid")
+
+Augmenting = Literal["paper", "light", "none"]
+Loss = Literal["cross-entropy", "bce"]
+
+
+def _listed(value: Any) -> Any:
+    """A single value is a list of one, as people write it in a protocol file."""
+    return (value,) if isinstance(value, int | float | str) else value
+
+
+Grid = TypeVar("Grid")
+Several = Annotated[tuple[Grid, ...], BeforeValidator(_listed), Field(min_length=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class SourceProtocol:
+    """How a source model is trained: SGD from random weights.
+
+    Attributes
+    ----------
+    epochs
+        At most this many.
+    images_per_epoch
+        Images drawn an epoch, with replacement and every class equally likely; None: as many as there are.
+    schedule, step_epochs
+        ``"cosine"`` lets the learning rate fall to zero along half a cosine over the epochs; ``"step"`` divides it by
+        ten every `step_epochs`.
+    patience
+        Stop after this many epochs without a lower validation loss, and keep the weights of the lowest; None: train
+        to the end and keep the last.
+    loss
+        ``"bce"`` on multi-hot labels, ``"cross-entropy"`` on single labels; None: what the labels are.
+    augmentation
+        ``"paper"``: the paper's six; ``"light"``: flip, crop, rotation; ``"none"``.
+    """
+
+    name: str
+    epochs: PositiveInt
+    images_per_epoch: PositiveInt | None = None
+    batch_size: PositiveInt = 64
+    lr: PositiveFloat = 0.02
+    momentum: Momentum = 0.9
+    weight_decay: NonNegativeFloat = 1e-4
+    schedule: Literal["cosine", "step"] = "cosine"
+    step_epochs: PositiveInt = 15
+    patience: PositiveInt | None = None
+    loss: Loss | None = None
+    augmentation: Augmenting = "light"
+
+
+# Real but modest models in well under a minute a dataset on two cores.
+QUICK = SourceProtocol("quick", epochs=8, images_per_epoch=768)
+STANDARD = SourceProtocol("standard", epochs=15, images_per_epoch=3000, lr=0.05, augmentation="paper")
+# The paper's: leave-target-out MedMNIST, and RadImageNet.
+PAPER = SourceProtocol(
+    "paper", epochs=45, batch_size=128, lr=0.1, schedule="step", patience=20, augmentation="paper"
+)
+RADIMAGENET = SourceProtocol(
+    "radimagenet", epochs=45, batch_size=256, lr=0.1, schedule="step", patience=10, augmentation="paper"
+)
+SOURCE_PROTOCOLS = {protocol.name: protocol for protocol in (QUICK, STANDARD, PAPER, RADIMAGENET)}
+
+
+@dataclass(frozen=True, config=STRICT)
+class Settings:
+    """One point of the fine-tuning grid."""
+
+    lr: float
+    momentum: float
+    weight_decay: float
+    batch_size: int
+
+
+@dataclass(frozen=True, config=STRICT)
+class FineTuning:
+    """How a source model is fine-tuned on a target: all layers, SGD, early stopping on validation AUC.
+
+    Attributes
+    ----------
+    train_per_class, val_per_class, fold_seed
+        Size and seed of the folds; see `companion.datasets.fold`.
+    folds, seeds
+        Every setting is run on each of these folds with each of these seeds (of the new head, the order of images,
+        augmentation, dropout and, for random weights, the weights).
+    epochs, patience
+        At most this many epochs, cosine annealing over them; stop after `patience` epochs without a higher
+        validation AUC. The weights of the highest are tested, once.
+    lr, momentum, weight_decay, batch_size
+        The grid; a number or a list. Nesterov wherever momentum is not 0. `batch_size` may be a mapping from target to
+        list, with ``default`` for the others.
+    dropout
+        Before the new linear head.
+    """
+
+    name: str
+    epochs: PositiveInt
+    patience: PositiveInt
+    lr: Several[PositiveFloat]
+    batch_size: Several[PositiveInt] | dict[str, Several[PositiveInt]]
+    momentum: Several[Momentum] = (0.9,)
+    weight_decay: Several[NonNegativeFloat] = (1e-4,)
+    folds: Several[PositiveInt] = (1,)
+    seeds: Several[Annotated[int, Field(ge=0, lt=2**32)]] = (SEED,)
+    train_per_class: PositiveInt = TRAIN_PER_CLASS
+    val_per_class: PositiveInt = VAL_PER_CLASS
+    fold_seed: Annotated[int, Field(ge=0, lt=2**32)] = FOLD_SEED
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    augmentation: Augmenting = "paper"
+
+    def settings(self, target: str) -> list[Settings]:
+        """Every point of the grid for one target.
+
+        Raises
+        ------
+        InputError
+            If batch sizes are given by target and neither this one nor ``default`` is among them.
+        """
+        sizes = self.batch_size
+        if isinstance(sizes, dict):
+            if target not in sizes and "default" not in sizes:
+                raise InputError(
+                    f"protocol {self.name!r} gives no batch_size for {target}: name it, or add default"
+                )
+            sizes = sizes.get(target, sizes.get("default", ()))
+        grid = itertools.product(self.lr, self.momentum, self.weight_decay, sizes)
+        return [Settings(*point) for point in grid]
+
+
+_PAPER_BATCHES: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("breastmnist", "pneumoniamnist"), (32, 64)),
+    **dict.fromkeys(("octmnist", "retinamnist"), (64, 128)),
+    "chestmnist": (256, 512),
+    "default": (128, 256),
+}
+_FINE_TUNING = (
+    FineTuning("quick", epochs=8, patience=8, lr=(0.01,), batch_size=(32,), augmentation="light"),
+    FineTuning("standard", epochs=40, patience=12, lr=(0.001, 0.01), batch_size=(32,), folds=(1, 2, 3)),
+    FineTuning(
+        "paper",
+        epochs=200,
+        patience=50,
+        lr=(1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        momentum=(0.0, 0.9),
+        weight_decay=(0.0, 1e-6, 1e-5, 1e-4, 1e-3),
+        batch_size=_PAPER_BATCHES,
+    ),
+)
+FINE_TUNING_PROTOCOLS = {protocol.name: protocol for protocol in _FINE_TUNING}
+
+Protocol = TypeVar("Protocol")
+
+
+def checked(kind: type[Protocol], given: Mapping[str, Any], where: str) -> Protocol:
+    """Build a protocol from what somebody wrote.
+
+    Raises
+    ------
+    InputError
+        Naming every key that is unknown, missing or has an impossible value.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(given)
+    except ValidationError as error:
+        known = list(getattr(kind, "__dataclass_fields__", {}))
+        said = dict.fromkeys(_explain(item, known) for item in error.errors())
+        raise InputError(f"{where}: " + "; ".join(said)) from None
+
+
+def _explain(item: Mapping[str, Any], known: list[str]) -> str:
+    path = ".".join(
+        str(part) for part in item["loc"] if not str(part).startswith(("tuple", "dict", "Several"))
+    )
+    if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"unknown key {path!r}.{did_you_mean(str(item['loc'][-1]), known)}"
+    if item["type"] in ("missing", "missing_argument"):
+        return f"key {path!r} is missing"
+    return f"{path} is {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def as_dict(protocol: Any) -> dict[str, Any]:
+    """Protocol as a JSON-able mapping."""
+    return asdict(protocol)

@@ -1,0 +1,141 @@
+"""Source training: a network from random weights on one dataset, or on several pooled in a joint label space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from companion.datasets import Dataset
+from companion.errors import InputError
+from companion.models import PLAIN_NORMALISATION, SourceModel, build, split_head
+from companion.training.loop import Recipe, Report, Resident, fit
+from companion.training.protocols import QUICK, SEED, SourceProtocol, as_dict
+
+
+def balanced_weights(labels: np.ndarray) -> np.ndarray:
+    """Chance of each image, so that every class is drawn equally often.
+
+    Parameters
+    ----------
+    labels
+        (n,) class indices, or (n, columns) of 0 and 1: an image then has the mean chance of its columns, and those
+        without any column form a class of their own.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,), sum 1.
+    """
+    if labels.ndim == 1:
+        weights = 1.0 / np.bincount(labels)[labels]
+    else:
+        hot = np.column_stack([labels, labels.sum(1) == 0]).astype(float)
+        chances = 1.0 / np.maximum(hot.sum(0), 1.0)
+        weights = hot @ chances / hot.sum(1)
+    return weights / weights.sum()
+
+
+def train_source(
+    dataset: Dataset,
+    protocol: SourceProtocol = QUICK,
+    *,
+    architecture: str = "resnet18",
+    seed: int = SEED,
+    device: torch.device | str = "cpu",
+    progress: Report | None = None,
+) -> SourceModel:
+    """Train a network on a dataset from random weights.
+
+    Parameters
+    ----------
+    dataset
+        Single- or multi-label; the training split is used, and the validation split where the protocol has patience.
+    protocol, architecture, seed, device
+        How, what, with which seed and where. The global random states are left as they were.
+    progress
+        Called after every epoch with the fraction done and a line of text.
+
+    Returns
+    -------
+    SourceModel
+        Its provenance holds the protocol, the curve and the time taken.
+
+    Raises
+    ------
+    InputError
+        If the protocol asks for a loss that the labels do not fit, or training diverges.
+    """
+    labels = dict(dataset.labels)
+    multi_label = dataset.task == "multi-label"
+    if multi_label and protocol.loss == "cross-entropy":
+        raise InputError(
+            f"protocol {protocol.name!r} asks for cross-entropy, but {dataset.name} has several labels an image: "
+            "use bce"
+        )
+    loss = protocol.loss or ("bce" if multi_label else "cross-entropy")
+    if loss == "bce" and not multi_label:
+        labels = {split: np.eye(dataset.n_classes, dtype=np.int64)[own] for split, own in labels.items()}
+    watched = bool(protocol.patience and len(labels.get("val", ())))
+    train, val = (
+        Resident(dataset.images[split], labels[split], PLAIN_NORMALISATION, device) if wanted else None
+        for split, wanted in (("train", True), ("val", watched))
+    )
+    assert train is not None
+    recipe = Recipe(
+        epochs=protocol.epochs,
+        batch_size=protocol.batch_size,
+        lr=protocol.lr,
+        momentum=protocol.momentum,
+        weight_decay=protocol.weight_decay,
+        augmentation=protocol.augmentation,
+        loss=loss,
+        schedule=protocol.schedule,
+        step_epochs=protocol.step_epochs,
+        patience=protocol.patience if watched else None,
+        watch="loss",
+        images_per_epoch=protocol.images_per_epoch or len(train),
+    )
+
+    def told(fraction: float, text: str) -> None:
+        if progress:
+            progress(fraction, f"training on {dataset.name}, {text}")
+
+    with torch.random.fork_rng():
+        network = build(architecture, classes=dataset.n_classes, seed=seed)
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        done = fit(
+            network,
+            train,
+            val,
+            recipe,
+            seed=seed,
+            weights=balanced_weights(dataset.labels["train"]),
+            report=told,
+        )
+    if done.status == "diverged":
+        raise InputError(
+            f"training on {dataset.name} diverged in epoch {len(done.curve)}: use a learning rate below {protocol.lr}"
+        )
+    network.eval().to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    record: dict[str, Any] = {
+        "origin": f"trained here on {dataset.name} with the protocol {protocol.name!r}",
+        "dataset": dataset.name,
+        "data_hash": dataset.content_hash,
+        "synthetic": dataset.synthetic,
+        "images": len(train),
+        "classes": dataset.n_classes,
+        "protocol": as_dict(protocol),
+        "seed": seed,
+        "loss_per_epoch": [row["train_loss"] for row in done.curve],
+        "seconds": done.seconds,
+    }
+    return SourceModel(
+        name=f"train:{dataset.name}",
+        head=split_head(network),
+        backbone=network,
+        architecture=architecture,
+        pretraining=dataset.name,
+        provenance=record,
+    )
