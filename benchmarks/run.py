@@ -21,6 +21,11 @@ GROUPS = {
         "import single_pass; result = {'single_pass': single_pass.bench(64), "
         "'single_pass_28': single_pass.bench(28)}",
     ),
+    "training": (
+        "1",
+        "import training; result = {'training_efficiency': training.bench_efficiency(28), "
+        "'training_efficiency_64': training.bench_efficiency(64), 'plain_loop': training.bench_plain(28)}",
+    ),
     "scores": (
         "1",
         "import scores; result = {'score_suite': scores.bench_score_suite(), 'nca': scores.bench_nca()}",
@@ -55,7 +60,7 @@ def main() -> None:
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(found, indent=1))
     for name, row in found.items():
-        print(f"{name:16s} {row['ratio']:6.2f}x  [{row['low']:.2f}, {row['high']:.2f}]  {row['what']}")
+        print(f"{name:22s} {row['ratio']:6.2f}x  [{row['low']:.2f}, {row['high']:.2f}]  {row['what']}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ ROOMS = (
     "training",
     "sources",
     "ranking",
+    "replication",
     "evaluation",
     "figures",
     "report",

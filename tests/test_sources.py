@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from companion import datasets, load_source, models, sources
 from companion.errors import InputError, SurroundingsError
-from companion.training import SourceProtocol, balanced_weights, train_source
+from companion.training import SourceProtocol, train_source
 
 SMALL = "shufflenet_v2_x0_5"
 TINY = SourceProtocol("tiny", epochs=2, images_per_epoch=64, batch_size=32)
@@ -101,12 +101,6 @@ def test_several_labels_an_image_can_be_trained_on():
         origin="made up",
     )
     assert train_source(several, TINY, architecture=SMALL).head.out_features == 5
-
-
-def test_the_draw_of_an_epoch_is_balanced():
-    labels = np.repeat([0, 1], [900, 100])
-    drawn = labels[balanced_draw(labels, 4000, np.random.default_rng(0))]
-    assert drawn.mean() == pytest.approx(0.5, abs=0.04)  # five standard deviations
 
 
 # --- random, checkpoints -----------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ _ROOMS = (
     "notebooks",
     "published",
     "ranking",
+    "replication",
     "scores",
     "sources",
     "store",

@@ -148,6 +148,69 @@ def notebook(
 
 
 @app.command()
+def replicate(
+    protocol: Annotated[str, typer.Argument(help="paper, standard, quick, or a YAML file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results; by default one in the cache directory.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler, such as tcp://host:8786.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it will cost, and stop.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune every source of PROTOCOL on every target, here or on a cluster; running it again goes on."""
+    from companion import replication, store
+    from companion.models import best_device
+
+    if scheduler and workers > 1:
+        raise InputError("--workers is for this machine and --scheduler for a cluster: give one of them")
+    read = replication.read(protocol)
+    chosen = str(best_device(device)) if scheduler is None else device
+    folder = out or store.cache_dir() / "replications" / read.name
+    store.check_writable(folder / "runs.parquet")
+    plan = replication.plan(read, folder, data_dir=data_dir)
+
+    def tell(line: str) -> None:
+        typer.echo(line, err=True)
+
+    for line in replication.cost(plan, device=chosen, workers=workers, measured_here=scheduler is None):
+        tell(line)
+    if not dry_run:
+        with _progress() as progress:
+            replication.execute(
+                plan,
+                workers=workers,
+                scheduler=scheduler,
+                device=chosen,
+                report=progress or (lambda _, text: tell(text)),
+            )
+    files = [] if dry_run else replication.write(plan)
+    runs, scores = replication.frames(plan)
+    if as_json:
+        document = {
+            "folder": str(folder),
+            "planned": len(plan.runs),
+            "stored": len(plan.stored),
+            "provenance": runs.attrs["provenance"],
+            "runs": json.loads(runs.to_json(orient="records")),
+            "scores": json.loads(scores.to_json(orient="records")),
+        }
+        typer.echo(json.dumps(document, indent=1))
+        return
+    if len(runs):
+        chosen_runs = replication.select(runs)
+        wide = chosen_runs.pivot_table(index="source", columns="target", values="auc")
+        typer.echo("test AUC of the run with the lowest validation loss, mean over folds")
+        typer.echo(wide.round(3).to_string())
+    for path in files:
+        typer.echo(f"written: {path}")
+
+
+@app.command()
 def book(
     data: Annotated[str, typer.Option(help="auto, real or procedural (synthetic).")] = "auto",
     committed: Annotated[

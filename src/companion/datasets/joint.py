@@ -84,7 +84,7 @@ def pool(datasets: Sequence[Dataset], *, per_dataset: int | None = None, seed: i
     where = joint_columns({dataset.name: dataset.classes for dataset in datasets})
     width = 1 + max(max(columns) for columns in where.values())
     titles = [""] * width
-    for dataset in datasets:
+    for dataset in sorted(datasets, key=lambda dataset: dataset.name == PNEUMONIA):
         labels = (*dataset.classes, NO_FINDING) if dataset.name == CHEST else dataset.classes
         for column, label in zip(where[dataset.name], labels, strict=True):
             titles[column] = titles[column] or f"{dataset.name}: {label}"

@@ -81,7 +81,7 @@ class Run:
     key: str
 
 
-def runs(protocol: Replication, hashes: Mapping[str, str]) -> list[Run]:
+def expand(protocol: Replication, hashes: Mapping[str, str]) -> list[Run]:
     """Expand a protocol into runs, ordered so that every pair has its first fold early.
 
     Parameters

@@ -130,9 +130,11 @@ def with_head(model: SourceModel, classes: int, dropout: float) -> nn.Sequential
 
 
 def weights_hash(model: SourceModel) -> str:
-    """sha256 over the backbone's tensors, in order of their names."""
+    """sha256 over the backbone's tensors, in order of their names; but for counters, which files do not keep."""
     total = hashlib.sha256()
     for name, value in sorted(model.backbone.state_dict().items()):
+        if name.endswith("num_batches_tracked"):
+            continue
         total.update(name.encode())
         total.update(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
     return total.hexdigest()

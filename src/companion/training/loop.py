@@ -113,18 +113,20 @@ def fit(
     )
     scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
     curve: list[dict[str, float]] = []
-    best, best_epoch, kept, parts = -np.inf, 0, None, 1
+    kept: dict[str, Tensor] | None = None
+    best, best_epoch, parts = -np.inf, 0, 1
     for epoch in range(recipe.epochs):
         network.train()
         total, seen = torch.zeros((), device=device), 0
         for index in batches(len(train), recipe, rng, weights, device):
-            try:
-                loss = step(network, train, index, recipe, criterion, optimiser, scaler, parts)
-            except torch.cuda.OutOfMemoryError as error:
-                if parts == 2:
-                    raise SurroundingsError(_NO_MEMORY.format(len(index), device)) from error
-                parts = 2  # the gradient of the whole batch, gathered over two halves
-                loss = step(network, train, index, recipe, criterion, optimiser, scaler, parts)
+            loss = None
+            while loss is None:
+                try:
+                    loss = step(network, train, index, recipe, criterion, optimiser, scaler, parts)
+                except torch.cuda.OutOfMemoryError as error:
+                    if parts == 2:
+                        raise SurroundingsError(_NO_MEMORY.format(len(index), device)) from error
+                    parts = 2  # the gradient of the whole batch, gathered over two halves
             total += loss * len(index)
             seen += len(index)
         row = {"train_loss": float(total) / seen, "lr": float(optimiser.param_groups[0]["lr"])}
@@ -139,7 +141,7 @@ def fit(
                 measured["auc"] if recipe.watch == "auc" else -measured["loss"], nan=-np.inf
             )
             if recipe.patience and (value > best or epoch == 0):
-                best, best_epoch, kept = value, epoch, _copy(network)
+                best, best_epoch, kept = value, epoch, _copied(network, kept)
         if report:
             report((epoch + 1) / recipe.epochs, f"epoch {epoch + 1} of {recipe.epochs}")
         if recipe.patience and epoch - best_epoch >= recipe.patience:
@@ -205,8 +207,13 @@ def evaluate(network: nn.Module, data: Resident, loss: str, batch_size: int = 25
     return {"loss": float(value), "auc": macro_auc(per_class), "per_class": per_class, "accuracy": accuracy}
 
 
-def _copy(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in network.state_dict().items()}
+def _copied(network: nn.Module, into: dict[str, Tensor] | None) -> dict[str, Tensor]:
+    """Copy of the weights, in the memory of the last copy: fresh memory costs more than the copying."""
+    if into is None:
+        return {name: value.clone() for name, value in network.state_dict().items()}
+    for name, value in network.state_dict().items():
+        into[name].copy_(value)
+    return into
 
 
 _NO_MEMORY = (

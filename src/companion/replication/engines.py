@@ -1,0 +1,101 @@
+"""Engines: what carries jobs to where they are done. Each has ``submit()`` as in `concurrent.futures`."""
+
+from __future__ import annotations
+
+import concurrent.futures as futures
+import contextlib
+import importlib.metadata
+import importlib.util
+import multiprocessing
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from companion import __version__
+from companion.errors import SurroundingsError, require_extra
+
+
+class Here(futures.Executor):
+    """Does the work in this process, at once."""
+
+    def submit(self, function, /, *args, **kwargs):  # noqa: D102
+        done: futures.Future = futures.Future()
+        try:
+            done.set_result(function(*args, **kwargs))
+        except Exception as error:  # as an executor does: the exception belongs to the future
+            done.set_exception(error)
+        return done
+
+
+def _one_share(threads: int) -> None:
+    torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def engine(*, workers: int = 1, scheduler: str | None = None) -> Iterator[tuple[futures.Executor, int]]:
+    """Yield an executor and how many runs it does at a time.
+
+    Parameters
+    ----------
+    workers
+        Processes on this machine; 1 works in this one.
+    scheduler
+        Address of a running Dask scheduler; its workers then do the work.
+
+    Raises
+    ------
+    SurroundingsError
+        If the scheduler does not answer, has no workers, or these lack this package or its version, or run several
+        tasks in one process.
+    """
+    if scheduler is not None:
+        distributed = require_extra("distributed", "cluster")
+        try:
+            client = distributed.Client(scheduler, timeout=10, set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise SurroundingsError(
+                f"no Dask scheduler answers at {scheduler}: start one with  dask scheduler  or mend the address"
+            ) from error
+        with client:
+            yield client.get_executor(), _check_workers(client, scheduler)
+    elif workers > 1:
+        context = multiprocessing.get_context("spawn")
+        threads = max(1, torch.get_num_threads() // workers)
+        pool = futures.ProcessPoolExecutor(workers, context, initializer=_one_share, initargs=(threads,))
+        try:
+            yield pool, workers
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    else:
+        yield Here(), 1
+
+
+def _check_workers(client: Any, scheduler: str) -> int:
+    found = client.scheduler_info(n_workers=-1)["workers"]
+    if not found:
+        raise SurroundingsError(
+            f"the Dask scheduler at {scheduler} has no workers: start some, then try again"
+        )
+    # torch's random state belongs to the process: two runs in one process would disturb each other.
+    crowded = [address for address, about in found.items() if about["nthreads"] > 1]
+    if crowded:
+        raise SurroundingsError(
+            f"Dask worker {crowded[0]} runs {found[crowded[0]]['nthreads']} tasks at a time in one process: start "
+            "workers with  --nthreads 1"
+        )
+    lacking = [
+        address for address, spec in client.run(importlib.util.find_spec, "companion").items() if not spec
+    ]
+    if lacking:
+        raise SurroundingsError(
+            f"Dask worker {lacking[0]} has no package companion: install transferability-companion=={__version__} there"
+        )
+    versions = client.run(importlib.metadata.version, "transferability-companion")
+    other = [address for address, version in versions.items() if version != __version__]
+    if other:
+        raise SurroundingsError(
+            f"Dask worker {other[0]} has transferability-companion {versions[other[0]]}, this is {__version__}: "
+            "install one version everywhere"
+        )
+    return len(found)

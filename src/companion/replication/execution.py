@@ -1,0 +1,161 @@
+"""Do what a plan has left: here, in several processes, or on a Dask cluster.
+
+Whatever does the work, rows come back to this process, which writes each as soon as it is there. Killing it, or a
+worker, costs the runs in flight and nothing else.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as futures
+import contextlib
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from typing import Any
+
+from companion import store
+from companion.errors import CompanionError, SurroundingsError
+from companion.models import best_device
+from companion.replication.engines import engine
+from companion.replication.jobs import Job, fine_tune_job, prepare, score_job
+from companion.replication.planning import Plan, score_key
+from companion.replication.protocol import label, trained_on
+
+Report = Callable[[float, str], None]
+
+
+def execute(
+    plan: Plan,
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+    device: str | None = None,
+    scores: bool = True,
+    report: Report | None = None,
+) -> Plan:
+    """Do what is missing, then score every pair; return the plan with everything stored.
+
+    Parameters
+    ----------
+    plan
+        As `plan` made it.
+    workers, scheduler
+        See `engine`.
+    device
+        Of the workers; on a cluster each worker looks for its own unless one is named.
+    scores
+        Also compute all scores of every pair and fold.
+    report
+        Called after every row with the fraction done and a line of text.
+
+    Raises
+    ------
+    SurroundingsError
+        If workers die, the disk is full or memory runs out; what is stored stays, and running again goes on.
+    """
+    chosen = device or "auto" if scheduler else str(best_device(device))
+    jobs = [Job(r, plan.protocol, plan.hashes[r.target], chosen, plan.data_dir) for r in plan.runs]
+    by_key = {job.run.key: job for job in jobs}
+    counted = _Counter(report)
+    with engine(workers=workers, scheduler=scheduler) as (executor, width):
+        todo = [by_key[run.key] for run in plan.missing]
+        scored = [_to_score(by_key[run.key]) for run in plan.score_runs()] if scores else []
+        left = plan.rows.read([job.run.key for job in scored])[0]
+        scored = [job for job in scored if job.run.key not in left]
+        first = {job.run.spec: job for job in reversed([*todo, *scored]) if trained_on(job.run.spec)}
+        counted.begin(len(first), "source models")
+        _work(executor, width, prepare, list(first.values()), None, counted)
+        counted.begin(len(todo), "fine-tuning")
+        _work(executor, width, fine_tune_job, todo, plan.rows, counted)
+        counted.begin(len(scored), "scores")
+        _work(executor, width, score_job, scored, plan.rows, counted)
+    plan.stored, damaged = plan.rows.read([run.key for run in plan.runs])
+    plan.set_aside = [*plan.set_aside, *damaged]
+    return plan
+
+
+def _to_score(job: Job) -> Job:
+    return replace(job, run=replace(job.run, key=score_key(job.run)))
+
+
+class _Counter:
+    """Progress over the rows of one stage."""
+
+    def __init__(self, report: Report | None) -> None:
+        self.report = report
+
+    def begin(self, total: int, what: str) -> None:
+        self.total, self.what, self.done = total, what, 0
+        if self.report and total:
+            self.report(0.0, f"{what}: {total} to do")
+
+    def step(self, job: Job) -> None:
+        self.done += 1
+        if self.report:
+            about = (
+                f"{job.run.source} on {job.run.target}" if self.what != "source models" else job.run.source
+            )
+            self.report(self.done / self.total, f"{self.what} {self.done} of {self.total}: {about}")
+
+
+def _work(
+    executor: futures.Executor,
+    width: int,
+    function: Callable[[Job], Any],
+    jobs: list[Job],
+    rows: store.RowStore | None,
+    counted: _Counter,
+) -> None:
+    """Keep `width` jobs at work and one more waiting for each; write every row as it comes."""
+    waiting = iter(jobs)
+    at_work: dict[futures.Future, tuple[Job, contextlib.ExitStack]] = {}
+    try:
+        while True:
+            while len(at_work) < (2 * width if width > 1 else 1):
+                job = next(waiting, None)
+                if job is None:
+                    break
+                claim = contextlib.ExitStack()
+                if rows is not None:
+                    free = claim.enter_context(rows.claim(job.run.key))
+                    if not free or rows.path(job.run.key).exists():  # another process has it, or had it
+                        claim.close()
+                        counted.step(job)
+                        continue
+                at_work[executor.submit(function, job)] = job, claim
+            if not at_work:
+                return
+            finished, _ = futures.wait(at_work, return_when=futures.FIRST_COMPLETED)
+            for future in finished:
+                job, claim = at_work.pop(future)
+                with claim:
+                    result = _result(future, job)
+                    if rows is not None:
+                        rows.write(job.run.key, result)
+                counted.step(job)
+    finally:
+        for future, (_, claim) in at_work.items():
+            future.cancel()
+            claim.close()
+
+
+def _result(future: futures.Future, job: Job) -> Any:
+    about = f"{label(job.run.spec)} on {job.run.target}"
+    again = "what is stored is kept: run the same command again to go on"
+    try:
+        return future.result()
+    except CompanionError as error:
+        raise type(error)(f"{about}: {error}; {again}") from error
+    except BrokenProcessPool as error:
+        raise SurroundingsError(
+            f"a worker process died at {about} (out of memory?); {again}, with fewer --workers"
+        ) from error
+    except Exception as error:
+        if type(error).__name__ in (
+            "KilledWorker",
+            "CommClosedError",
+            "CancelledError",
+            "FutureCancelledError",
+        ):
+            raise SurroundingsError(f"Dask lost its workers at {about}; {again}") from error
+        raise

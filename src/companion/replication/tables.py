@@ -1,0 +1,200 @@
+"""The stored replication: its tables, how a truth is chosen from its runs, and its pairs as models and images."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from companion import store
+from companion.datasets import fold, load_dataset
+from companion.errors import InputError, SurroundingsError, did_you_mean
+from companion.models import SourceModel
+from companion.ranking import pooled_ncti
+from companion.replication.protocol import Replication, trained_on
+from companion.scores import COMBINED, REGISTRY, combine
+from companion.sources import load_source
+from companion.training.protocols import checked
+
+RULES = ("lowest_val_loss", "highest_val_auc", "mean_of_best")
+PAIR = ["source", "target"]
+
+
+@functools.cache
+def _read(name: str) -> pd.DataFrame:
+    path = resources.files(__package__).joinpath(f"{name}.parquet")
+    if not path.is_file():
+        raise SurroundingsError("the package holds no replication: run  companion replicate standard")
+    with resources.as_file(path) as file:
+        return pd.read_parquet(file)
+
+
+def runs() -> pd.DataFrame:
+    """Every fine-tuning run of the stored replication, one row each; provenance in ``attrs["provenance"]``."""
+    return _read("runs").copy()
+
+
+def scores(variant: str = "corrected") -> pd.DataFrame:
+    """Every score of every pair and fold of the stored replication.
+
+    Parameters
+    ----------
+    variant
+        ``"corrected"`` or ``"published"``.
+    """
+    if variant not in ("corrected", "published"):
+        raise InputError(f"variant {variant!r} is none of corrected, published")
+    found = _read("scores")
+    return found[found["variant"] == variant].drop(columns="variant").reset_index(drop=True)
+
+
+def stored_protocol() -> Replication:
+    """Protocol of the stored replication."""
+    return checked(Replication, _read("runs").attrs["provenance"]["protocol"], "stored replication")
+
+
+def select(table: pd.DataFrame, rule: str = "lowest_val_loss", *, best: int = 2) -> pd.DataFrame:
+    """Choose the truth of every pair and fold from its runs over the grid.
+
+    Parameters
+    ----------
+    table
+        Runs, as `runs` returns them. Diverged runs are left out.
+    rule
+        ``"lowest_val_loss"`` (the paper's), ``"highest_val_auc"``, or ``"mean_of_best"``: the mean of the `best`
+        runs of lowest validation loss.
+
+    Returns
+    -------
+    pandas.DataFrame
+        source, target, fold, auc (test, 0 to 1), runs (how many there were to choose from).
+    """
+    if rule not in RULES:
+        raise InputError(f"no rule {rule!r}: there are {', '.join(RULES)}.{did_you_mean(rule, RULES)}")
+    finished = table[table["status"] == "finished"]
+    by, up = ("val_auc", False) if rule == "highest_val_auc" else ("val_loss", True)
+    ordered = finished.sort_values([by, "key"], ascending=[up, True])
+    groups = ordered.groupby([*PAIR, "fold"], sort=True)
+    kept = groups.head(best if rule == "mean_of_best" else 1).groupby([*PAIR, "fold"], sort=True)
+    return pd.DataFrame({"auc": kept["test_auc"].mean(), "runs": groups.size()}).reset_index()
+
+
+def combined(found: pd.DataFrame, variant: str = "corrected") -> pd.DataFrame:
+    """Scores of every pair with the two that exist only within a pool, the proposed one and NCTI.
+
+    Parameters
+    ----------
+    found
+        One row per (source, target) with the columns of `scores`.
+    """
+    result = found.copy()
+    result[COMBINED], result["ncti"] = np.nan, np.nan
+    for _, rows in result.groupby("target").groups.items():
+        block = result.loc[rows]
+        result.loc[rows, COMBINED] = combine(block["nca"], block["gradient_ratio"])
+        terms = block[["ncti_term_1", "ncti_term_2", "ncti_term_3"]].to_numpy(dtype=float)
+        result.loc[rows, "ncti"] = pooled_ncti(terms, variant=variant)
+    return result.drop(columns=["ncti_term_1", "ncti_term_2", "ncti_term_3"])
+
+
+def table(variant: str = "corrected", rule: str = "lowest_val_loss") -> pd.DataFrame:
+    """Pairs of the stored replication, one row each: truth and scores, both means over the folds.
+
+    Returns
+    -------
+    pandas.DataFrame
+        source, target, auc, auc_sd (over folds), folds, training_images of the source, the combined score and every
+        score of the registry; as `companion.evaluation.weighted_tau` takes it.
+    """
+    truth = (
+        select(runs(), rule).groupby(PAIR)["auc"].agg(auc="mean", auc_sd="std", folds="size").reset_index()
+    )
+    found = scores(variant).groupby(PAIR, as_index=False).mean(numeric_only=True)
+    pooled = combined(found.drop(columns=["fold", "seconds"]), variant)
+    names = ["training_images", COMBINED, *(name for name in REGISTRY if name in pooled)]
+    return truth.merge(pooled[[*PAIR, *names]], on=PAIR, how="left", validate="one_to_one")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A source and a target of the replication: the model, and the images that are scored."""
+
+    source: str
+    target: str
+    model: SourceModel
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def pairs(
+    targets: Sequence[str] | None = None,
+    *,
+    fold_number: int = 1,
+    data_dir: Any = None,
+    device: str | None = None,
+    progress: Callable[[float, str], None] | None = None,
+) -> Iterator[Pair]:
+    """Yield the pairs of the stored replication. Sources that are not in the cache are trained, which takes minutes.
+
+    Parameters
+    ----------
+    targets
+        Some of the replication's targets; all by default.
+    fold_number
+        Which fold's training images are scored.
+    device
+        Where sources are trained.
+    progress
+        Called with the fraction done and a line of text.
+
+    Raises
+    ------
+    InputError
+        If a target is not one of the replication.
+    SurroundingsError
+        If its data are missing, or are other data than the replication's.
+    """
+    plan, hashes = stored_protocol(), _read("runs").attrs["provenance"]["data"]
+    chosen = plan.targets if targets is None else tuple(targets)
+    for name in chosen:
+        if name not in plan.targets:
+            raise InputError(
+                f"{name!r} is no target of the replication: there are {', '.join(plan.targets)}."
+                + did_you_mean(name, plan.targets)
+            )
+    wanted = [(source, target) for source, target in plan.pairs() if target in chosen]
+    needed = sorted({part for pair in wanted for part in (pair[1], *trained_on(plan.spec(*pair)))})
+    with store.data_directory(data_dir):
+        for name in needed:
+            if load_dataset(name, size=plan.size).content_hash != hashes[name]:
+                raise SurroundingsError(
+                    f"{name} in the data directory is not the {name} of the replication: compare its sha256"
+                )
+        for index, (source, target) in enumerate(wanted):
+            if progress:
+                progress(index / len(wanted), f"{source} on {target}")
+            model = load_source(
+                plan.spec(source, target),
+                protocol=plan.source_training,
+                architecture=plan.architecture,
+                size=plan.size,
+                seed=plan.fine_tuning.seeds[0],
+                device=device,
+            )
+            dataset = load_dataset(target, size=plan.size)
+            tuning = plan.fine_tuning
+            images = fold(
+                dataset, fold_number, seed=tuning.fold_seed, train_per_class=tuning.train_per_class
+            ).train
+            yield Pair(
+                source.removeprefix("train:"),
+                target,
+                model,
+                dataset.images["train"][images],
+                dataset.labels["train"][images],
+            )

@@ -1,0 +1,433 @@
+"""Replication: protocols, plans, resuming, engines, damage, and the tables that come out."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import replicating
+from companion import cli, models, replication, store
+from companion.errors import InputError, SurroundingsError
+from companion.replication import execution, jobs, protocol, tables
+from companion.replication.engines import engine
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, _session_directories):
+    """A replication that ran through, in this process."""
+    folder = tmp_path_factory.mktemp("finished")
+    read = replication.read(replicating.write(folder / "tiny.yaml", lr="[0.01, 0.001]", folds="[1, 2]"))
+    told = []
+    plan = replication.execute(replication.plan(read, folder / "out"), report=lambda *said: told.append(said))
+    replication.write(plan)
+    return plan, told
+
+
+def again(plan, folder=None) -> replication.Plan:
+    return replication.plan(plan.protocol, folder or plan.rows.folder)
+
+
+# --- protocols -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["paper", "standard", "quick"])
+def test_packaged_protocols_are_whole(name):
+    read = replication.read(name)
+    assert read.name == name and list(read.pairs())
+
+
+def test_the_paper_s_protocol_is_the_paper_s_grid():
+    read = replication.read("paper")
+    assert (len(read.sources), len(read.targets), read.size) == (15, 11, 224)
+    pairs = list(read.pairs())
+    assert len(pairs) == 15 * 11 - 11  # a target is not its own source
+    hashes = dict.fromkeys(read.targets, "x")
+    assert len(protocol.expand(read, hashes)) == len(pairs) * 120
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"sorces": ["scratch"]}, "unknown key 'sorces'. Did you mean 'sources'"),
+        ({"size": 32}, "size is 32"),
+        ({"sources": None}, "sources is None"),
+        ({"targets": []}, r"targets is \[\]"),
+        ({"fine_tuning": "quik"}, "fine_tuning is 'quik': .* Did you mean 'quick'"),
+        ({"fine_tuning": {"name": "x", "lr": 0.1}}, "'fine_tuning.epochs' is missing"),
+        ({"pool": ["procedural:cells"]}, "leave-target-out needs a pool of two or more"),
+        ({"targets": ["procedural:cells", "procedural:cells"]}, "targets names procedural:cells twice"),
+    ],
+)
+def test_wrong_protocol_files_are_refused_in_one_line(tmp_path, change, says):
+    path = replicating.write(tmp_path / "mine.yaml")
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | change))
+    with pytest.raises(InputError, match=says) as error:
+        replication.read(path)
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(("text", "says"), [("a: [", r"is not YAML \(line \d\)"), ("- 1", "wanted are keys")])
+def test_files_that_are_no_protocols(tmp_path, text, says):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=says):
+        replication.read(path)
+
+
+def test_an_unknown_protocol_and_a_missing_dataset(tmp_path):
+    with pytest.raises(InputError, match="no protocol 'standrd': .* Did you mean 'standard'"):
+        replication.read("standrd")
+    read = replace(replication.read("quick"), targets=("mednist_64",))
+    with pytest.raises(InputError, match="no dataset 'mednist_64'"):
+        replication.plan(read, tmp_path)
+
+
+# --- running -------------------------------------------------------------------------------------------------
+
+
+def test_every_run_has_one_row_and_the_pairs_their_scores(finished):
+    plan, told = finished
+    runs, scores = replication.frames(plan)
+    assert len(runs) == len(plan.runs) == 3 * 2 * 2 and runs["key"].is_unique and not plan.missing
+    assert set(runs["status"]) == {"finished"} and runs["test_auc"].between(0, 1).all()
+    assert len(scores) == 3 * 2 * 2  # folds and variants
+    assert scores.query("source != 'scratch'")["leep"].notna().all() and scores["nca"].notna().all()
+    assert dict(zip(scores["source"], scores["training_images"], strict=True)) == {
+        "scratch": 0,
+        "procedural:textures": 600,
+        "leave-target-out": 1200,
+    }
+    fractions = [fraction for fraction, text in told if text.startswith("fine-tuning")]
+    assert fractions == sorted(fractions) and fractions[-1] == 1
+    about = runs.attrs["provenance"]
+    assert about["protocol"]["name"] == "tiny" and about["runs"] == {"stored": 12, "planned": 12}
+
+
+def test_a_second_start_finds_everything_done(finished, monkeypatch):
+    plan, _ = finished
+    monkeypatch.setattr(execution, "fine_tune_job", lambda job: pytest.fail("run again"))
+    monkeypatch.setattr(execution, "score_job", lambda job: pytest.fail("scored again"))
+    repeated = replication.execute(again(plan))
+    assert replicating.timeless(replication.frames(repeated)[0]) == replicating.timeless(
+        replication.frames(plan)[0]
+    )
+    assert len(replication.cost(repeated, device="cpu")) == 1
+
+
+def test_only_what_is_missing_is_done_and_damage_is_set_aside(finished, tmp_path, monkeypatch):
+    plan, _ = finished
+    copied = store.RowStore(tmp_path / "out")
+    for run in plan.runs[:4]:
+        copied.write(run.key, plan.stored[run.key])
+    cut = copied.path(plan.runs[0].key)
+    cut.write_text(cut.read_text()[:-40])
+    changed = copied.path(plan.runs[1].key)
+    changed.write_text(changed.read_text().replace('"test_auc": 0.', '"test_auc": 0.1'))
+    resumed = again(plan, tmp_path / "out")
+    assert len(resumed.missing) == len(plan.runs) - 2
+    assert sorted(path.stem for path in resumed.set_aside) == sorted(run.key for run in plan.runs[:2])
+    assert all(str(path) in "\n".join(replication.cost(resumed, device="cpu")) for path in resumed.set_aside)
+    done = []
+    real = jobs.fine_tune_job
+    monkeypatch.setattr(execution, "fine_tune_job", lambda job: done.append(job.run.key) or real(job))
+    replication.execute(resumed, scores=False)
+    assert sorted(done) == sorted(run.key for run in plan.runs if run not in plan.runs[2:4])
+    found, expected = (replicating.timeless(replication.frames(p)[0]) for p in (resumed, plan))
+    assert found == expected
+
+
+def test_another_protocol_or_other_data_is_never_mixed_in(finished):
+    plan, _ = finished
+    tuning = plan.protocol.fine_tuning
+    others = [
+        replace(plan.protocol, fine_tuning=replace(tuning, epochs=2)),
+        replace(plan.protocol, fine_tuning=replace(tuning, augmentation="none")),
+        replace(plan.protocol, fine_tuning=replace(tuning, train_per_class=21)),
+        replace(plan.protocol, architecture="resnet18"),
+    ]
+    for other in others:
+        assert not replication.plan(other, plan.rows.folder).stored
+    trained = replace(plan.protocol, source_training=replace(plan.protocol.source_training, epochs=2))
+    kept = replication.plan(trained, plan.rows.folder).stored.values()
+    assert {row["source"] for row in kept} == {"scratch"}  # the only one that is not trained
+    hashes = plan.hashes | {"procedural:cells": "other data"}
+    same = {run.key for run in protocol.expand(plan.protocol, hashes)} & {run.key for run in plan.runs}
+    by_key = {run.key: run for run in plan.runs}
+    assert {by_key[key].source for key in same} == {"scratch", "procedural:textures"}
+
+
+def test_a_larger_grid_keeps_the_rows_it_shares(finished):
+    plan, _ = finished
+    more = replace(
+        plan.protocol, fine_tuning=replace(plan.protocol.fine_tuning, folds=(1, 2, 3), name="more")
+    )
+    assert len(replication.plan(more, plan.rows.folder).stored) == len(plan.runs)
+
+
+def test_two_processes_here_give_the_same_rows(finished, tmp_path, monkeypatch):
+    plan, _ = finished
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(variable, "1")
+    side = replication.execute(again(plan, tmp_path / "out"), workers=2, scores=False)
+    import torch
+
+    if torch.get_num_threads() == 1:
+        assert replicating.timeless(replication.frames(side)[0]) == replicating.timeless(
+            replication.frames(plan)[0]
+        )
+    auc = [replication.frames(p)[0].set_index("key")["test_auc"] for p in (side, plan)]
+    assert np.allclose(auc[0].sort_index(), auc[1].sort_index(), atol=0.1)
+
+
+def _replicate(path, out):
+    plan = replication.plan(replication.read(path), out)
+    replication.execute(plan, scores=False)
+
+
+def test_two_invocations_share_a_store_without_doing_anything_twice(finished, tmp_path):
+    plan, _ = finished
+    path = replicating.write(tmp_path / "tiny.yaml", lr="[0.01, 0.001]", folds="[1, 2]")
+    context = multiprocessing.get_context("spawn")
+    both = [context.Process(target=_replicate, args=(path, tmp_path / "out")) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+        assert process.exitcode == 0
+    resumed = again(plan, tmp_path / "out")
+    assert not resumed.missing and not resumed.set_aside
+    assert len(list((tmp_path / "out" / "rows").iterdir())) == len(plan.runs)
+
+
+def test_a_claimed_row_is_left_to_who_claimed_it(tmp_path):
+    rows = store.RowStore(tmp_path)
+    with rows.claim("a") as mine, rows.claim("a") as theirs, rows.claim("b") as other:
+        assert (mine, theirs, other) == (True, False, True)
+    with rows.claim("a") as mine:
+        assert mine
+    assert not list((tmp_path / "locks").iterdir())
+
+
+def test_a_full_disk_ends_in_one_line_and_the_store_opens(finished, tmp_path, monkeypatch):
+    plan, _ = finished
+    real, written = os.replace, []
+
+    def full(source, target):
+        if str(target).endswith(".json"):
+            if len(written) == 3:
+                raise OSError(28, "No space left on device")
+            written.append(target)
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(SurroundingsError, match=r"cannot write .*\.json: No space left"):
+        replication.execute(again(plan, tmp_path / "out"), scores=False)
+    monkeypatch.undo()
+    resumed = again(plan, tmp_path / "out")
+    assert len(resumed.stored) == 3 and not resumed.set_aside
+    assert not [p for p in (tmp_path / "out" / "rows").iterdir() if p.suffix != ".json"]
+    assert not list((tmp_path / "out" / "locks").iterdir())
+
+
+def test_a_mistake_names_the_run_and_what_is_stored_stays(finished, tmp_path, monkeypatch):
+    plan, _ = finished
+
+    def fails(job):
+        raise SurroundingsError("a batch of 16 images does not fit")
+
+    monkeypatch.setattr(execution, "fine_tune_job", fails)
+    with pytest.raises(
+        SurroundingsError, match=r"scratch on procedural:lesions: a batch .* run the same command again"
+    ):
+        replication.execute(again(plan, tmp_path / "out"), scores=False)
+
+
+def _die(_job):
+    os._exit(9)
+
+
+def test_a_dead_process_is_told(finished, tmp_path, monkeypatch):
+    plan, _ = finished
+    monkeypatch.setattr(execution, "prepare", _die)
+    with pytest.raises(SurroundingsError, match=r"a worker process died at .* with fewer --workers"):
+        replication.execute(again(plan, tmp_path / "out"), workers=2)
+
+
+def test_other_data_on_a_worker_is_refused(finished):
+    plan, _ = finished
+    job = jobs.Job(plan.runs[0], plan.protocol, "0" * 64, "cpu", None)
+    with pytest.raises(InputError, match="on this worker is not the procedural:lesions of the plan"):
+        job.target()
+
+
+# --- on a cluster --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cluster(_session_directories):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    ) as found:
+        yield found
+
+
+def test_a_dask_cluster_gives_the_same_rows(finished, cluster, tmp_path):
+    plan, _ = finished
+    side = replication.execute(
+        again(plan, tmp_path / "out"), scheduler=cluster.scheduler_address, scores=False
+    )
+    auc = [replication.frames(p)[0].set_index("key")["test_auc"].sort_index() for p in (side, plan)]
+    assert len(auc[0]) == len(plan.runs) and np.allclose(auc[0], auc[1], atol=0.1)
+
+
+def test_workers_that_cannot_do_it(cluster, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+
+    def opened(address):
+        with engine(scheduler=address) as (_, width):
+            return width
+
+    assert opened(cluster.scheduler_address) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr("companion.replication.engines.__version__", "99")
+        with pytest.raises(
+            SurroundingsError, match=r"has transferability-companion .*, this is 99: install one"
+        ):
+            opened(cluster.scheduler_address)
+        patch.setattr("importlib.util.find_spec", no_spec)
+        with pytest.raises(SurroundingsError, match="has no package companion: install"):
+            opened(cluster.scheduler_address)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, silence_logs=50
+    ) as crowded:
+        with pytest.raises(SurroundingsError, match="runs 2 tasks at a time in one process: .* --nthreads 1"):
+            opened(crowded.scheduler_address)
+    with distributed.LocalCluster(n_workers=0, dashboard_address=None, silence_logs=50) as empty:
+        with pytest.raises(SurroundingsError, match="has no workers"):
+            opened(empty.scheduler_address)
+
+
+def no_spec(_name):
+    return None
+
+
+# --- the command line ----------------------------------------------------------------------------------------
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["replicate", *map(str, arguments)])
+    printed = capsys.readouterr()
+    return int(stopped.value.code or 0), printed.out, printed.err
+
+
+def test_the_command_says_the_cost_first_and_can_stop_there(finished, tmp_path, capsys):
+    path = replicating.write(tmp_path / "tiny.yaml")
+    code, out, err = run(capsys, path, "--out", tmp_path / "out", "--dry-run")
+    assert code == 0 and not (tmp_path / "out").exists()
+    assert "3 fine-tunings (3 pairs of source and target, 1 fold(s), 1 seed(s)), 0 of them stored" in err
+    assert "to do: 3" in err and "images/s measured on" in err and " MB" in err
+
+
+def test_the_command_writes_tables_and_json(finished, tmp_path, capsys):
+    path = replicating.write(tmp_path / "tiny.yaml")
+    code, out, err = run(capsys, path, "--out", tmp_path / "out", "--json", "--device", "cpu")
+    assert code == 0 and err.index("to do: 3") < err.index("fine-tuning 1 of 3")
+    document = json.loads(out)
+    assert document["planned"] == document["stored"] == 3 and len(document["runs"]) == 3
+    stored = pd.read_parquet(tmp_path / "out" / "runs.parquet")
+    assert stored.attrs["provenance"]["results_version"] == store.RESULTS_VERSION and len(stored) == 3
+    code, out, _ = run(capsys, path, "--out", tmp_path / "out", "--device", "cpu")
+    assert code == 0 and "leave-target-out" in out and "written: " in out
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (("--device", "cuda:9"), 3, "device 'cuda:9' is not there"),
+        (("--scheduler", "tcp://127.0.0.1:9"), 3, "no Dask scheduler answers at tcp://127.0.0.1:9"),
+        (("--scheduler", "nonsense://x"), 3, "no Dask scheduler answers at nonsense://x"),
+        (("--scheduler", "tcp://127.0.0.1:9", "--workers", "2"), 2, "give one of them"),
+        (("--data-dir", __file__), 2, "is a file: name a folder"),
+    ],
+)
+def test_what_the_command_refuses(tmp_path, capsys, options, code, says):
+    path = replicating.write(tmp_path / "tiny.yaml")
+    found, out, err = run(capsys, path, "--out", tmp_path / "out", *options)
+    assert (found, out) == (code, "") and says in err.splitlines()[-1]
+
+
+# --- tables --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def packaged(finished, monkeypatch):
+    """The finished replication in place of the one in the package."""
+    plan, _ = finished
+    kept = dict(zip(("runs", "scores"), replication.frames(plan), strict=True))
+    monkeypatch.setattr(tables, "_read", kept.__getitem__)
+    return plan
+
+
+def test_selection_rules_by_hand():
+    runs = pd.DataFrame(
+        [
+            # key, status, val_loss, val_auc, test_auc
+            ("a", "finished", 0.5, 0.7, 0.60),
+            ("b", "finished", 0.3, 0.6, 0.70),
+            ("c", "finished", 0.4, 0.9, 0.80),
+            ("d", "diverged", np.nan, np.nan, np.nan),
+        ],
+        columns=["key", "status", "val_loss", "val_auc", "test_auc"],
+    ).assign(source="s", target="t", fold=1)
+    found = {rule: replication.select(runs, rule)["auc"].item() for rule in replication.RULES}
+    assert found == {"lowest_val_loss": 0.70, "highest_val_auc": 0.80, "mean_of_best": pytest.approx(0.75)}
+    assert replication.select(runs)["runs"].item() == 3
+    with pytest.raises(InputError, match="no rule 'lowest'"):
+        replication.select(runs, "lowest")
+
+
+def test_the_table_of_pairs(packaged):
+    table = replication.table()
+    assert len(table) == 3 and set(table["folds"]) == {2}
+    chosen = replication.select(replication.runs()).groupby("source")["auc"].mean()
+    assert np.allclose(table.set_index("source")["auc"], chosen)
+    assert table["proposed"].between(0, 1).all() and not [c for c in table if c.startswith("ncti_term")]
+    assert not replication.table("published")["logme"].equals(table["logme"])
+
+
+def test_pairs_are_models_and_the_images_of_the_fold(packaged):
+    found = list(replication.pairs())
+    assert [(p.source, p.target) for p in found] == [
+        ("scratch", "procedural:lesions"),
+        ("procedural:textures", "procedural:lesions"),
+        ("leave-target-out", "procedural:lesions"),
+    ]
+    assert all(
+        isinstance(p.model, models.SourceModel) and len(p.images) == len(p.labels) == 40 for p in found
+    )
+    with pytest.raises(InputError, match="is no target of the replication"):
+        next(replication.pairs(["breastmnist"]))
+
+
+def test_other_data_than_the_replication_s_are_refused(packaged, monkeypatch):
+    hashes = tables._read("runs").attrs["provenance"]["data"]
+    monkeypatch.setitem(hashes, "procedural:cells", "0" * 64)
+    with pytest.raises(SurroundingsError, match="procedural:cells in the data directory is not"):
+        next(replication.pairs())
+
+
+def test_a_package_without_tables_says_how_to_make_them(monkeypatch, tmp_path):
+    tables._read.cache_clear()
+    monkeypatch.setattr(tables.resources, "files", lambda package: tmp_path)
+    with pytest.raises(SurroundingsError, match="companion replicate standard"):
+        replication.runs()
+    tables._read.cache_clear()

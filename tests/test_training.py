@@ -1,0 +1,462 @@
+"""Training: augmentation, the loop, joint labels, folds, protocols; each against what it should be by hand."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from importlib import resources
+
+import numpy as np
+import pytest
+import torch
+
+from companion import datasets, models
+from companion.datasets.folds import _frozen, draw_fold
+from companion.errors import InputError, SurroundingsError
+from companion.training import (
+    FINE_TUNING_PROTOCOLS,
+    PAPER,
+    QUICK,
+    RADIMAGENET,
+    FineTuning,
+    Settings,
+    SourceProtocol,
+    balanced_weights,
+    fine_tune,
+    loop,
+    train_source,
+)
+from companion.training.augmentation import augmentation, augmented
+from companion.training.metrics import auc_per_class, macro_auc
+from companion.training.protocols import checked
+
+SMALL = "shufflenet_v2_x0_5"
+TUNING = FineTuning(
+    "tiny", epochs=3, patience=3, lr=(0.01,), batch_size=(16,), train_per_class=20, val_per_class=20
+)
+SETTINGS = Settings(lr=0.01, momentum=0.9, weight_decay=1e-4, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def target():
+    return datasets.load_dataset("procedural:lesions")
+
+
+def tuned(target, settings=SETTINGS, tuning=TUNING, seed=24, **options):
+    drawn = datasets.fold(
+        target, 1, train_per_class=tuning.train_per_class, val_per_class=tuning.val_per_class
+    )
+    return fine_tune(models.scratch(SMALL, seed=1), target, drawn, settings, tuning, seed=seed, **options)
+
+
+# --- the joint label space -----------------------------------------------------------------------------------
+
+
+def medmnist_classes() -> dict[str, list[str]]:
+    info = datasets.load._medmnist_info()
+    return {flag: list(about["label"].values()) for flag, about in info.items()}
+
+
+def width(classes) -> int:
+    return 1 + max(max(columns) for columns in datasets.joint_columns(classes).values())
+
+
+def test_all_twelve_have_69_columns():
+    assert width(medmnist_classes()) == 69
+
+
+@pytest.mark.parametrize("left_out", list(medmnist_classes()))
+def test_columns_without_one_dataset(left_out):
+    classes = medmnist_classes()
+    own = len(classes.pop(left_out))
+    shares = {"chestmnist": 56, "pneumoniamnist": 69, "organamnist": 69, "organcmnist": 69, "organsmnist": 69}
+    assert width(classes) == shares.get(left_out, 69 - own)
+
+
+def test_shared_columns():
+    columns = datasets.joint_columns(medmnist_classes())
+    assert columns["organamnist"] == columns["organcmnist"] == columns["organsmnist"]
+    normal, pneumonia = columns["pneumoniamnist"]
+    assert pneumonia == columns["chestmnist"][6] and normal == columns["chestmnist"][14]
+    without_chest = {name: found for name, found in medmnist_classes().items() if name != "chestmnist"}
+    own = datasets.joint_columns(without_chest)
+    others = {c for name, found in own.items() if name != "pneumoniamnist" for c in found}
+    assert not set(own["pneumoniamnist"]) & others
+
+
+def chest(rng) -> datasets.Dataset:
+    findings = [name for name in medmnist_classes()["chestmnist"]]
+    labels = np.zeros((4, 14), dtype=np.int64)
+    labels[1, 6] = labels[2, 0] = labels[2, 13] = 1
+    images = rng.integers(0, 256, (4, 28, 28), dtype=np.uint8)
+    return datasets.Dataset(
+        "chestmnist", {"train": images}, {"train": labels}, tuple(findings), "multi-label", "test"
+    )
+
+
+def test_a_pool_with_chest_and_pneumonia():
+    rng = np.random.default_rng(0)
+    lungs = datasets.Dataset(
+        "pneumoniamnist",
+        {"train": rng.integers(0, 256, (3, 28, 28, 3), dtype=np.uint8)},
+        {"train": np.array([0, 1, 1])},
+        ("normal", "pneumonia"),
+        "binary",
+        "test",
+    )
+    both = datasets.pool([lungs, chest(rng)])
+    assert both.n_classes == 15 and both.classes[14] == "chestmnist: no finding" and both.channels == 3
+    hot = both.labels["train"]
+    assert [row.nonzero()[0].tolist() for row in hot] == [[14], [6], [6], [14], [6], [0, 13], [14]]
+    assert np.array_equal(both.images["train"][3, ..., 0], both.images["train"][3, ..., 2])
+    model = train_source(both, SourceProtocol("t", 1, 8, loss="bce"), architecture=SMALL)
+    assert model.head.out_features == 15
+
+
+def test_pools_that_cannot_be(target):
+    with pytest.raises(InputError, match="two or more different datasets"):
+        datasets.pool([target, target])
+    with pytest.raises(InputError, match=r"one size, got .* 28 px, .* 64 px"):
+        datasets.pool([target, datasets.load_dataset("procedural:cells", size=64)])
+
+
+def test_a_pool_can_be_capped(target):
+    both = datasets.pool([target, datasets.load_dataset("procedural:cells")], per_dataset=50)
+    assert len(both.labels["train"]) == 100 and both.labels["train"].sum(1).tolist() == [1] * 100
+
+
+def test_balanced_weights():
+    single = balanced_weights(np.repeat([0, 1], [90, 10]))
+    assert single[:90].sum() == pytest.approx(0.5) and single.sum() == pytest.approx(1)
+    hot = np.zeros((100, 2), dtype=int)
+    hot[:10, 0] = 1  # 10 of the first, none of the second, 90 without any
+    assert balanced_weights(hot)[:10].sum() == pytest.approx(0.5)
+
+
+# --- folds ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", datasets.medmnist_flags(single_label=True))
+def test_frozen_folds_come_out_again(flag):
+    about = datasets.load._medmnist_info()[flag]
+    for number in range(1, 6):
+        n_train, n_val, checksum = _frozen()[flag, number]
+        assert (n_train, n_val) == (about["n_samples"]["train"], about["n_samples"]["val"])
+        assert draw_fold(n_train, n_val, len(about["label"]), number).checksum == checksum
+
+
+def test_a_changed_generator_is_noticed(target, monkeypatch):
+    sizes = len(target.labels["train"]), len(target.labels["val"])
+    monkeypatch.setattr(datasets.folds, "_frozen", lambda: {(target.name, 1): (*sizes, "0" * 64)})
+    with pytest.raises(SurroundingsError, match=r"fold 1 of procedural:lesions is not the frozen one: numpy"):
+        datasets.fold(target, 1)
+    assert datasets.fold(target, 1, seed=1).number == 1  # another seed is nobody's frozen fold
+
+
+def test_a_fold_is_drawn_without_replacement_and_alone(target):
+    second = datasets.fold(target, 2)
+    assert len(second.train) == len(set(second.train)) == 100 * target.n_classes
+    assert len(second.val) == min(25 * target.n_classes, len(target.labels["val"]))
+    assert datasets.fold(target, 2).checksum == second.checksum != datasets.fold(target, 1).checksum
+
+
+def test_what_has_no_folds(target):
+    with pytest.raises(InputError, match="several labels"):
+        datasets.fold(chest(np.random.default_rng(0)))
+    bare = replace(target, labels={"train": target.labels["train"]}, images={"train": target.images["train"]})
+    with pytest.raises(InputError, match="no val images"):
+        datasets.fold(bare)
+    with pytest.raises(InputError, match=r"class .* has \d training image"):
+        datasets.fold(target, 1, train_per_class=1)
+
+
+# --- augmentation and metrics --------------------------------------------------------------------------------
+
+
+def test_kornia_s_augmentations_are_torchvision_s():
+    models.torchvision()  # mends what a CPU torch beside it lacks
+    from kornia import enhance
+    from torchvision.transforms.v2 import functional
+
+    batch = torch.rand(4, 3, 28, 28)
+    sharp = enhance.sharpness(batch, 2.0)
+    assert torch.allclose(sharp, functional.adjust_sharpness(batch, 2.0), atol=2e-3)
+    levels = (batch * 255).round() / 255
+    whole = functional.equalize((levels * 255).to(torch.uint8)).float() / 255
+    assert (enhance.equalize(levels) - whole).abs().mean() < 0.01
+
+
+@pytest.mark.parametrize("kind", ["paper", "light", "none"])
+def test_every_image_gets_an_augmentation_of_its_own(kind):
+    torch.manual_seed(0)
+    image = torch.rand(1, 1, 28, 28)
+    out = augmented(kind, image.repeat(16, 1, 1, 1))
+    assert out.shape == (16, 1, 28, 28) and out.min() >= 0 and out.max() <= 1
+    distinct = {tuple(one.flatten().tolist()) for one in out}
+    assert len(distinct) == (1 if kind == "none" else 16)
+
+
+def test_the_paper_s_six():
+    names = [type(part).__name__ for part in augmentation("paper", 28)]
+    assert names == [
+        "RandomHorizontalFlip",
+        "RandomResizedCrop",
+        "RandomRotation",
+        "RandomSharpness",
+        "RandomAutoContrast",
+        "RandomEqualize",
+    ]
+
+
+def test_auc_by_hand():
+    labels = np.array([0, 0, 1, 1])
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.5, 0.5], [0.2, 0.8]])
+    assert macro_auc(auc_per_class(labels, probabilities)) == 0.75  # three of the four pairs in order
+    three = np.eye(4)[[0, 1, 2, 2]][:, :4]
+    per_class = auc_per_class(np.array([0, 1, 2, 2]), three)
+    assert per_class[:3].tolist() == [1, 1, 1] and np.isnan(per_class[3]) and macro_auc(per_class) == 1
+    assert np.isnan(macro_auc(np.full(3, np.nan)))
+
+
+# --- the loop ------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_what_the_model_prepares(target):
+    mean, deviation = models.IMAGENET_NORMALISATION
+    data = loop.Resident(target.images["train"][:6], target.labels["train"][:6], (mean, deviation), "cpu")
+    images, labels = data.batch(torch.tensor([4, 1]))
+    expected = models.to_batch(target.images["train"][[4, 1]], (mean, deviation))
+    assert (
+        torch.allclose(images, expected, atol=1e-6)
+        and labels.tolist() == target.labels["train"][[4, 1]].tolist()
+    )
+
+
+def recipe(**changes) -> loop.Recipe:
+    given = {"epochs": 1, "batch_size": 32, "lr": 0.01, "momentum": 0.9, "weight_decay": 0.0}
+    return loop.Recipe(**(given | {"augmentation": "none", "loss": "cross-entropy"} | changes))
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(64, [32, 32]), (70, [32, 32, 6]), (65, [32, 33]), (5, [5])])
+def test_no_batch_of_one(count, sizes):
+    found = list(loop.batches(count, recipe(), np.random.default_rng(0), None, "cpu"))
+    assert [len(part) for part in found] == sizes
+    assert sorted(torch.cat(found).tolist()) == list(range(count))
+
+
+def test_one_step_is_sgd_by_hand():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+    before = network[1].weight.detach().clone()
+    data = loop.Resident(
+        np.arange(16, dtype=np.uint8).reshape(4, 2, 2) * 15,
+        np.array([0, 1, 0, 1]),
+        ((0.5,) * 3, (0.5,) * 3),
+        "cpu",
+    )
+    images, labels = data.batch(torch.arange(4))
+    probabilities = network(images).softmax(1).detach()
+    slope = (probabilities - torch.eye(2)[labels]).T @ images.flatten(1) / 4
+    loop.fit(network, data, None, recipe(momentum=0.0, lr=0.1), seed=0)
+    assert torch.allclose(network[1].weight, before - 0.1 * slope, atol=1e-6)
+
+
+def test_half_batches_give_the_gradient_of_the_whole():
+    data = loop.Resident(
+        np.random.default_rng(0).integers(0, 256, (8, 4, 4), dtype=np.uint8),
+        np.arange(8) % 2,
+        ((0.5,) * 3, (0.5,) * 3),
+        "cpu",
+    )
+    found = []
+    for parts in (1, 2):
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2))
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+        scaler = torch.amp.GradScaler("cpu", enabled=False)
+        loss = loop.step(
+            network, data, torch.arange(8), recipe(), torch.nn.CrossEntropyLoss(), optimiser, scaler, parts
+        )
+        found.append((float(loss), network[1].weight.detach().clone()))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    assert torch.allclose(found[0][1], found[1][1], atol=1e-7)
+
+
+def test_out_of_memory_halves_the_batch_once_and_is_recorded(target, monkeypatch):
+    real, calls = loop.step, []
+
+    def short_of_memory(*arguments):
+        calls.append(arguments[-1])
+        if arguments[-1] == 1:
+            raise torch.cuda.OutOfMemoryError("planted")
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "step", short_of_memory)
+    assert tuned(target).row["batch_parts"] == 2 and calls.count(1) == 1
+
+    def never_enough(*_arguments):
+        raise torch.cuda.OutOfMemoryError("planted")
+
+    monkeypatch.setattr(loop, "step", never_enough)
+    with pytest.raises(
+        SurroundingsError, match="a batch of 16 images does not fit .* use a smaller batch_size"
+    ):
+        tuned(target)
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_training(target, monkeypatch):
+    aucs = iter([0.6, 0.8, 0.7, 0.7, 0.7, 0.9])
+    seen = []
+
+    def measured(network, data, loss):
+        seen.append({name: value.clone() for name, value in network.state_dict().items()})
+        return {"loss": 1.0, "auc": next(aucs)}
+
+    monkeypatch.setattr(loop, "evaluate", measured)
+    train = loop.Resident(
+        target.images["train"][:32], target.labels["train"][:32], models.PLAIN_NORMALISATION, "cpu"
+    )
+    with torch.random.fork_rng():
+        network = models.build(SMALL, classes=2, seed=0)
+        done = loop.fit(network, train, train, recipe(epochs=6, patience=3), seed=0)
+    assert (done.status, done.best_epoch, len(done.curve)) == ("finished", 1, 5)
+    assert all(torch.equal(value, seen[1][name]) for name, value in network.state_dict().items())
+
+
+def test_schedules(target):
+    train = loop.Resident(
+        target.images["train"][:8], target.labels["train"][:8], models.PLAIN_NORMALISATION, "cpu"
+    )
+
+    def rates(**changes):
+        network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 28 * 28, 2))
+        return [row["lr"] for row in loop.fit(network, train, None, recipe(lr=1.0, **changes), seed=0).curve]
+
+    assert rates(epochs=4) == pytest.approx([(1 + np.cos(np.pi * k / 4)) / 2 for k in range(4)])
+    assert rates(epochs=4, schedule="step", step_epochs=2) == pytest.approx([1, 1, 0.1, 0.1])
+
+
+def test_fine_tuning_is_repeatable_and_leaves_the_source_and_the_random_state(target):
+    state = torch.get_rng_state()
+    first, again, other = tuned(target), tuned(target), tuned(target, seed=25)
+    assert torch.equal(state, torch.get_rng_state())
+    timeless = [
+        {k: v for k, v in found.row.items() if k not in ("seconds", "images_per_second", "date")}
+        for found in (first, again, other)
+    ]
+    assert repr(timeless[0]) == repr(timeless[1]) != repr(timeless[2])
+    row = first.row
+    assert 0 <= row["test_auc"] <= 1 and len(row["curve_val_auc"]) == row["epochs_run"] == 3
+    assert row["test_auc_per_class"][1] == row["test_auc"]
+    assert row["val_auc"] == max(row["curve_val_auc"]) and row["best_epoch"] == 1 + np.argmax(
+        row["curve_val_auc"]
+    )
+
+
+def test_fine_tuning_learns_what_can_be_learnt(target):
+    easy = replace(
+        target,
+        images={
+            split: (labels[:, None, None] * 120 + images // 8).astype(np.uint8)
+            for (split, images), labels in zip(target.images.items(), target.labels.values(), strict=True)
+        },
+    )
+    tuning = replace(TUNING, epochs=4, train_per_class=100, augmentation="none")
+    assert tuned(easy, tuning=tuning).row["test_auc"] > 0.95
+
+
+def test_a_diverged_run_is_a_row_without_results(target):
+    row = tuned(target, replace(SETTINGS, lr=1e12)).row
+    assert row["status"] == "diverged" and "test_auc" not in row and row["epochs_run"] < 3
+
+
+def test_diverged_source_training_is_told():
+    cells = datasets.load_dataset("procedural:cells")
+    with pytest.raises(InputError, match="diverged in epoch 1: use a learning rate below"):
+        train_source(cells, SourceProtocol("t", 2, 128, lr=1e12), architecture=SMALL)
+
+
+def test_source_training_stops_on_validation_loss():
+    cells = datasets.load_dataset("procedural:cells")
+    protocol = SourceProtocol("t", epochs=6, images_per_epoch=32, lr=1e-9, patience=2, batch_size=32)
+    model = train_source(cells, protocol, architecture=SMALL)
+    assert len(model.provenance["loss_per_epoch"]) <= 6 and model.provenance["images"] == 600
+    with pytest.raises(InputError, match="several labels an image: use bce"):
+        both = datasets.pool([cells, datasets.load_dataset("procedural:lesions")])
+        train_source(both, replace(QUICK, loss="cross-entropy"), architecture=SMALL)
+
+
+# --- protocols -----------------------------------------------------------------------------------------------
+
+
+def test_the_paper_s_protocols():
+    paper = FINE_TUNING_PROTOCOLS["paper"]
+    assert all(len(paper.settings(flag)) == 120 for flag in datasets.medmnist_flags(single_label=True))
+    assert {s.batch_size for s in paper.settings("breastmnist")} == {32, 64}
+    assert {s.batch_size for s in paper.settings("retinamnist")} == {64, 128}
+    assert (paper.epochs, paper.patience, paper.dropout, paper.folds) == (200, 50, 0.5, (1,))
+    assert (PAPER.lr, PAPER.batch_size, PAPER.epochs, PAPER.patience, PAPER.step_epochs) == (
+        0.1,
+        128,
+        45,
+        20,
+        15,
+    )
+    assert (RADIMAGENET.batch_size, RADIMAGENET.patience) == (256, 10)
+
+
+@pytest.mark.real
+def test_the_paper_s_grid_is_that_of_the_released_runs(real_data):
+    import pandas as pd
+
+    path = next(
+        iter([*real_data.glob("fine_tuning_runs.parquet"), *real_data.glob("*/fine_tuning_runs.parquet")]),
+        None,
+    )
+    if path is None:
+        pytest.skip("fine_tuning_runs.parquet is not in COMPANION_DATA")
+    runs = pd.read_parquet(path).query("setting == 'source_datasets'")
+    paper = FINE_TUNING_PROTOCOLS["paper"]
+    for flag, block in runs.groupby("target", observed=True):
+        points = block[["lr", "momentum", "weight_decay", "batch_size"]].drop_duplicates()
+        assert {Settings(*map(float, p[:3]), int(p[3])) for p in points.to_numpy()} == set(
+            paper.settings(flag)
+        )
+    assert set(runs["epochs"]) == {paper.epochs}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"epoch": 3}, r"unknown key 'epoch'. Did you mean 'epochs'"),
+        ({"epochs": 0}, r"epochs is 0: input should be greater than 0"),
+        ({"lr": "fast"}, r"lr.* is 'fast'"),
+        ({"lr": [0.1, -1]}, r"lr.* is -1"),
+        ({"momentum": 1.0}, r"momentum.* is 1.0"),
+        ({"augmentation": "mine"}, r"augmentation is 'mine'"),
+        ({"folds": []}, r"folds is \[\]"),
+    ],
+)
+def test_impossible_protocols_are_refused_in_one_line(changed, says):
+    given = {"name": "x", "epochs": 2, "patience": 2, "lr": 0.1, "batch_size": 32} | changed
+    with pytest.raises(InputError, match=says) as error:
+        checked(FineTuning, given, "mine.yaml")
+    assert "\n" not in str(error.value) and str(error.value).startswith("mine.yaml: ")
+
+
+def test_batch_sizes_by_target():
+    tuning = checked(
+        FineTuning,
+        {"name": "x", "epochs": 2, "patience": 2, "lr": 0.1, "batch_size": {"breastmnist": 16}},
+        "mine.yaml",
+    )
+    assert [s.batch_size for s in tuning.settings("breastmnist")] == [16]
+    with pytest.raises(InputError, match="gives no batch_size for retinamnist"):
+        tuning.settings("retinamnist")
+
+
+def test_the_table_of_folds_has_every_target():
+    with resources.files(datasets).joinpath("folds.csv").open() as stream:
+        assert {row["target"] for row in csv.DictReader(stream)} == set(
+            datasets.medmnist_flags(single_label=True)
+        )
