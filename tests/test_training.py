@@ -52,40 +52,37 @@ def tuned(target, settings=SETTINGS, tuning=TUNING, seed=24, **options):
 # --- the joint label space -----------------------------------------------------------------------------------
 
 
-def medmnist_classes() -> dict[str, list[str]]:
-    info = datasets.load._medmnist_info()
-    return {flag: list(about["label"].values()) for flag, about in info.items()}
-
-
 def width(classes) -> int:
     return 1 + max(max(columns) for columns in datasets.joint_columns(classes).values())
 
 
 def test_all_twelve_have_69_columns():
-    assert width(medmnist_classes()) == 69
+    assert width(datasets.medmnist_classes()) == 69
 
 
-@pytest.mark.parametrize("left_out", list(medmnist_classes()))
+@pytest.mark.parametrize("left_out", list(datasets.medmnist_classes()))
 def test_columns_without_one_dataset(left_out):
-    classes = medmnist_classes()
+    classes = datasets.medmnist_classes()
     own = len(classes.pop(left_out))
     shares = {"chestmnist": 56, "pneumoniamnist": 69, "organamnist": 69, "organcmnist": 69, "organsmnist": 69}
     assert width(classes) == shares.get(left_out, 69 - own)
 
 
 def test_shared_columns():
-    columns = datasets.joint_columns(medmnist_classes())
+    columns = datasets.joint_columns(datasets.medmnist_classes())
     assert columns["organamnist"] == columns["organcmnist"] == columns["organsmnist"]
     normal, pneumonia = columns["pneumoniamnist"]
     assert pneumonia == columns["chestmnist"][6] and normal == columns["chestmnist"][14]
-    without_chest = {name: found for name, found in medmnist_classes().items() if name != "chestmnist"}
+    without_chest = {
+        name: found for name, found in datasets.medmnist_classes().items() if name != "chestmnist"
+    }
     own = datasets.joint_columns(without_chest)
     others = {c for name, found in own.items() if name != "pneumoniamnist" for c in found}
     assert not set(own["pneumoniamnist"]) & others
 
 
 def chest(rng) -> datasets.Dataset:
-    findings = [name for name in medmnist_classes()["chestmnist"]]
+    findings = [name for name in datasets.medmnist_classes()["chestmnist"]]
     labels = np.zeros((4, 14), dtype=np.int64)
     labels[1, 6] = labels[2, 0] = labels[2, 13] = 1
     images = rng.integers(0, 256, (4, 28, 28), dtype=np.uint8)

@@ -216,6 +216,9 @@ def book(
     committed: Annotated[
         bool, typer.Option("--committed", help="Build from the executed notebooks as committed.")
     ] = False,
+    protocol: Annotated[
+        str | None, typer.Option(help="Of the notebooks that train: quick, standard or paper.")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Execute every notebook afresh, then build the HTML book; print the page to open."""
@@ -223,7 +226,7 @@ def book(
     from companion.notebooks.book import build
 
     with store.data_directory(data_dir):
-        typer.echo(str(build(data=data, committed=committed)))
+        typer.echo(str(build(data=data, committed=committed, protocol=protocol)))
 
 
 @app.command()

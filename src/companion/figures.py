@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#7f7f7f"
 INK = "#6b6b6b"
+CYCLE = (BLUE, ORANGE, GREEN, PURPLE, "#D55E00", "#56B4E9", INK, "#8C6D00")
 
 TITLES = {
     "logme": "LogME",
@@ -120,6 +121,8 @@ def scores_against_auc(
 ) -> Figure:
     """Draw the paper's Fig. 5: score against AUC for every target (rows) and score (columns).
 
+    Every panel has a vertical scale of its own, without numbers: only the order counts. The horizontal one is a row's.
+
     Parameters
     ----------
     table
@@ -129,7 +132,9 @@ def scores_against_auc(
     taus
         Targets by scores, written into the panels.
     """
-    figure, axes = _figure(1.75 * len(scores), 1.45 * len(targets), len(targets), len(scores), sharex="row")
+    figure, axes = _figure(1.45 * len(scores), 1.2 * len(targets), len(targets), len(scores), sharex="row")
+    # Dozens of panels: fewer dots an inch keep the page small.
+    figure.set_dpi(80)
     for row, target in zip(axes, targets, strict=True):
         block = table[table["target"] == target]
         for axis, score in zip(row, scores, strict=True):
@@ -139,15 +144,14 @@ def scores_against_auc(
             value = taus.loc[target, score]
             text = "τ undefined" if np.isnan(value) else f"τ = {value:.2f}"
             axis.set_title(text, fontsize=8, color=INK, pad=2)
-            axis.tick_params(labelsize=6, length=2)
-            axis.yaxis.get_offset_text().set_fontsize(5)
+            axis.tick_params(labelsize=8, length=2, labelbottom=axis is row[0])
+            axis.set_yticks([])
             axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(2))
-            axis.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
         row[0].set_ylabel(short(target), fontsize=9)
     for axis, score in zip(axes[0], scores, strict=True):
         axis.annotate(
             TITLES.get(score, score).split(" (")[0],
-            (0.5, 1.28),
+            (0.5, 1.32),
             xycoords="axes fraction",
             ha="center",
             fontsize=9,
@@ -179,6 +183,7 @@ def tau_table(taus: pd.DataFrame, title: str) -> Figure:
 
     shown = pd.concat([taus, taus.mean().to_frame("mean").T])
     figure, axis = _figure(1.02 * shown.shape[1] + 1.6, 0.36 * shown.shape[0] + 1.6)
+    figure.set_dpi(80)
     labels = shown.map(lambda value: "–" if np.isnan(value) else f"{value:.2f}")
     seaborn.heatmap(
         shown,
@@ -242,14 +247,133 @@ def friedman_ranks(ranks: pd.DataFrame) -> Figure:
     """Draw the critical-difference diagram of the scores' ranks over the targets (Nemenyi, α = 0.05)."""
     import scikit_posthocs
 
-    figure, axis = _figure(8, 2.6)
     differs = scikit_posthocs.posthoc_nemenyi_friedman(ranks.to_numpy())
-    differs.index = differs.columns = [TITLES.get(c, c).split(" (")[0] for c in ranks.columns]
-    mean = pd.Series(ranks.mean().to_numpy(), index=differs.columns)
-    scikit_posthocs.critical_difference_diagram(mean, differs, ax=axis)
+    differs.index = differs.columns = pd.Index(ranks.columns)
+    return critical_difference(ranks, differs)
+
+
+def critical_difference(ranks: pd.DataFrame, nemenyi: pd.DataFrame) -> Figure:
+    """Draw mean ranks on a line, and join the scores that Nemenyi's test cannot tell apart at 5 %.
+
+    Parameters
+    ----------
+    ranks
+        Targets by scores, 1 = best, as `companion.evaluation.Benchmark.ranks`.
+    nemenyi
+        Scores by scores: p of the test, as `companion.evaluation.Benchmark.nemenyi`.
+    """
+    import scikit_posthocs
+
+    figure, axis = _figure(8, 1.4 + 0.17 * ranks.shape[1])
+    names = [_title(name) for name in ranks.columns]
+    differs = nemenyi.loc[ranks.columns, ranks.columns].set_axis(names, axis=0).set_axis(names, axis=1)
+    scikit_posthocs.critical_difference_diagram(
+        pd.Series(ranks.mean().to_numpy(), index=names),
+        differs,
+        ax=axis,
+        color_palette={name: CYCLE[place % len(CYCLE)] for place, name in enumerate(names)},
+    )
     axis.set_title(
         "mean rank over the targets, 1 = best; joined: not told apart at 5 %", fontsize=9, loc="left", pad=18
     )
+    return figure
+
+
+def _title(name: str) -> str:
+    """Name of a score for people, short; a name that is none of the paper's scores is left as it is."""
+    return TITLES.get(name, name).split(" (NCA")[0]
+
+
+def benchmark(summary: pd.DataFrame) -> Figure:
+    """Draw a benchmark: mean τ_w of every score with its interval, baselines as lines, the ceiling as a band.
+
+    Parameters
+    ----------
+    summary
+        As `companion.evaluation.Benchmark.summary` returns it.
+    """
+    scores = summary[summary["kind"].isin(["given", "published", "term"])].iloc[::-1]
+    simple = summary[(summary["kind"] == "baseline") & summary["mean"].notna()]
+    ceiling = summary.loc[summary["kind"] == "ceiling", "mean"]
+    figure, axis = _figure(8, 1.3 + 0.3 * len(scores) + 0.2 * len(simple))
+    colours = {"given": ORANGE, "published": BLUE, "term": GREEN}
+    for place, (_, row) in enumerate(scores.iterrows()):
+        colour = colours[row["kind"]]
+        axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2, alpha=0.6)
+        axis.plot(row["mean"], place, "D" if row["kind"] == "given" else "o", color=colour)
+    axis.set_yticks(range(len(scores)), [_title(name) for name in scores.index])
+    if len(ceiling):
+        axis.axvspan(ceiling.min(), ceiling.max(), color=GREY, alpha=0.25, linewidth=0, label="noise ceiling")
+    lines = ("--", ":", "-.")
+    for (name, row), line in zip(simple.iterrows(), lines, strict=False):
+        axis.axvline(row["mean"], color=PURPLE, linestyle=line, label=_title(str(name)).replace("_", " "))
+    axis.axvline(0, color=INK, linewidth=0.8)
+    axis.set_xlabel("mean weighted Kendall τ over the targets, with its 95 % interval over sources")
+    if len(ceiling) or len(simple):
+        figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    return figure
+
+
+def noise_ceiling(ceiling: pd.DataFrame, taus: pd.DataFrame, scores: Sequence[str]) -> Figure:
+    """Draw, per target, the τ_w that the truth reaches against itself, and that of some scores.
+
+    Parameters
+    ----------
+    ceiling
+        Targets by ``halves`` and ``redraws``, as `companion.evaluation.NoiseCeiling.targets`.
+    taus
+        Targets by scores: τ_w.
+    scores
+        At most three columns of `taus`.
+    """
+    order = ceiling["redraws"].sort_values().index
+    figure, axis = _figure(8, 0.32 * len(order) + 1.4)
+    places = np.arange(len(order))
+    low, high = ceiling.loc[order].min(axis=1), ceiling.loc[order].max(axis=1)
+    axis.barh(places, high - low, left=low, color=GREY, alpha=0.35, height=0.7, label="truth against itself")
+    for score, colour, marker in zip(scores, (BLUE, ORANGE, GREEN), "oD^", strict=False):
+        axis.scatter(
+            taus[score].reindex(order), places, color=colour, marker=marker, s=30, label=_title(score)
+        )
+    axis.set_yticks(places, [short(str(name)) for name in order])
+    axis.axvline(0, color=INK, linewidth=0.8)
+    axis.set_xlabel("weighted Kendall τ")
+    figure.legend(loc="outside upper center", ncols=1 + len(scores), frameon=False, fontsize=8)
+    return figure
+
+
+def redraws(means: pd.DataFrame, full: Mapping[str, float] | pd.Series) -> Figure:
+    """Draw how the mean τ_w of every score spreads over truths from fewer runs.
+
+    Parameters
+    ----------
+    means
+        Draws by scores, as `companion.evaluation.Redraws.means`.
+    full
+        Score -> mean τ_w against the truth from all runs.
+    """
+    order = means.mean().sort_values().index
+    figure, axis = _figure(8, 0.36 * len(order) + 1.1)
+    colours = {"boxprops": {"facecolor": "#9ecae1"}, "medianprops": {"color": BLUE}}
+    axis.boxplot(
+        [means[name].dropna() for name in order],
+        orientation="horizontal",
+        showfliers=False,
+        whis=(2.5, 97.5),
+        patch_artist=True,
+        **colours,
+    )
+    axis.scatter(
+        [full[name] for name in order],
+        np.arange(1, len(order) + 1),
+        marker="D",
+        color=ORANGE,
+        zorder=3,
+        label="all runs",
+    )
+    axis.set_yticks(range(1, len(order) + 1), [_title(str(name)) for name in order])
+    axis.set_xlabel("mean weighted Kendall τ; whiskers hold 95 % of the draws")
+    axis.legend(frameon=False, fontsize=8, loc="lower right")
     return figure
 
 
@@ -262,7 +386,6 @@ def gradient_norms(passes: Mapping[str, Any], *, synthetic: bool = False) -> Fig
         Source -> `companion.scores._gradient.Pass`.
     """
     figure, axis = _figure(6.4, 4.2)
-    colours = [BLUE, ORANGE, GREEN, PURPLE, "#D55E00", "#56B4E9", "#000000"]
     markers = "osD^vPX"
     for index, (name, done) in enumerate(passes.items()):
         counted = done.triplets > 0
@@ -271,7 +394,7 @@ def gradient_norms(passes: Mapping[str, Any], *, synthetic: bool = False) -> Fig
             done.second[counted],
             s=34,
             label=f"{short(name)}: {done.ratio():.2f}",
-            color=colours[index % len(colours)],
+            color=CYCLE[index % len(CYCLE)],
             marker=markers[index % len(markers)],
             alpha=0.85,
         )
@@ -334,4 +457,118 @@ def regrets(table: pd.DataFrame, choices: Mapping[str, str]) -> Figure:
     axis.set_xticks(range(len(table)), [short(name) for name in table.index], rotation=30, ha="right")
     axis.set_ylabel("AUC given away")
     axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def augmentations(
+    images: np.ndarray, rows: Mapping[str, np.ndarray], *, synthetic: bool | str = False
+) -> Figure:
+    """Draw images as they are (first row) and augmented (one more row each).
+
+    Parameters
+    ----------
+    images
+        uint8, (m, height, width[, 3]).
+    rows
+        Label of a row -> the same images augmented, (m, channels, height, width) from 0 to 1.
+    """
+    figure, axes = _figure(
+        1.0 * len(images) + 1, 1.1 * (len(rows) + 1), len(rows) + 1, len(images), squeeze=False
+    )
+    plain = images / 255.0
+    stacks = {"as they are": plain} | {
+        label: np.moveaxis(batch, 1, -1).squeeze(-1) if batch.shape[1] == 1 else np.moveaxis(batch, 1, -1)
+        for label, batch in rows.items()
+    }
+    for row, (label, stack) in zip(axes, stacks.items(), strict=True):
+        for axis, image in zip(row, stack, strict=True):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=1)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        row[0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
+    mark_synthetic(figure, synthetic)
+    return figure
+
+
+_LINES = (
+    (BLUE, "-"),
+    (ORANGE, "--"),
+    (GREEN, "-."),
+    (PURPLE, ":"),
+    ("#56B4E9", "-"),
+    ("#D55E00", "--"),
+    (GREY, "-."),
+)
+
+
+def curves(
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    marked: Mapping[str, int] | None = None,
+    *,
+    synthetic: bool | str = False,
+) -> Figure:
+    """Draw what was measured epoch by epoch.
+
+    Parameters
+    ----------
+    panels
+        What is measured -> name of a model -> one value an epoch.
+    marked
+        Name of a model -> the epoch (from 1) whose weights are kept, drawn as a dot.
+    """
+    figure, axes = _figure(4.4 * len(panels) + 1.8, 3.4, 1, len(panels), squeeze=False)
+    for axis, (what, lines) in zip(axes[0], panels.items(), strict=True):
+        for (name, values), (colour, dash) in zip(lines.items(), _LINES * 4, strict=False):
+            epochs = np.arange(1, len(values) + 1)
+            axis.plot(epochs, values, color=colour, linestyle=dash, label=short(name))
+            if marked and name in marked:
+                axis.plot(marked[name], values[marked[name] - 1], "o", color=colour)
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(what)
+        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+    axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
+    mark_synthetic(figure, synthetic)
+    return figure
+
+
+def transfer(table: pd.DataFrame, sizes: Mapping[str, float], title: str, *, columns: int = 6) -> Figure:
+    """Draw the paper's Fig. 4: test AUC of every source on every target, sources sorted by size, best marked.
+
+    Parameters
+    ----------
+    table
+        Columns ``source``, ``target``, ``auc`` and, where there are several folds, ``auc_sd``.
+    sizes
+        Source -> number of training images; sources without any (random weights) have 0 and come first.
+    title
+        Where the numbers are from; written above the figure.
+    """
+    order = sorted(table["source"].unique(), key=lambda source: (sizes.get(source, np.inf), source))
+    targets = sorted(table["target"].unique())
+    width = min(columns, len(targets))
+    height = -(-len(targets) // width)
+    figure, axes = _figure(
+        1.55 * width + 1.4, (0.19 * len(order) + 0.9) * height, height, width, squeeze=False, sharey=True
+    )
+    for axis, target in zip(axes.flat, targets, strict=False):
+        block = table[(table["target"] == target) & table["auc"].notna()].set_index("source")
+        present = [source for source in order if source in block.index and source != target]
+        auc = block["auc"].reindex(present)
+        best = auc.idxmax()
+        axis.axvline(auc.max(), color=INK, linestyle="--", linewidth=0.8)
+        spread = block["auc_sd"].reindex(present) if "auc_sd" in block else None
+        if spread is not None:
+            axis.hlines(present, auc - spread, auc + spread, color=GREY, linewidth=1)
+        axis.scatter(
+            auc, present, s=14, color=[ORANGE if source == best else BLUE for source in present], zorder=3
+        )
+        axis.set_yticks(range(len(order)), [short(source) for source in order], fontsize=7)
+        axis.set_title(short(target), fontsize=9)
+        axis.tick_params(axis="x", labelsize=6)
+        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
+        axis.grid(axis="y", color="#dddddd", linewidth=0.5)
+    for axis in axes.flat[len(targets) :]:
+        axis.set_visible(False)
+    figure.suptitle(title, fontsize=10)
+    figure.supxlabel("test AUC after fine-tuning", fontsize=9)
     return figure

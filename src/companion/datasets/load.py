@@ -46,6 +46,11 @@ def medmnist_flags(*, single_label: bool = False) -> tuple[str, ...]:
     )
 
 
+def medmnist_classes() -> dict[str, list[str]]:
+    """Class names of every MedMNIST 2D dataset (findings of ChestMNIST), in the order of their labels."""
+    return {flag: list(info["label"].values()) for flag, info in _medmnist_info().items()}
+
+
 def load_dataset(
     target: str | os.PathLike,
     *,

@@ -11,7 +11,7 @@ from typing import Any
 
 from companion.errors import InputError, SurroundingsError, require_extra
 from companion.notebooks.execution import NotebookError, data_at_hand, execute, repository, say
-from companion.notebooks.parameters import NOTEBOOKS, PROCEDURAL
+from companion.notebooks.parameters import NOTEBOOKS, parse, procedural
 
 NOTE_CELL_ID = "made-from-synthetic-images"
 SYNTHETIC_NOTE = (
@@ -46,16 +46,21 @@ def stage(root: Path, folder: Path) -> Path:
     return folder
 
 
-def execute_all(root: Path, folder: Path, *, data: str) -> str:
+def execute_all(root: Path, folder: Path, *, data: str, protocol: str | None = None) -> str:
     """Execute every notebook into `folder`; return the kind of data that was used.
 
     Parameters
     ----------
     data
         ``"real"``, ``"procedural"``, or ``"auto"``: real where it can be had, else synthetic, and said so.
+    protocol
+        ``"quick"``, ``"standard"`` or ``"paper"``, for the notebooks that train.
     """
     if data not in ("auto", "real", "procedural"):
         raise InputError(f"--data {data!r} is none of auto, real, procedural")
+    for name, model in NOTEBOOKS.items():
+        if protocol and "protocol" in model.model_fields:
+            parse(name, {"protocol": protocol})
     if data != "procedural":
         reason = data_at_hand()
         if reason and data == "real":
@@ -68,9 +73,10 @@ def execute_all(root: Path, folder: Path, *, data: str) -> str:
         began = time.perf_counter()
         say(f"{name}: running")
         out = folder / f"{name}.ipynb"
-        execute(
-            name, PROCEDURAL if data == "procedural" else {}, out, source=root / "notebooks" / f"{name}.py"
-        )
+        given = procedural(name) if data == "procedural" else {}
+        if protocol and "protocol" in NOTEBOOKS[name].model_fields:
+            given["protocol"] = protocol
+        execute(name, given, out, source=root / "notebooks" / f"{name}.py")
         if data == "procedural":
             _mark_synthetic(out)
         say(f"{name}: done in {time.perf_counter() - began:.0f} s")
@@ -122,7 +128,7 @@ def html(folder: Path, out: Path) -> Path:
     return index
 
 
-def build(*, data: str = "auto", committed: bool = False) -> Path:
+def build(*, data: str = "auto", committed: bool = False, protocol: str | None = None) -> Path:
     """Build the book and return the path of its first page. The repository's own files stay untouched."""
     root = checkout()
     require_extra("jupyter_book", "dev")
@@ -134,6 +140,6 @@ def build(*, data: str = "auto", committed: bool = False) -> Path:
                 raise InputError(f"{source} is not there: run  make notebooks  first")
             shutil.copy2(source, folder / "notebooks" / source.name)
     else:
-        execute_all(root, folder / "notebooks", data=data)
+        execute_all(root, folder / "notebooks", data=data, protocol=protocol)
     say("building the pages")
     return html(folder, root / "build" / ("site" if committed else "book"))

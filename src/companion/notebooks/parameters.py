@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -39,6 +39,7 @@ Size = Annotated[
     AfterValidator(_offered),
     Field(description="image side in pixels: 28, 64, 128 or 224"),
 ]
+Protocol = Literal["quick", "standard", "paper"]
 
 
 class NotebookParameters(BaseModel):
@@ -60,17 +61,44 @@ class NotebookParameters(BaseModel):
         description="source models to compare",
     )
     size: Size = 28
-    per_class: Count = Field(
-        100, ge=3, le=10_000, description="images scored: this many times the number of classes"
-    )
     seed: Count = Field(24, ge=0, lt=2**32, description="seed of draws, random weights and training")
 
 
-class GradientRatio(NotebookParameters):
+class Scored(NotebookParameters):
+    """Notebooks that score images."""
+
+    per_class: Count = Field(
+        100, ge=3, le=10_000, description="images scored: this many times the number of classes"
+    )
+
+
+class SourceTraining(NotebookParameters):
+    """01_source_training."""
+
+    target: str = Field("breastmnist", min_length=1, description="target dataset: it is left out of the pool")
+    sources: Names = Field(
+        ["train:pneumoniamnist", "train:retinamnist"],
+        description="sources to train; leave-target-out pools the datasets of all",
+    )
+    protocol: Protocol = Field("quick", description="source protocol: quick, standard or paper")
+
+
+class FineTuning(NotebookParameters):
+    """02_fine_tuning."""
+
+    target: str = Field("breastmnist", min_length=1, description="target dataset that is fine-tuned on")
+    sources: Names = Field(
+        ["scratch", "train:pneumoniamnist", "train:retinamnist", "train:procedural:textures"],
+        description="source models that are fine-tuned",
+    )
+    protocol: Protocol = Field("quick", description="fine-tuning protocol: quick, standard or paper")
+
+
+class GradientRatio(Scored):
     """04_gradient_ratio."""
 
 
-class RankingSources(NotebookParameters):
+class RankingSources(Scored):
     """05_ranking_sources."""
 
     target: str = Field("retinamnist", min_length=1, description="target dataset of the live ranking")
@@ -86,7 +114,7 @@ class RankingSources(NotebookParameters):
     )
 
 
-class NewTarget(NotebookParameters):
+class NewTarget(Scored):
     """07_new_target."""
 
     target: str = Field(
@@ -107,16 +135,22 @@ class NewTarget(NotebookParameters):
 
 
 NOTEBOOKS: dict[str, type[NotebookParameters]] = {
+    "01_source_training": SourceTraining,
+    "02_fine_tuning": FineTuning,
     "04_gradient_ratio": GradientRatio,
     "05_ranking_sources": RankingSources,
     "07_new_target": NewTarget,
 }
 
 # What is run where MedMNIST cannot be had; the pages say that their images are synthetic.
-PROCEDURAL: dict[str, Any] = {
-    "target": "procedural:lesions",
-    "sources": ["scratch", "train:procedural:textures", "train:procedural:cells", "train:procedural:fibres"],
-}
+_SYNTHETIC_TARGET = "procedural:lesions"
+_SYNTHETIC_SOURCES = ["train:procedural:textures", "train:procedural:cells", "train:procedural:fibres"]
+
+
+def procedural(name: str) -> dict[str, Any]:
+    """Parameters that run a notebook on synthetic images."""
+    random = [] if name == "01_source_training" else ["scratch"]
+    return {"target": _SYNTHETIC_TARGET, "sources": [*random, *_SYNTHETIC_SOURCES]}
 
 
 def resolve(name: str) -> str:

@@ -13,6 +13,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from companion.errors import InputError, did_you_mean
+from companion.published.runs import COMMIT, runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,8 +22,21 @@ CITATION = (
     "Juodelyte, Ferrante, Lu, Singh, Vanschoren, Cheplygina: On dataset transferability in medical image "
     "classification, arXiv 2412.20172"
 )
-COMMIT = "7e308c4998e98d5781fbac5cdde2fa7c0002977d"
 PROVENANCE = f"the authors' public repository, commit {COMMIT[:7]}, MIT licence"
+
+__all__ = [
+    "CITATION",
+    "COMMIT",
+    "METRICS",
+    "PROVENANCE",
+    "SETTINGS",
+    "TABLES",
+    "columns",
+    "expected",
+    "runs",
+    "table",
+    "training_set_sizes",
+]
 
 TABLES = ("source_datasets", "architectures", "run_summaries")
 SETTINGS = ("source_datasets", "architectures")
@@ -92,3 +106,14 @@ def expected(name: str) -> list[dict[str, Any]]:
     """
     with resources.files(__package__).joinpath(f"expected_{name}.csv").open(encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
+
+
+@functools.cache
+def _training_set_sizes() -> dict[str, int]:
+    with resources.files(__package__).joinpath("training_set_sizes.csv").open(encoding="utf-8") as stream:
+        return {row["source"]: int(row["images"]) for row in csv.DictReader(stream)}
+
+
+def training_set_sizes() -> dict[str, int]:
+    """Return the training images of the sources that are no MedMNIST set; the packaged table says whose count it is."""
+    return dict(_training_set_sizes())

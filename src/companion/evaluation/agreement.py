@@ -1,4 +1,4 @@
-"""How well a score orders sources: weighted Kendall τ, Friedman's test, the paper's combination.
+"""Agreement of a score with the ground truth: weighted and plain Kendall τ, Friedman's test, regret.
 
 Works on tables with one row per (source, target); knows nothing of images or models.
 """
@@ -46,7 +46,8 @@ def oriented(setting: str, *, inverted: bool | None = None) -> pd.DataFrame:
     return frame[scored].reset_index(drop=True)
 
 
-def _check_table(table: pd.DataFrame) -> pd.DataFrame:
+def check_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a table that can be compared: with an AUC, source and target different, each pair once."""
     missing = [name for name in ("source", "target", "auc") if name not in table.columns]
     if missing:
         raise InputError(
@@ -70,6 +71,13 @@ def score_columns(table: pd.DataFrame) -> list[str]:
     )
 
 
+def _known(scores: Sequence[float], auc: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays, without the sources where either is missing."""
+    score, truth = np.asarray(scores, dtype=float), np.asarray(auc, dtype=float)
+    known = np.isfinite(score) & np.isfinite(truth)
+    return score[known], truth[known]
+
+
 def tau(scores: Sequence[float], auc: Sequence[float]) -> float:
     """Weighted Kendall τ between a score and the AUC over the sources of one target.
 
@@ -83,9 +91,7 @@ def tau(scores: Sequence[float], auc: Sequence[float]) -> float:
     """
     from scipy.stats import weightedtau
 
-    score, truth = np.asarray(scores, dtype=float), np.asarray(auc, dtype=float)
-    known = np.isfinite(score) & np.isfinite(truth)
-    score, truth = score[known], truth[known]
+    score, truth = _known(scores, auc)
     if len(score) < 2 or np.ptp(score) == 0 or np.ptp(truth) == 0:
         return float("nan")
     return float(weightedtau(score, truth).statistic)
@@ -120,17 +126,47 @@ def weighted_tau(table: str | pd.DataFrame, *, inverted: bool | None = None) -> 
     A score that is undefined for *some* sources of a target is compared on the others. For the table of an
     author's own, `benchmark` says how many those are.
     """
-    if isinstance(table, str):
-        frame = oriented(table, inverted=inverted)
-    else:
-        frame = _check_table(table)
+    return _by_target(table, tau, inverted=inverted)
+
+
+def kendall_tau(table: str | pd.DataFrame, *, inverted: bool | None = None) -> pd.DataFrame:
+    """Agreement by the unweighted Kendall τ-b, in which a mistake counts the same anywhere in the order.
+
+    Parameters
+    ----------
+    table, inverted
+        As for `weighted_tau`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Targets by scores, -1 to 1; NaN where a score is constant.
+
+    Raises
+    ------
+    InputError
+        If the setting is unknown or the table lacks a column.
+    """
+    from scipy.stats import kendalltau
+
+    def plain(scores: Sequence[float], auc: Sequence[float]) -> float:
+        score, truth = _known(scores, auc)
+        return float(kendalltau(score, truth).statistic) if len(score) > 1 else float("nan")
+
+    return _by_target(table, plain, inverted=inverted)
+
+
+def _by_target(
+    table: str | pd.DataFrame, measure: Callable[..., float], *, inverted: bool | None
+) -> pd.DataFrame:
+    frame = oriented(table, inverted=inverted) if isinstance(table, str) else check_table(table)
     columns = score_columns(frame)
     if not columns:
         raise InputError(
             "table has no score column: add one numeric column a score beside source, target and auc"
         )
     rows = {
-        target: {column: tau(block[column], block["auc"]) for column in columns}
+        target: {column: measure(block[column], block["auc"]) for column in columns}
         for target, block in frame.groupby("target", sort=True)
     }
     result = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
@@ -191,17 +227,15 @@ def regret(table: pd.DataFrame, choose: str | Callable[[pd.DataFrame], str]) -> 
     Returns
     -------
     pandas.Series
-        AUC of the best source less AUC of the chosen one, by target; 0 is perfect. NaN where the score is
-        missing or the chosen source is not among the rows.
+        AUC of the best source less AUC of the chosen one, by target; 0 is perfect. Sources tied for a score's
+        highest value are chosen with equal chance, so their mean counts. NaN where the score is missing or the
+        chosen source is not among the rows.
     """
     lost = {}
     for target, rows in table.groupby("target"):
-        block = rows.set_index("source")
         if callable(choose):
-            chosen = choose(rows)
-        elif block[choose].isna().all():
-            chosen = None
+            chosen = rows["source"] == choose(rows)
         else:
-            chosen = block[choose].idxmax()
-        lost[target] = block["auc"].max() - block["auc"][chosen] if chosen in block.index else np.nan
-    return pd.Series(lost, name="regret").rename_axis("target")
+            chosen = rows[choose] == rows[choose].max()
+        lost[target] = rows["auc"].max() - rows.loc[chosen, "auc"].mean()
+    return pd.Series(lost, name="regret", dtype=float).rename_axis("target")

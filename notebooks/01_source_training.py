@@ -1,0 +1,215 @@
+# %% [markdown]
+# # Train source models, one dataset or all but the target
+#
+# :::{admonition} What you will learn
+# - what a source model of the paper is trained on, and by which protocol;
+# - how several datasets with different classes become one, in a joint label space, with the target left out;
+# - how the training loop works, down to the last line.
+# :::
+#
+# A transferability score chooses among *source models*. The paper {cite}`juodelyte2024` has fifteen of one architecture
+# (ResNet-18): ImageNet, RadImageNet, one for each of the twelve MedMNIST sets {cite}`yang2023`, and one trained on all
+# MedMNIST sets but the target. This page trains small ones, live, and shows what the paper does at full size.
+
+# %% tags=["hide-cell"]
+# Does nothing where the package is present; elsewhere (Colab, say) it installs it, leaving torch and numpy alone.
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("companion") is None:
+    _wanted = os.environ.get("COMPANION_INSTALL", "transferability-companion==0.1.0")
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", _wanted], check=True)
+
+# %% tags=["parameters"]
+# Parameters: change them here, or from outside with papermill.
+target: str = "breastmnist"  # target dataset: it is left out of the pool
+sources: list = [
+    "train:pneumoniamnist",
+    "train:retinamnist",
+]  # sources to train; leave-target-out pools them all
+size: int = 28  # image side in pixels: 28, 64, 128 or 224
+seed: int = 24  # seed of draws, random weights and training
+protocol: str = "quick"  # source protocol: quick, standard or paper
+
+# %%
+from companion.notebooks import check
+
+run = check("01_source_training", globals())
+
+# %% [markdown]
+# ## The protocol
+#
+# Everything that decides how a source is trained stands in one object. The paper's protocol for its leave-target-out
+# sources is the last column: stochastic gradient descent, learning rate 0.1 divided by ten every 15 epochs, at most 45
+# epochs, stop when the validation loss has not fallen for 20. RadImageNet has its own (batches of 256, patience 10).
+
+# %%
+import pandas as pd
+
+from companion.training import SOURCE_PROTOCOLS
+from companion.training.protocols import as_dict
+
+chosen = SOURCE_PROTOCOLS[protocol]
+pd.DataFrame({name: as_dict(known) for name, known in SOURCE_PROTOCOLS.items()}).drop("name").fillna("–")
+
+# %% [markdown]
+# ## The data
+#
+# Classes are rarely of equal size. Each epoch draws images *with replacement*, so that every class is equally likely; a
+# rare class is then seen as often as a common one, in copies that augmentation makes different.
+
+# %%
+import companion
+
+names = [source.removeprefix("train:") for source in sources]
+datasets = {name: companion.load_dataset(name, size=size) for name in names}
+for dataset in datasets.values():
+    print(dataset)
+
+# %%
+import numpy as np
+
+from companion.training import balanced_weights
+
+first = datasets[names[0]]
+labels = first.labels["train"]
+drawn = np.random.default_rng(seed).choice(labels, size=5000, p=balanced_weights(labels))
+pd.DataFrame(
+    {
+        "in the data": np.bincount(labels) / len(labels),
+        "as drawn": np.bincount(drawn, minlength=first.n_classes) / len(drawn),
+    },
+    index=first.classes,
+).round(3)
+
+# %% [markdown]
+# ## Augmentation
+#
+# The paper's six: horizontal flip, random resized crop, rotation by up to 5°, sharpness, autocontrast and equalisation. They
+# are applied to a whole batch at once, with other random numbers for every image, by the library kornia.
+
+# %% mystnb={"image": {"alt": "Six training images as they are, and below each of them three differently augmented versions"}}
+import torch
+
+from companion import figures
+from companion.training.augmentation import augmented
+
+some = first.images["train"][:6]
+channels = torch.from_numpy(some[:, None] if some.ndim == 3 else np.moveaxis(some, 3, 1).copy()).float() / 255
+with torch.random.fork_rng():
+    torch.manual_seed(seed)
+    versions = {f"version {number}": augmented("paper", channels).numpy() for number in (1, 2, 3)}
+figures.augmentations(some, versions, synthetic=first.synthetic)
+
+# %% [markdown]
+# ## The loop
+#
+# One loop trains sources and fine-tunes them. Images stay on the device as bytes; a batch is gathered by index, augmented
+# and normalised there. This is all of it:
+
+# %% tags=["hide-output"]
+import inspect
+
+from companion.training import loop
+
+for part in (loop.fit, loop.batches, loop.step, loop.evaluate):
+    print(inspect.getsource(part))
+
+# %% [markdown]
+# ## Train one source for each dataset
+#
+# A model trained once is kept: the next call with the same data, protocol, seed and architecture loads it.
+
+# %%
+models = {source: companion.load_source(source, size=size, seed=seed, protocol=chosen) for source in sources}
+pd.DataFrame(
+    {
+        figures.short(name): {
+            "training images": model.provenance["images"],
+            "classes": model.provenance["classes"],
+            "epochs": len(model.provenance["loss_per_epoch"]),
+            "last training loss": round(model.provenance["loss_per_epoch"][-1], 3),
+            "seconds when it was trained": round(model.provenance["seconds"]),
+        }
+        for name, model in models.items()
+    }
+)
+
+# %% mystnb={"image": {"alt": "Training loss by epoch, one line a source model"}}
+losses = {name: model.provenance["loss_per_epoch"] for name, model in models.items()}
+figures.curves({"training loss": losses}, synthetic=any(d.synthetic for d in datasets.values()))
+
+# %% [markdown]
+# What the models learnt, on validation images they have not seen:
+
+# %%
+rows = {}
+for name, model in models.items():
+    dataset = datasets[name.removeprefix("train:")]
+    network = torch.nn.Sequential(model.backbone, model.head)
+    held = loop.Resident(dataset.images["val"], dataset.labels["val"], model.normalisation, "cpu")
+    measured = loop.evaluate(network, held, "cross-entropy")
+    rows[figures.short(name)] = {"validation AUC": measured["auc"], "accuracy": measured["accuracy"]}
+pd.DataFrame(rows).T.round(3)
+
+# %% [markdown]
+# ## All but the target: a joint label space
+#
+# To train on several sets at once, their classes become columns of one 0/1 table, and the loss is binary cross-entropy.
+# Most classes get a column of their own. Three cases share: the three organ sets show the same eleven organs; chest's
+# pneumonia is pneumonia's pneumonia; and chest's images without a finding (a fifteenth column) are pneumonia's "normal".
+
+# %%
+from companion.datasets import joint_columns, medmnist_classes, medmnist_flags
+
+classes = medmnist_classes()
+
+
+def columns_without(left_out: str | None) -> int:
+    """Columns of the joint label space of all MedMNIST sets but one."""
+    pooled = joint_columns({flag: found for flag, found in classes.items() if flag != left_out})
+    return 1 + max(max(found) for found in pooled.values())
+
+
+pd.Series(
+    {"nothing": columns_without(None)} | {flag: columns_without(flag) for flag in medmnist_flags()},
+    name="columns when this is left out",
+).to_frame().T
+
+# %% [markdown]
+# With chest as the target, pneumonia keeps two columns of its own. The same here, with the datasets of this page and the
+# target left out:
+
+# %%
+others = [name for name in names if name != target]
+spec = "train:" + "+".join(others)
+pooled = (
+    companion.datasets.pool([datasets[name] for name in others]) if len(others) > 1 else datasets[others[0]]
+)
+pooled
+
+# %%
+leave_target_out = companion.load_source(spec, size=size, seed=seed, protocol=chosen)
+print(leave_target_out.name, "with", leave_target_out.head.out_features, "outputs")
+pd.Series(leave_target_out.provenance["loss_per_epoch"], name="training loss by epoch").round(3).to_frame().T
+
+# %% [markdown]
+# From the command line, `companion replicate` trains sources as a protocol file says, the paper's or your own:
+#
+# ```
+# companion replicate quick --dry-run
+# ```
+#
+# :::{admonition} What was seen
+# - A source protocol is one object; the paper's stands beside the short one that this page used.
+# - Class-balanced drawing makes classes equally frequent, whatever their size.
+# - In the joint label space all twelve MedMNIST sets have as many columns as the table above says, fewer without the target.
+# - The models of this page are small and trained in seconds to minutes: good for seeing how it works, not for use.
+# :::
+
+# %%
+from companion.notebooks import foot
+
+foot(run, *datasets.values())

@@ -1,0 +1,89 @@
+"""Ways of choosing a source that need no transferability score: what any score has to beat."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from companion import published
+from companion.datasets.load import _medmnist_info, medmnist_flags
+
+# Column -> what it does, for tables and figures.
+BASELINES = {
+    "training_set_size": "number of training images",
+    "imagenet_then_size": "ImageNet first, then number of training images",
+    "mean_rank_elsewhere": "mean AUC rank over the other targets",
+}
+
+
+def training_set_sizes(target: str) -> dict[str, int]:
+    """Training images behind each published source, for one target.
+
+    ImageNet's and RadImageNet's are cited in the package's table, MedMNIST's are the publisher's own; ``medmnist``
+    is trained on all MedMNIST sets but the target.
+
+    Parameters
+    ----------
+    target
+        MedMNIST flag.
+
+    Returns
+    -------
+    dict
+        Source -> number of images.
+    """
+    own = {flag: int(info["n_samples"]["train"]) for flag, info in _medmnist_info().items()}
+    return {
+        **published.training_set_sizes(),
+        **own,
+        "medmnist": sum(images for flag, images in own.items() if flag != target),
+    }
+
+
+def baselines(table: pd.DataFrame) -> pd.DataFrame:
+    """Trivial baselines as score columns beside ``source``, ``target`` and ``auc``.
+
+    Parameters
+    ----------
+    table
+        One row per (source, target) with ``auc``; source == target left out. A column ``training_images`` is
+        used where it is there; else the published sizes are, where every source has one.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The rows of `table` with those of `BASELINES` that can be had. ``mean_rank_elsewhere`` is the source's mean
+        rank by AUC on the other targets, from 0 (worst) to 1 (best): it has seen fine-tuning results, though none of
+        the target's, so beating it takes more than knowing which sources are good in general. The sizes are left out
+        where they are the same for every source.
+    """
+    found = table[["source", "target", "auc"]].copy()
+    sizes = _sizes(table)
+    if sizes is not None and sizes.nunique() > 1:
+        found["training_set_size"] = sizes
+        if (found["source"] == "imagenet").any():
+            found["imagenet_then_size"] = sizes.where(found["source"] != "imagenet", sizes.max() + 1)
+    if found["target"].nunique() > 1:
+        found["mean_rank_elsewhere"] = _mean_rank_elsewhere(found)
+    return found
+
+
+def _sizes(table: pd.DataFrame) -> pd.Series | None:
+    if "training_images" in table:
+        return table["training_images"].astype(float)
+    known = {*published.training_set_sizes(), *medmnist_flags(), "medmnist"}
+    if not set(table["source"]) <= known:
+        return None
+    by_target = {target: training_set_sizes(target) for target in table["target"].unique()}
+    values = [
+        by_target[target][source] for source, target in zip(table["source"], table["target"], strict=True)
+    ]
+    return pd.Series(values, index=table.index, dtype=float)
+
+
+def _mean_rank_elsewhere(table: pd.DataFrame) -> pd.Series:
+    ranks = table.groupby("target")["auc"].rank()
+    among = table.groupby("target")["auc"].transform("size")
+    share = (ranks - 1) / (among - 1).clip(lower=1)
+    by_source = share.groupby(table["source"])
+    others = by_source.transform("size") - 1
+    return (by_source.transform("sum") - share) / others.where(others > 0)

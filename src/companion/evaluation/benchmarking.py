@@ -1,0 +1,441 @@
+"""`benchmark`: a metric author's score beside the published ones, with everything it should be held against."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from companion import published
+from companion.errors import InputError, SurroundingsError, did_you_mean
+from companion.evaluation.agreement import (
+    FriedmanResult,
+    check_table,
+    friedman,
+    kendall_tau,
+    oriented,
+    regret,
+    weighted_tau,
+)
+from companion.evaluation.baselines import BASELINES, baselines
+from companion.evaluation.ceiling import NoiseCeiling, noise_ceiling
+from companion.evaluation.intervals import Intervals, bootstrap
+from companion.scores import COMBINED, REGISTRY, TERMS, combine
+
+SETTINGS = (*published.SETTINGS, "replication")
+KEYS = ["source", "target"]
+FEWEST = 3  # sources on a target: τ_w of two is 1 or -1 and says nothing
+
+Metric = Callable[..., float]
+
+
+@dataclass(frozen=True, repr=False)
+class Benchmark:
+    """How a score does: what `benchmark` returns, and shows itself as a table."""
+
+    names: list[str]
+    """Columns of the score or scores given."""
+    setting: str
+    table: pd.DataFrame
+    """The pairs compared: ``source``, ``target``, ``auc``, the given and the published scores."""
+    taus: pd.DataFrame
+    """Targets by scores, the given ones first: weighted Kendall τ."""
+    intervals: Intervals
+    """Bootstrap over sources: per target, of the mean, and of the difference to the proposed score."""
+    kendall: pd.DataFrame
+    """Targets by scores: unweighted Kendall τ-b."""
+    regret: pd.DataFrame
+    """Targets by scores and baselines: AUC given away by the first choice."""
+    baselines: pd.DataFrame
+    """One row per trivial baseline: ``mean``, ``low``, ``high`` of τ_w, ``kendall``, ``regret``."""
+    friedman: FriedmanResult | None
+    """Over the given and the published scores; None where there is too little to compare."""
+    nemenyi: pd.DataFrame | None
+    """Scores by scores: p of Nemenyi's test on the ranks."""
+    ceiling: NoiseCeiling | None
+    """τ_w of the truth against redraws of itself; None where the runs are missing."""
+    left_out: list[str] = field(default_factory=list)
+    """What was not compared or not computed, a sentence each."""
+
+    @property
+    def mean(self) -> pd.Series:
+        """Mean τ_w over the targets."""
+        return self.taus.mean()
+
+    @property
+    def ranks(self) -> pd.DataFrame | None:
+        """Targets by scores, 1 = best, for a critical-difference diagram; None as for `friedman`."""
+        return None if self.friedman is None else self.friedman.ranks
+
+    def summary(self) -> pd.DataFrame:
+        """One row per score, baseline and ceiling, the highest mean τ_w first.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``kind`` (given, published, term, baseline, ceiling), ``mean`` τ_w with the interval ``low`` to ``high``,
+            ``kendall``, ``regret``, ``rank`` (mean over the targets) and ``less_proposed``: mean less the proposed
+            score's, with the interval ``less_low`` to ``less_high``. NaN where a column does not apply.
+        """
+        scores = self.intervals.mean.copy()
+        scores["kind"] = [
+            "given" if name in self.names else "term" if name in TERMS else "published"
+            for name in scores.index
+        ]
+        scores["kendall"], scores["regret"] = self.kendall.mean(), self.regret.mean()
+        if self.ranks is not None:
+            scores["rank"] = self.ranks.mean()
+        different = self.intervals.differences.rename(
+            columns={"difference": "less_proposed", "low": "less_low", "high": "less_high"}
+        )
+        parts = [scores.join(different), self.baselines.assign(kind="baseline")]
+        if self.ceiling is not None:
+            parts.append(
+                self.ceiling.mean.rename(index=lambda way: f"truth against itself, {way}").assign(
+                    kind="ceiling"
+                )
+            )
+        order = ["kind", "mean", "low", "high", "kendall", "regret", "rank", *different.columns]
+        whole = pd.concat(parts).reindex(columns=order)
+        return whole.sort_values("mean", ascending=False, kind="stable").rename_axis("score")
+
+    def __str__(self) -> str:
+        """Title, summary and what was left out, as text."""
+        lines = [
+            self._title(),
+            self.summary().to_string(float_format=lambda value: f"{value:.3f}", na_rep=""),
+        ]
+        return "\n".join([*lines, *(f"Left out: {sentence}" for sentence in self.left_out)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """Show the same in a notebook."""
+        from html import escape
+
+        shown = self.summary().to_html(float_format=lambda value: f"{value:.3f}", na_rep="", border=0)
+        notes = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.left_out)
+        left_out = f"<p>Left out:</p><ul>{notes}</ul>" if notes else ""
+        return f"<p>{escape(self._title())}</p>{shown}{left_out}"
+
+    def _title(self) -> str:
+        return (
+            f"{', '.join(self.names)} against the {self.setting.replace('_', ' ')} setting: {len(self.table)} pairs, "
+            f"{self.table['source'].nunique()} sources, {len(self.taus)} targets"
+        )
+
+
+def benchmark(
+    metric: pd.DataFrame | pd.Series | Mapping[tuple[str, str], float] | str | os.PathLike | Metric,
+    *,
+    setting: str = "source_datasets",
+    name: str | None = None,
+    inverted: bool | None = None,
+    draws: int = 1000,
+    seed: int = 24,
+    runs: pd.DataFrame | str | None = "auto",
+    progress: Callable[[float, str], None] | None = None,
+) -> Benchmark:
+    """Hold a score of your own against the ground truth, the published scores and trivial baselines.
+
+    Parameters
+    ----------
+    metric
+        Higher must mean better; if lower is better in yours, give its negative. One of
+
+        - a table with ``source``, ``target`` and one numeric column a score, or the path of such a CSV file;
+        - a series indexed by (source, target), or a mapping from (source, target) to a number;
+        - a function ``(features, logits, labels, model) -> float``, for ``setting="replication"`` only: features
+          (n, d) float32, logits (n, source classes) float32 or None, labels (n,) integers, and the
+          `companion.models.SourceModel`. No features can be had for the published pairs.
+    setting
+        ``"source_datasets"`` or ``"architectures"`` (the published results; `companion.published.table` lists the
+        names of the pairs), or ``"replication"`` (this project's own fine-tuning results).
+    name
+        What to call the score; the column to take, where a table has several.
+    inverted
+        Orientation of the published scores, as for `weighted_tau`. Your own is taken as given.
+    draws
+        Resamples of the intervals.
+    seed
+        Seed of resamples and redraws.
+    runs
+        For the noise ceiling: ``"auto"`` reads or downloads the runs where that is possible, a table as
+        `companion.published.runs` returns it is used, None leaves the ceiling out.
+    progress
+        Called with the fraction done and a line of text while a function is computed.
+
+    Returns
+    -------
+    Benchmark
+        All comparisons are made on the pairs for which every given score has a finite number; what that leaves out
+        is said in ``left_out``. A score named like a published one is shown with " (given)" behind its name.
+
+    Raises
+    ------
+    InputError
+        If the metric is none of the above, names an unknown source or target, gives a pair twice, has no finite
+        number, or fails on a pair.
+    SurroundingsError
+        If the replication's results or images cannot be had.
+
+    Examples
+    --------
+    >>> from companion import evaluation, published
+    >>> table = published.table("source_datasets")
+    >>> mine = table.set_index(["source", "target"])["nca"]
+    >>> found = evaluation.benchmark(mine, name="mine", draws=100, runs=None)
+    >>> bool(abs(found.mean["mine"] - found.mean["nca"]) < 1e-12)
+    True
+    """
+    if setting not in SETTINGS:
+        raise InputError(
+            f"no setting {setting!r}: there are {', '.join(SETTINGS)}.{did_you_mean(setting, SETTINGS)}"
+        )
+    replicated = setting == "replication"
+    truth = _replicated() if replicated else oriented(setting, inverted=inverted)
+    if callable(metric):
+        if not replicated:
+            raise InputError(
+                "a function needs features, and there are none for the published pairs: give a table of scores, "
+                "or setting='replication'"
+            )
+        given = _computed(metric, name or str(getattr(metric, "__name__", "mine")), truth, progress)
+    else:
+        given = _given(metric, name)
+    notes: list[str] = []
+    given, names = _fit(given, truth, setting, notes)
+    table = _common(given, names, truth, notes)
+    published_names = [column for column in truth.columns if column == COMBINED or column in REGISTRY]
+    compared = [*names, *published_names]
+    scored = table[[*KEYS, "auc", *compared]]
+    taus = weighted_tau(scored)[compared]
+    rivals = [column for column in compared if column not in TERMS]
+    test, nemenyi = _tests(taus[rivals], notes)
+    simple, simple_regret = _trivial(table, draws, seed, notes)
+    return Benchmark(
+        names=names,
+        setting=setting,
+        table=scored,
+        taus=taus,
+        intervals=bootstrap(scored, columns=compared, draws=draws, seed=seed),
+        kendall=kendall_tau(scored)[compared],
+        regret=pd.DataFrame({column: regret(scored, column) for column in compared}).join(simple_regret),
+        baselines=simple,
+        friedman=test,
+        nemenyi=nemenyi,
+        ceiling=_ceiling(setting, table, runs, seed, notes),
+        left_out=notes,
+    )
+
+
+def _given(metric: Any, name: str | None) -> pd.DataFrame:
+    """Read the author's table, in whatever form, into ``source``, ``target`` and numeric columns."""
+    if isinstance(metric, (str, os.PathLike)):
+        path = Path(metric).expanduser()
+        try:
+            metric = pd.read_csv(path)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path} cannot be read as a CSV table with source, target and scores: {error}"
+            ) from error
+    elif isinstance(metric, Mapping):
+        if not metric or not all(isinstance(key, tuple) and len(key) == 2 for key in metric):
+            raise InputError("a mapping of scores needs (source, target) as its keys")
+        index = pd.MultiIndex.from_tuples(list(metric), names=KEYS)
+        metric = pd.Series(list(metric.values()), index=index, name=name or "mine")
+    if isinstance(metric, pd.Series):
+        if metric.index.nlevels != 2:
+            raise InputError("a series of scores needs the two index levels source and target")
+        metric = metric.rename(name or metric.name or "mine").rename_axis(KEYS).reset_index()
+    if not isinstance(metric, pd.DataFrame):
+        raise InputError(
+            f"{type(metric).__name__} is no metric: give a table, a series, a mapping, a CSV file or a function"
+        )
+    if set(KEYS) <= set(metric.index.names):
+        metric = metric.reset_index()
+    missing = [key for key in KEYS if key not in metric]
+    if missing:
+        raise InputError(f"the table of scores lacks the column(s) {', '.join(missing)}")
+    columns = [
+        column
+        for column in metric.columns
+        if column not in (*KEYS, "auc")
+        and pd.api.types.is_numeric_dtype(metric[column])
+        and not pd.api.types.is_bool_dtype(metric[column])
+    ]
+    if name in columns:
+        columns = [cast(str, name)]
+    if not columns:
+        there = ", ".join(str(column) for column in metric.columns)
+        raise InputError(
+            f"the table has no numeric column of scores beside source and target: it has {there}"
+        )
+    if name and len(columns) > 1:
+        raise InputError(f"the table has no column {name!r}.{did_you_mean(name, map(str, columns))}")
+    found = metric[[*KEYS, *columns]].rename(columns=str)
+    return found.rename(columns={str(columns[0]): name}) if name else found
+
+
+def _computed(
+    metric: Metric, name: str, truth: pd.DataFrame, progress: Callable[[float, str], None] | None
+) -> pd.DataFrame:
+    """Call the author's function once a pair of the replication."""
+    from companion import replication
+    from companion.scores._gradient import single_pass
+
+    targets = sorted(truth["target"].unique())
+    rows = []
+    for pair in replication.pairs(targets=targets, progress=progress):
+        passed = single_pass(pair.model, pair.images, pair.labels)
+        where = f"for source {pair.source!r}, target {pair.target!r}"
+        try:
+            value = metric(passed.features, passed.logits, pair.labels, pair.model)
+        except Exception as error:
+            raise InputError(f"{name} failed {where}: {type(error).__name__}: {error}") from error
+        try:
+            number = float(value)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{name} gave {type(value).__name__} {where}: a number is needed") from error
+        rows.append({"source": pair.source, "target": pair.target, name: number})
+    return pd.DataFrame(rows, columns=[*KEYS, name])
+
+
+def _replicated() -> pd.DataFrame:
+    """Results of this project's own fine-tuning, with the combined score."""
+    from companion import replication
+
+    frame = check_table(replication.table()).reset_index(drop=True)
+    if COMBINED not in frame and set(TERMS) <= set(frame.columns):
+        frame[COMBINED] = np.nan
+        for _, block in frame.groupby("target"):
+            frame.loc[block.index, COMBINED] = combine(block["nca"], block["gradient_ratio"])
+    return frame
+
+
+def _fit(
+    given: pd.DataFrame, truth: pd.DataFrame, setting: str, notes: list[str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Check the names of the pairs, and give the scores names of their own."""
+    for key in KEYS:
+        known = set(truth[key]) | ({"chestmnist"} if setting == "source_datasets" else set())
+        unknown = [value for value in dict.fromkeys(given[key]) if value not in known]
+        if unknown:
+            raise InputError(
+                f"no {key} {unknown[0]!r} in the {setting} setting: there are "
+                f"{', '.join(sorted(set(truth[key])))}.{did_you_mean(unknown[0], known)}"
+            )
+    doubled = given.duplicated(KEYS)
+    if doubled.any():
+        row = given[doubled].iloc[0]
+        raise InputError(
+            f"the table of scores has more than one row for source {row['source']!r}, target {row['target']!r}"
+        )
+    taken = {*truth.columns, *BASELINES, "always_imagenet"}
+    renamed = {column: f"{column} (given)" if column in taken else column for column in given.columns[2:]}
+    given = given.rename(columns=renamed)
+    beyond = given.merge(truth[KEYS], how="left", on=KEYS, indicator=True)["_merge"].eq("left_only").sum()
+    if beyond:
+        notes.append(
+            f"{beyond} given pair(s) without a published comparison: a source on itself, or a target without scores."
+        )
+    return given, list(renamed.values())
+
+
+def _common(given: pd.DataFrame, names: list[str], truth: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Rows of the truth for which every given score is finite, on targets with enough of them."""
+    table = truth.merge(given, on=KEYS, how="left")
+    finite = np.isfinite(table[names].to_numpy(dtype=float)).all(axis=1)
+    if not finite.any():
+        raise InputError(f"{', '.join(names)}: no finite score for any pair of the setting")
+    if not finite.all():
+        lost = table[~finite]
+        pairs = [f"{row.source} on {row.target}" for row in lost[KEYS].itertuples()]
+        notes.append(
+            f"{len(lost)} of {len(table)} pairs without a finite given score, for all scores alike: {_listed(pairs)}."
+        )
+    table = table[finite].reset_index(drop=True)
+    sizes = table["target"].map(table["target"].value_counts())
+    few = sorted(set(table.loc[sizes < FEWEST, "target"]))
+    if few:
+        notes.append(f"{len(few)} target(s) with fewer than {FEWEST} sources left: {_listed(few)}.")
+    table = table[sizes >= FEWEST].reset_index(drop=True)
+    if table.empty:
+        raise InputError(f"{', '.join(names)}: no target with scores for at least {FEWEST} sources")
+    constant = [name for name in names if table.groupby("target")[name].nunique().max() < 2]
+    if constant:
+        notes.append(f"τ_w of {', '.join(constant)}: the score is the same for every source of a target.")
+    return table
+
+
+def _listed(items: Iterable[str], most: int = 6) -> str:
+    items = list(items)
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+
+
+def _tests(taus: pd.DataFrame, notes: list[str]) -> tuple[FriedmanResult | None, pd.DataFrame | None]:
+    try:
+        test = friedman(taus, list(taus.columns))
+    except InputError as error:
+        notes.append(f"Friedman's and Nemenyi's tests: {error}.")
+        return None, None
+    import scikit_posthocs
+
+    nemenyi = scikit_posthocs.posthoc_nemenyi_friedman(test.ranks.to_numpy())
+    nemenyi.index = nemenyi.columns = pd.Index(test.ranks.columns)
+    return test, nemenyi
+
+
+def _trivial(
+    table: pd.DataFrame, draws: int, seed: int, notes: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """τ_w, τ-b and regret of the trivial baselines; and their regret per target."""
+    frame = baselines(table)
+    names = [column for column in frame.columns if column in BASELINES]
+    missing = [text for column, text in BASELINES.items() if column not in names]
+    rows = pd.DataFrame(columns=["mean", "low", "high", "kendall"], dtype=float)
+    lost = {column: regret(frame, column) for column in names}
+    if names:
+        found = bootstrap(frame, columns=names, against=None, draws=draws, seed=seed)
+        rows = found.mean.assign(kendall=kendall_tau(frame)[names].mean())
+    if (frame["source"] == "imagenet").any():
+        # One choice is no order, so it has a regret and no τ.
+        lost["always_imagenet"] = regret(frame, lambda rows: "imagenet")
+        rows.loc["always_imagenet"] = np.nan
+    else:
+        missing.append("always ImageNet")
+    if missing:
+        notes.append(f"baselines that do not apply or lack their numbers here: {', '.join(missing)}.")
+    per_target = pd.DataFrame(lost, index=pd.Index(sorted(frame["target"].unique()), name="target"))
+    return rows.assign(regret=per_target.mean()), per_target
+
+
+def _ceiling(
+    setting: str, table: pd.DataFrame, runs: pd.DataFrame | str | None, seed: int, notes: list[str]
+) -> NoiseCeiling | None:
+    if setting == "replication":
+        notes.append(
+            "the noise ceiling: the replication keeps one result a pair, so there is nothing to redraw."
+        )
+        return None
+    if isinstance(runs, str) and runs != "auto":
+        raise InputError(f"runs: 'auto', a table of runs or None is needed, got {runs!r}")
+    if runs is None:
+        notes.append("the noise ceiling: it was not asked for.")
+        return None
+    try:
+        frame = published.runs() if isinstance(runs, str) else runs
+    except SurroundingsError as error:
+        notes.append(f"the noise ceiling, since its runs are missing: {error}.")
+        return None
+    found = noise_ceiling(frame, setting=setting, seed=seed, pairs=table)
+    if setting == "architectures":
+        lost = sorted(set(table["source"]) - set(frame.loc[frame["setting"] == setting, "source"]))
+        if lost:
+            notes.append(f"source(s) without runs, from the noise ceiling: {', '.join(lost)}.")
+    return found

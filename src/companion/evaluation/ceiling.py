@@ -1,0 +1,272 @@
+"""How noisy the truth is: the ground truth against independent redraws of itself, from the fine-tuning runs.
+
+The truth of a pair is the test AUC of the one run, of a grid of up to about 120, with the lowest validation loss.
+Another draw of the runs gives another order of the sources, and no score can agree with one draw better than
+another draw of the truth does, but by luck.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from companion import published
+from companion.errors import InputError
+from companion.evaluation.agreement import oriented, weighted_tau
+from companion.evaluation.intervals import tau_draws
+from companion.scores import COMBINED
+
+_GRID = ("lr", "momentum", "weight_decay", "batch_size")
+
+# Column of the summaries -> what it is.
+TRUTHS = {
+    "auc_at_min_val_loss": "run with the lowest validation loss",
+    "auc_mean_of_10_lowest_val_loss": "mean of the ten lowest validation losses",
+    "auc_at_max_val_auc": "run with the highest validation AUC",
+    "auc_median": "median of all runs",
+}
+
+
+class NoiseCeiling(NamedTuple):
+    """τ_w that the truth reaches against a redraw of itself."""
+
+    targets: pd.DataFrame
+    """Targets by ``halves`` and ``redraws``: mean τ_w over the draws."""
+    mean: pd.DataFrame
+    """The two ways, each with ``mean``, ``low``, ``high`` of the mean τ_w over the targets."""
+    draws: int
+    runs: int
+    """Median number of finished runs a pair."""
+
+
+class Redraws(NamedTuple):
+    """Mean τ_w of the scores against truths from fewer runs."""
+
+    means: pd.DataFrame
+    """Draws by scores: mean τ_w over the targets."""
+    leads: pd.Series
+    """Score -> share of the draws in which it has the highest mean, largest first."""
+    runs: int
+    """Runs a pair in each draw."""
+
+
+class _Grid(NamedTuple):
+    """One target's runs, sources by settings of the grid; a missing run has an infinite loss."""
+
+    sources: list[str]
+    loss: np.ndarray
+    auc: np.ndarray
+
+    def truth(self, kept: np.ndarray) -> np.ndarray:
+        """Test AUC of the run with the lowest loss among those kept, (draws, sources); NaN where none is.
+
+        Parameters
+        ----------
+        kept
+            (draws, sources, runs) or (draws, 1, runs): places in the grid.
+        """
+        places = np.broadcast_to(kept, (len(kept), len(self.sources), kept.shape[-1]))
+        rows = np.arange(len(self.sources))[None, :, None]
+        loss = self.loss[rows, places]
+        best = loss.argmin(axis=-1)[..., None]
+        chosen = np.take_along_axis(places, best, axis=-1)[..., 0]
+        found = self.auc[rows[..., 0], chosen]
+        return np.where(np.isfinite(np.take_along_axis(loss, best, axis=-1)[..., 0]), found, np.nan)
+
+
+def _grids(runs: pd.DataFrame | None, setting: str, pairs: pd.DataFrame | None = None) -> dict[str, _Grid]:
+    """Finished runs of a setting by target; of the given pairs only."""
+    if setting not in published.SETTINGS:
+        raise InputError(f"no published setting {setting!r}: there are {', '.join(published.SETTINGS)}")
+    frame = published.runs() if runs is None else runs
+    missing = sorted({"setting", "source", "target", "val_loss", "test_auc", "status", *_GRID} - set(frame))
+    if missing:
+        raise InputError(f"the table of runs lacks the column(s) {', '.join(missing)}: see published.runs")
+    frame = frame[(frame["setting"] == setting) & (frame["status"] == "FINISHED")]
+    if pairs is None:
+        pairs = oriented(setting)
+    frame = frame.astype({"source": str, "target": str}).merge(pairs[["source", "target"]].drop_duplicates())
+    if frame.empty:
+        raise InputError(f"the table of runs has no finished run of {setting} for the pairs compared")
+    # A few settings were run twice; the second is a place of its own.
+    frame = frame.assign(again=frame.groupby(["source", "target", *_GRID]).cumcount())
+    grids = {}
+    for target, block in frame.groupby("target", sort=True):
+        wide = block.pivot(index="source", columns=[*_GRID, "again"], values=["val_loss", "test_auc"])
+        loss = wide["val_loss"].to_numpy(dtype=float)
+        grids[str(target)] = _Grid(
+            list(wide.index),
+            np.where(np.isfinite(loss), loss, np.inf),
+            wide["test_auc"].to_numpy(dtype=float),
+        )
+    return grids
+
+
+def _orders(rng: np.random.Generator, draws: int, rows: int, places: int) -> np.ndarray:
+    """Random orders of the places, (draws, rows, places)."""
+    return np.argsort(rng.random((draws, rows, places), dtype=np.float32), axis=-1)
+
+
+def noise_ceiling(
+    runs: pd.DataFrame | None = None,
+    *,
+    setting: str = "source_datasets",
+    draws: int = 200,
+    seed: int = 24,
+    pairs: pd.DataFrame | None = None,
+) -> NoiseCeiling:
+    """τ_w that the truth reaches against an independent redraw of itself.
+
+    Two ways. ``halves``: the runs of every pair are split in two at random, each half chooses its run with the
+    lowest validation loss, and the two orders of sources are compared; the halves share no run, but each has half
+    the grid to choose from. ``redraws``: two draws of the whole number of runs, with replacement; as large as
+    the grid, but they share runs. A score against the published truth has its ceiling somewhere between.
+
+    Parameters
+    ----------
+    runs
+        As `companion.published.runs` returns them, which is called where None is given.
+    setting
+        ``"source_datasets"`` or ``"architectures"``.
+    draws
+        How many redraws.
+    seed
+        Seed of the redraws.
+    pairs
+        Table with ``source`` and ``target``: the pairs compared. All that have scores, by default.
+
+    Returns
+    -------
+    NoiseCeiling
+
+    Raises
+    ------
+    InputError
+        If the setting is unknown or the table is no table of runs.
+    SurroundingsError
+        If the runs are neither here nor can be downloaded.
+
+    Notes
+    -----
+    All runs were fine-tuned on one draw of images and chosen on one validation set. That noise is in none of the
+    redraws, so the true ceiling is lower.
+    """
+    rng = np.random.default_rng(seed)
+    found: dict[str, list[np.ndarray]] = {"halves": [], "redraws": []}
+    grids = _grids(runs, setting, pairs)
+    for grid in grids.values():
+        rows, places = grid.loss.shape
+        order = _orders(rng, draws, rows, places)
+        middle = places // 2
+        found["halves"].append(_agreement(grid.truth(order[..., :middle]), grid.truth(order[..., middle:])))
+        drawn = rng.integers(0, places, (2, draws, rows, places))
+        found["redraws"].append(_agreement(grid.truth(drawn[0]), grid.truth(drawn[1])))
+    by_target = {way: np.array(values) for way, values in found.items()}  # (targets, draws)
+    mean = pd.DataFrame(
+        {
+            way: [values.mean(), *np.quantile(values.mean(axis=0), [0.025, 0.975])]
+            for way, values in by_target.items()
+        },
+        index=["mean", "low", "high"],
+    ).T
+    targets = pd.DataFrame(
+        {way: values.mean(axis=1) for way, values in by_target.items()},
+        index=pd.Index(list(grids), name="target"),
+    )
+    counts = [np.isfinite(grid.loss).sum(axis=1) for grid in grids.values()]
+    return NoiseCeiling(targets, mean, draws, int(np.median(np.concatenate(counts))))
+
+
+def _agreement(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """τ_w of two truths, draw by draw; a source without a run in either is left out of that draw."""
+    known = np.isfinite(one) & np.isfinite(other)
+    return tau_draws(np.where(known, one, 0.0), np.where(known, other, 0.0), known.astype(float))
+
+
+def redraws(
+    runs: pd.DataFrame | None = None,
+    *,
+    setting: str = "source_datasets",
+    runs_per_draw: int = 20,
+    draws: int = 200,
+    seed: int = 24,
+    table: pd.DataFrame | None = None,
+) -> Redraws:
+    """Mean τ_w of the scores against truths from a random part of the grid: who leads, and how often.
+
+    Parameters
+    ----------
+    runs, setting, draws, seed
+        As for `noise_ceiling`.
+    runs_per_draw
+        Settings of the grid that a draw keeps, the same ones for every source of a target.
+    table
+        Columns ``source``, ``target``, ``auc`` and the scores; by default the published baselines and the
+        proposed score, in the paper's orientation.
+
+    Returns
+    -------
+    Redraws
+
+    Raises
+    ------
+    InputError
+        If the setting is unknown, the table is no table of runs, or `runs_per_draw` is below 1.
+    SurroundingsError
+        If the runs are neither here nor can be downloaded.
+    """
+    if runs_per_draw < 1:
+        raise InputError(f"runs_per_draw: at least 1 is needed, got {runs_per_draw}")
+    names = [*published.METRICS, COMBINED]
+    frame = oriented(setting)[["source", "target", "auc", *names]] if table is None else table
+    names = [column for column in frame.columns if column not in ("source", "target", "auc")]
+    rng = np.random.default_rng(seed)
+    total, defined = np.zeros((len(names), draws)), np.zeros((len(names), draws))
+    for target, grid in _grids(runs, setting, frame).items():
+        kept = _orders(rng, draws, 1, grid.loss.shape[1])[..., :runs_per_draw]
+        truth = grid.truth(kept)
+        block = frame[frame["target"] == target].set_index("source").loc[grid.sources]
+        for place, name in enumerate(names):
+            known = np.isfinite(truth) & np.isfinite(block[name].to_numpy(dtype=float))
+            values = tau_draws(
+                np.where(known, block[name].to_numpy(dtype=float), 0.0),
+                np.where(known, truth, 0.0),
+                known.astype(float),
+            )
+            there = np.isfinite(values)
+            total[place] += np.where(there, values, 0.0)
+            defined[place] += there
+    with np.errstate(invalid="ignore"):
+        means = pd.DataFrame((total / defined).T, columns=names)
+    leads = means.idxmax(axis=1).value_counts(normalize=True).reindex(names, fill_value=0.0)
+    return Redraws(means, leads.sort_values(ascending=False), runs_per_draw)
+
+
+def truths(setting: str = "source_datasets", table: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Mean τ_w of every score against other summaries of the same runs; needs the packaged summaries only.
+
+    Parameters
+    ----------
+    setting
+        ``"source_datasets"`` or ``"architectures"``.
+    table
+        As for `redraws`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Scores by summaries, mean τ_w over the targets. Pairs without runs are left out (among architectures
+        ``resnet``, whose truth is that of ``imagenet`` in the other setting).
+    """
+    names = [*published.METRICS, COMBINED]
+    frame = oriented(setting)[["source", "target", *names]] if table is None else table.drop(columns="auc")
+    summaries = published.table("run_summaries")
+    merged = frame.merge(
+        summaries.loc[summaries["setting"] == setting, ["source", "target", *TRUTHS]], on=["source", "target"]
+    )
+    scores = merged.drop(columns=list(TRUTHS))
+    return pd.DataFrame(
+        {label: weighted_tau(scores.assign(auc=merged[column])).mean() for column, label in TRUTHS.items()}
+    ).rename_axis("score")

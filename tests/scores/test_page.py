@@ -1,0 +1,138 @@
+"""The page of all scores says what the package does."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import test_hostile
+from synthetic import make
+
+from companion import scores
+
+PAGE = Path(__file__).parents[2] / "book" / "scores.md"
+ARRAYS = [name for name, info in scores.REGISTRY.items() if "images" not in info.inputs]
+
+
+def tables() -> dict[str, list[list[str]]]:
+    """Rows of the page's tables by the heading they stand under, the head first."""
+    found: dict[str, list[list[str]]] = {}
+    heading = ""
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            heading = line[3:]
+        elif line.startswith("| "):
+            cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+            found.setdefault(heading, []).append([cell.replace("`", "") for cell in cells])
+    return found
+
+
+@pytest.fixture(scope="module")
+def page() -> dict[str, list[list[str]]]:
+    return tables()
+
+
+def test_the_list_is_the_registry(page):
+    rows = page["What they are"][1:]
+    assert [row[0] for row in rows] == list(scores.REGISTRY)
+    for name, title, inputs, _, _, variants, source in rows:
+        info = scores.REGISTRY[name]
+        assert title == info.title and inputs == ", ".join(info.inputs)
+        assert variants == (", ".join(info.variants) or "one")
+        assert source == f"{info.reference}, {info.doi_or_arxiv}"
+        assert info.higher_is_better  # as the text above the table says
+
+
+def bounds(text: str, classes: int) -> tuple[float, float]:
+    """Both ends of a range in words, C replaced."""
+
+    def number(end: str) -> float:
+        ends = {
+            "C - 1": classes - 1,
+            "-C(C - 1)": -classes * (classes - 1),
+            "-log C": -np.log(classes),
+        }
+        return float(ends.get(end, end))
+
+    if text == "any":
+        return -np.inf, np.inf
+    for words, place in (("at most ", 1), ("at least ", 0), ("above ", 0)):
+        if text.startswith(words):
+            ends = [-np.inf, np.inf]
+            ends[place] = number(text.removeprefix(words))
+            return ends[0], ends[1]
+    low, high = text.split(" to ")
+    return number(low), number(high)
+
+
+@pytest.mark.parametrize("shape", [(120, 20, 3), (60, 90, 2), (150, 40, 5)], ids=str)
+def test_values_lie_in_the_ranges_told(page, shape):
+    ranges = {row[0]: row[3] for row in page["What they are"][1:]}
+    assert ranges["ncti"] == "three terms"
+    for separation in (0.0, 3.0):
+        card = scores.suite(*make(*shape, separation=separation))
+        for name, value in card.items():
+            low, high = bounds(ranges[name], shape[2])
+            assert np.isnan(value) or low - 1e-9 <= value <= high + 1e-9, name
+
+
+def test_costs_are_told_for_every_score_and_how_they_were_measured(page):
+    head, *rows = page["What they cost"]
+    assert head == ["score", "200", "500", "1000", "2000", "5000"]
+    assert [row[0] for row in rows] == [*ARRAYS, "suite"]
+    assert all(float(cell) > 0 for row in rows for cell in row[1:])
+    assert "benchmarks/scores.py --size" in PAGE.read_text(encoding="utf-8")
+
+
+def test_the_error_of_a_part_is_told_for_every_score(page):
+    head, *rows = page["Scoring a part of the points"]
+    assert head[1:] == ["500 of 5000", "1000 of 5000", "2000 of 5000"]
+    assert [row[0] for row in rows] == [name for name in ARRAYS if name != "ncti"]
+    for row in rows:
+        scatter = [float(re.fullmatch(r"[+-]\d+\.\d\d ± (\d+\.\d\d)", cell)[1]) for cell in row[1:]]
+        assert min(scatter) >= 0
+
+
+def test_values_under_shuffled_labels_are_those_told(page):
+    head, *rows = page["What shuffled labels give"]
+    column = head.index("n = 200, d = 512, C = 2")
+    told = {row[0]: row[column] for row in rows}
+    assert list(told) == [name for name in ARRAYS if name != "ncti"]
+    found: dict[str, dict[str, list[float]]] = {variant: {} for variant in ("corrected", "published")}
+    for seed in range(5):
+        features, labels, logits = make(200, 512, 2, seed=seed)
+        shuffled = np.random.default_rng(100 + seed).permutation(labels)
+        for variant, values in found.items():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", scores.ScoreWarning)
+                for name, value in scores.suite(features, shuffled, logits, variant=variant).items():
+                    values.setdefault(name, []).append(value)
+    for name, cell in told.items():
+        corrected, _, published = cell.rstrip(")").partition(" (")
+        for text, variant in ((corrected, "corrected"), (published, "published")):
+            if not text:
+                continue
+            value = np.mean(found[variant][name])
+            if text == "saturated":
+                assert np.isnan(value)
+            else:
+                assert value == pytest.approx(float(text), rel=0.03, abs=0.02), (name, variant)
+
+
+def test_what_refuses_which_arrays_is_what_the_tests_hold_them_to(page):
+    groups = {
+        "nobody": (),
+        "all": test_hostile.ALL,
+        "all from features": test_hostile.FROM_FEATURES,
+        "all from logits": test_hostile.FROM_LOGITS,
+    }
+    told = {
+        case: groups.get(who, tuple(who.split(", ")))
+        for case, who in page["What they do with difficult arrays"][1:]
+    }
+    assert {case: set(who) for case, who in told.items()} == {
+        case: set(row[1]) for case, row in test_hostile.TABLE.items()
+    }
