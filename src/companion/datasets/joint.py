@@ -1,9 +1,9 @@
 """Several datasets as one, in a joint label space: what a leave-target-out source is trained on.
 
 The paper's rules: every class of every dataset is a column of its own, but for three cases. The three organ sets
-(axial, coronal, sagittal) share their eleven organs. ChestMNIST brings its fourteen findings and a fifteenth column, "no
-finding". PneumoniaMNIST shares ChestMNIST's pneumonia and "no finding", where ChestMNIST is in the pool. All twelve
-MedMNIST sets together have 69 columns.
+(axial, coronal, sagittal) share their eleven organs. ChestMNIST brings its fourteen findings and a fifteenth column,
+"no finding". PneumoniaMNIST shares ChestMNIST's pneumonia and "no finding", where ChestMNIST is in the pool. All
+twelve MedMNIST sets together have 69 columns.
 """
 
 from __future__ import annotations

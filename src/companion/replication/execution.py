@@ -33,7 +33,7 @@ def execute(
     scores: bool = True,
     report: Report | None = None,
 ) -> Plan:
-    """Do what is missing, then score every pair; return the plan with everything stored.
+    """Score every pair, then do the runs that are missing; return the plan with everything stored.
 
     Parameters
     ----------
@@ -65,10 +65,10 @@ def execute(
         first = {job.run.spec: job for job in reversed([*todo, *scored]) if trained_on(job.run.spec)}
         counted.begin(len(first), "source models")
         _work(executor, width, prepare, list(first.values()), None, counted)
+        counted.begin(len(scored), "scores")  # minutes, so before the hours
+        _work(executor, width, score_job, scored, plan.rows, counted)
         counted.begin(len(todo), "fine-tuning")
         _work(executor, width, fine_tune_job, todo, plan.rows, counted)
-        counted.begin(len(scored), "scores")
-        _work(executor, width, score_job, scored, plan.rows, counted)
     plan.stored, damaged = plan.rows.read([run.key for run in plan.runs])
     plan.set_aside = [*plan.set_aside, *damaged]
     return plan
