@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup book site notebooks test check-faults lint bench clean lock
+.PHONY: help setup book site notebooks replication test check-faults lint bench clean lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ lint: $(READY)  ## check style, spelling and types
 	$(BIN)/ruff check .
 	$(BIN)/codespell
 	$(BIN)/mypy
+
+replication: $(READY)  ## maintainers: carry on the stored replication and refresh its tables (hours; real data)
+	@$(BIN)/python -m companion.replication.refresh
 
 bench: $(READY)  ## measure what is claimed to be fast; writes build/bench.json
 	@$(BIN)/python benchmarks/run.py

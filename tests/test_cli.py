@@ -125,7 +125,7 @@ WRONG = [
     (("rank", "procedural:lesions", *SOURCES, "--device", "gpu"), 2, "device 'gpu'"),
     (("rank", "procedural:lesions", *SOURCES, "--device", "cuda:99"), 3, "not there"),
     (("rank", "breastmnist", "-s", "breastmnist", "-s", "scratch"), 3, "breastmnist.npz"),
-    (("notebook", "99"), 2, "there are 04_gradient_ratio"),
+    (("notebook", "99"), 2, "there are 01_source_training"),
     (("notebook", "05", "-p", "tarrget", "x"), 2, "Did you mean 'target'"),
     (("notebook", "05", "-p", "size", "abc"), 2, "'size' is 'abc'"),
     (("notebook", "05", "-p", "per_class", "-1"), 2, "'per_class'"),

@@ -557,7 +557,7 @@ def test_a_function_is_called_once_a_pair_with_what_it_is_promised(replication):
     assert {shape[1] for shape, *_ in seen} == {1024} and all(logits is None for _, logits, *_ in seen)
     assert list(found.taus.columns) == ["spread", "nca", "gradient_ratio", "leep", "proposed"]
     assert "training_set_size" in found.baselines.index
-    assert any("keeps one result a pair" in text for text in found.left_out)
+    assert any("compare its folds" in text for text in found.left_out)
     assert found.friedman is not None and list(found.ranks.columns) == ["spread", "leep", "proposed"]
 
 

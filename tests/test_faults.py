@@ -96,7 +96,7 @@ def test_dask_workers_are_killed_at_random_moments(through, tmp_path):
 
     round_ = 0
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
     ) as cluster:
         killer = threading.Thread(target=kill, args=(cluster,))
         killer.start()

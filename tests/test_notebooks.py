@@ -76,7 +76,7 @@ def test_runs_on_synthetic_images(name, tmp_path):
     if "per_class" in NOTEBOOKS[name].model_fields:
         given["per_class"] = 20
     stamp = execute(name, given, tmp_path / "out.ipynb", source=ROOT / "notebooks" / f"{name}.py")
-    assert given["target"] in stamp["synthetic"] and all(":" in made for made in stamp["synthetic"])
+    assert stamp["synthetic"] and all(made.startswith("procedural:") for made in stamp["synthetic"])
     notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [o.get("text") for o in outputs if o.get("name") == "stderr"]

@@ -267,6 +267,19 @@ def test_other_data_on_a_worker_is_refused(finished):
         job.target()
 
 
+def test_packaged_rows_count_as_done(packaged, tmp_path):
+    from companion.replication import refresh
+
+    resumed = again(packaged, tmp_path / "out")
+    assert refresh.adopt(resumed) == len(packaged.runs) and not resumed.missing
+    found, expected = (
+        replicating.timeless(replication.frames(p)[0]) for p in (again(packaged, tmp_path / "out"), packaged)
+    )
+    assert found == expected
+    other = replace(packaged.protocol, fine_tuning=replace(packaged.protocol.fine_tuning, epochs=2))
+    assert refresh.adopt(replication.plan(other, tmp_path / "other")) == 0
+
+
 # --- on a cluster --------------------------------------------------------------------------------------------
 
 
@@ -274,7 +287,7 @@ def test_other_data_on_a_worker_is_refused(finished):
 def cluster(_session_directories):
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
     ) as found:
         yield found
 
@@ -306,11 +319,11 @@ def test_workers_that_cannot_do_it(cluster, monkeypatch):
         with pytest.raises(SurroundingsError, match="has no package companion: install"):
             opened(cluster.scheduler_address)
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, silence_logs=50
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0", silence_logs=50
     ) as crowded:
         with pytest.raises(SurroundingsError, match="runs 2 tasks at a time in one process: .* --nthreads 1"):
             opened(crowded.scheduler_address)
-    with distributed.LocalCluster(n_workers=0, dashboard_address=None, silence_logs=50) as empty:
+    with distributed.LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=50) as empty:
         with pytest.raises(SurroundingsError, match="has no workers"):
             opened(empty.scheduler_address)
 

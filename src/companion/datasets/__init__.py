@@ -7,7 +7,7 @@ returns a `Dataset`: images as uint8, labels as integers, splits, class names, a
 from companion.datasets.dataset import SIZES, Dataset
 from companion.datasets.folds import Fold, fold
 from companion.datasets.joint import joint_columns, pool
-from companion.datasets.load import find, load_dataset, medmnist_classes, medmnist_flags
+from companion.datasets.load import find, load_dataset, medmnist_classes, medmnist_flags, medmnist_samples
 from companion.datasets.procedural import GENERATORS
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "load_dataset",
     "medmnist_classes",
     "medmnist_flags",
+    "medmnist_samples",
     "pool",
 ]

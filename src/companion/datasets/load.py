@@ -51,6 +51,11 @@ def medmnist_classes() -> dict[str, list[str]]:
     return {flag: list(info["label"].values()) for flag, info in _medmnist_info().items()}
 
 
+def medmnist_samples() -> dict[str, dict[str, int]]:
+    """Number of images of every split of every MedMNIST 2D dataset, as its publisher gives them."""
+    return {flag: dict(info["n_samples"]) for flag, info in _medmnist_info().items()}
+
+
 def load_dataset(
     target: str | os.PathLike,
     *,

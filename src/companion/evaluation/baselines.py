@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from companion import published
-from companion.datasets.load import _medmnist_info, medmnist_flags
+from companion.datasets import medmnist_flags, medmnist_samples
 
 # Column -> what it does, for tables and figures.
 BASELINES = {
@@ -31,7 +31,7 @@ def training_set_sizes(target: str) -> dict[str, int]:
     dict
         Source -> number of images.
     """
-    own = {flag: int(info["n_samples"]["train"]) for flag, info in _medmnist_info().items()}
+    own = {flag: counts["train"] for flag, counts in medmnist_samples().items()}
     return {
         **published.training_set_sizes(),
         **own,

@@ -420,7 +420,8 @@ def _ceiling(
 ) -> NoiseCeiling | None:
     if setting == "replication":
         notes.append(
-            "the noise ceiling: the replication keeps one result a pair, so there is nothing to redraw."
+            "the noise ceiling: it is computed from the published runs; for the replication, compare its folds "
+            "(companion.replication.select gives a truth for each)."
         )
         return None
     if isinstance(runs, str) and runs != "auto":

@@ -12,6 +12,7 @@ Not for: anything that belongs to one score only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 
 import numpy as np
@@ -195,6 +196,17 @@ def leading_eigenpairs(matrix: Matrix, k: int) -> tuple[Matrix, Matrix]:
         pass
     values, vectors = eigh(matrix, subset_by_index=[size - k, size - 1], check_finite=False)
     return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+
+
+def one_thread(points: int) -> AbstractContextManager:
+    """Context in which small linear algebra runs in one thread.
+
+    An optimiser calls many small products one after the other. Handing each to several threads costs more than it
+    saves, several times over where other work shares the cores, and makes the result depend on how many there are.
+    """
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1, user_api="blas") if points < 3000 else nullcontext()
 
 
 def class_means(x: Matrix, codes: Codes, counts: Codes) -> Matrix:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from companion.scores._arrays import check_count, check_positive
-from companion.scores._shared import Prepared
+from companion.scores._shared import Prepared, one_thread
 from companion.scores.nca import require_pairs
 
 FOLDS = 5
@@ -94,7 +94,7 @@ def compute(
         min(folds, int(prepared.counts.min())), shuffle=True, random_state=random_state
     )
     right = 0
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), one_thread(prepared.n):
         warnings.simplefilter("ignore", ConvergenceWarning)
         for train, test in splitter.split(x, y):
             model = LogisticRegression(C=1.0 / penalty, max_iter=MAX_ITER).fit(x[train], y[train])

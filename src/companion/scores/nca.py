@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from companion.scores._arrays import check_count, check_variant
-from companion.scores._shared import Codes, Matrix, Prepared, neighbour_votes
+from companion.scores._shared import Codes, Matrix, Prepared, neighbour_votes, one_thread
 
 COMPONENTS = 50
 NEIGHBOURS = 5
@@ -116,9 +116,15 @@ def embed(prepared: Prepared, *, components: int = COMPONENTS, max_iter: int = M
         return x @ start.T
     order = np.argsort(prepared.codes, kind="stable")
     objective = _Objective(np.ascontiguousarray(x[order]), prepared.counts)
-    found = minimize(
-        objective, start.ravel(), method="L-BFGS-B", jac=True, tol=TOLERANCE, options={"maxiter": max_iter}
-    )
+    with one_thread(prepared.n):
+        found = minimize(
+            objective,
+            start.ravel(),
+            method="L-BFGS-B",
+            jac=True,
+            tol=TOLERANCE,
+            options={"maxiter": max_iter},
+        )
     return x @ found.x.reshape(start.shape).T
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import sys
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -104,8 +105,11 @@ def fetch(
 
 
 def _download(url: str, path: Path, checksum: str | None) -> None:
-    import pooch
     import requests
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm's, in a notebook without widgets: no bar is shown there anyway
+        import pooch
 
     pooch.get_logger().setLevel("ERROR")
     algorithm, expected = _parse_checksum(checksum) if checksum else ("", "")
