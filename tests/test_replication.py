@@ -362,6 +362,14 @@ def test_the_command_writes_tables_and_json(finished, tmp_path, capsys):
     assert code == 0 and "leave-target-out" in out and "written: " in out
 
 
+def test_the_command_says_what_another_process_is_doing(finished, tmp_path, capsys):
+    path = replicating.write(tmp_path / "tiny.yaml")
+    planned = replication.plan(replication.read(path), tmp_path / "out")
+    with planned.rows.claim(planned.runs[0].key):
+        code, _, err = run(capsys, path, "--out", tmp_path / "out", "--device", "cpu")
+    assert code == 0 and "1 run(s) are being done by another process" in err
+
+
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [

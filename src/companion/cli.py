@@ -188,6 +188,10 @@ def replicate(
                 device=chosen,
                 report=progress or (lambda _, text: tell(text)),
             )
+        if plan.missing:
+            tell(
+                f"{len(plan.missing)} run(s) are being done by another process on {folder}: run again when it ends"
+            )
     files = [] if dry_run else replication.write(plan)
     runs, scores = replication.frames(plan)
     if as_json:
