@@ -78,14 +78,15 @@ class Benchmark:
         Returns
         -------
         pandas.DataFrame
-            ``kind`` (given, published, term, baseline, ceiling), ``mean`` τ_w with the interval ``low`` to ``high``,
-            ``kendall``, ``regret``, ``rank`` (mean over the targets) and ``less_proposed``: mean less the proposed
-            score's, with the interval ``less_low`` to ``less_high``. NaN where a column does not apply.
+            ``kind`` (given, published or computed here, term, baseline, ceiling), ``mean`` τ_w with the interval
+            ``low`` to ``high``, ``kendall``, ``regret``, ``rank`` (mean over the targets) and ``less_proposed``: mean
+            less the proposed score's, with the interval ``less_low`` to ``less_high``. NaN where a column does not
+            apply.
         """
         scores = self.intervals.mean.copy()
+        beside = "computed here" if self.setting == "replication" else "published"
         scores["kind"] = [
-            "given" if name in self.names else "term" if name in TERMS else "published"
-            for name in scores.index
+            "given" if name in self.names else "term" if name in TERMS else beside for name in scores.index
         ]
         scores["kendall"], scores["regret"] = self.kendall.mean(), self.regret.mean()
         if self.ranks is not None:
@@ -209,6 +210,11 @@ def benchmark(
     else:
         given = _given(metric, name)
     notes: list[str] = []
+    counts = truth.attrs.get("runs")
+    if counts and counts["stored"] < counts["planned"]:
+        notes.append(
+            f"{counts['planned'] - counts['stored']} of {counts['planned']} fine-tunings, not yet run."
+        )
     given, names = _fit(given, truth, setting, notes)
     table = _common(given, names, truth, notes)
     published_names = [column for column in truth.columns if column == COMBINED or column in REGISTRY]

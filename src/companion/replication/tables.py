@@ -109,7 +109,8 @@ def table(variant: str = "corrected", rule: str = "lowest_val_loss") -> pd.DataF
     -------
     pandas.DataFrame
         source, target, auc, auc_sd (over folds), folds, training_images of the source, the combined score and every
-        score of the registry; as `companion.evaluation.weighted_tau` takes it.
+        score of the registry; as `companion.evaluation.weighted_tau` takes it. ``attrs["runs"]`` says how many
+        fine-tunings are stored and planned.
     """
     truth = (
         select(runs(), rule).groupby(PAIR)["auc"].agg(auc="mean", auc_sd="std", folds="size").reset_index()
@@ -117,7 +118,9 @@ def table(variant: str = "corrected", rule: str = "lowest_val_loss") -> pd.DataF
     found = scores(variant).groupby(PAIR, as_index=False).mean(numeric_only=True)
     pooled = combined(found.drop(columns=["fold", "seconds"]), variant)
     names = ["training_images", COMBINED, *(name for name in REGISTRY if name in pooled)]
-    return truth.merge(pooled[[*PAIR, *names]], on=PAIR, how="left", validate="one_to_one")
+    result = truth.merge(pooled[[*PAIR, *names]], on=PAIR, how="left", validate="one_to_one")
+    result.attrs["runs"] = _read("runs").attrs["provenance"]["runs"]
+    return result
 
 
 @dataclass(frozen=True)
