@@ -25,20 +25,18 @@ def augmentation(kind: str, size: int) -> nn.Module:
     if kind == "none":
         return nn.Identity()
     if kind == "light":
-        return aug.AugmentationSequential(
+        return nn.Sequential(
             aug.RandomHorizontalFlip(p=0.5),
             aug.RandomResizedCrop((size, size), scale=(0.5, 1.0)),
             aug.RandomRotation(5.0, p=0.5),
-            data_keys=["input"],
         )
-    return aug.AugmentationSequential(
+    return nn.Sequential(
         aug.RandomHorizontalFlip(p=0.5),
         aug.RandomResizedCrop((size, size)),
         aug.RandomRotation((0.0, 5.0), p=1.0),
         aug.RandomSharpness((2.0, 2.0), p=0.5),
         aug.RandomAutoContrast(p=0.5),
         aug.RandomEqualize(p=0.5),
-        data_keys=["input"],
     )
 
 
