@@ -26,7 +26,7 @@ def finished(tmp_path_factory, _session_directories):
     read = replication.read(replicating.write(folder / "tiny.yaml", lr="[0.01, 0.001]", folds="[1, 2]"))
     told = []
     plan = replication.execute(replication.plan(read, folder / "out"), report=lambda *said: told.append(said))
-    replication.write(plan)
+    replication.write(plan, replication.frames(plan))
     return plan, told
 
 

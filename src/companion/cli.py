@@ -192,8 +192,8 @@ def replicate(
             tell(
                 f"{len(plan.missing)} run(s) are being done by another process on {folder}: run again when it ends"
             )
-    files = [] if dry_run else replication.write(plan)
     runs, scores = replication.frames(plan)
+    files = [] if dry_run else replication.write(plan, (runs, scores))
     if as_json:
         document = {
             "folder": str(folder),

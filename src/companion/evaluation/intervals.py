@@ -166,7 +166,7 @@ def bootstrap(
     per_target.loc[per_target["tau"].isna(), ["low", "high"]] = np.nan
     # A score without τ_w on a target has its mean over the others, in every draw alike.
     drawn[exact.loc[targets].isna().to_numpy()] = np.nan
-    means = _mean_over_targets(drawn)
+    means = mean_over_targets(drawn)
     low, high = limits(means).T
     mean = pd.DataFrame({"mean": exact.mean(), "low": low, "high": high}).rename_axis("score")
     if against not in names:
@@ -178,7 +178,7 @@ def bootstrap(
     return Intervals(per_target, mean, difference.drop(index=against))
 
 
-def _mean_over_targets(drawn: np.ndarray) -> np.ndarray:
+def mean_over_targets(drawn: np.ndarray) -> np.ndarray:
     """Mean over the first axis of what is defined; NaN where nothing is."""
     known = np.isfinite(drawn)
     with np.errstate(invalid="ignore"):

@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 
 from companion import published
 from companion.errors import InputError
-from companion.evaluation.intervals import tau_draws
+from companion.evaluation.intervals import mean_over_targets, tau_draws
 from companion.scores import TERMS, combine
 
 RANDOM, POOLED = "scratch", "leave-target-out"
@@ -206,7 +206,7 @@ def _quantities(
         add(
             TRIVIAL, "τ_w of the proposed score less that of the mean rank elsewhere", ours - order(elsewhere)
         )
-    return {key: _mean(np.stack(values)) for key, values in result.items()}
+    return {key: mean_over_targets(np.stack(values)) for key, values in result.items()}
 
 
 def _mean_rank_elsewhere(
@@ -218,10 +218,3 @@ def _mean_rank_elsewhere(
         there = [name for name, cell in cells.items() if name != target and source in cell.sources]
         columns.append(np.mean([ranks[name][:, cells[name].sources.index(source)] for name in there], axis=0))
     return np.stack(columns, axis=1)
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the targets where a quantity is defined; NaN where it is on none."""
-    known = np.isfinite(values)
-    total = np.where(known, values, 0.0).sum(0)
-    return np.divide(total, known.sum(0), out=np.full(values.shape[1], np.nan), where=known.any(0))

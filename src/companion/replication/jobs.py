@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from companion import __version__, ranking, store
-from companion.datasets import Dataset, Fold, fold, load_dataset
+from companion.datasets import Dataset, Fold, load_dataset
 from companion.errors import InputError
 from companion.models import SourceModel, best_device
 from companion.replication.protocol import Replication, Run
@@ -85,14 +85,7 @@ class Job:
 
     def fold(self) -> Fold:
         """Fold of the run."""
-        tuning = self.protocol.fine_tuning
-        return fold(
-            self.target(),
-            self.run.fold,
-            seed=tuning.fold_seed,
-            train_per_class=tuning.train_per_class,
-            val_per_class=tuning.val_per_class,
-        )
+        return self.protocol.fold(self.target(), self.run.fold)
 
 
 def prepare(job: Job) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from companion import store
-from companion.datasets import fold, load_dataset
+from companion.datasets import load_dataset
 from companion.models import build, to_batch
 from companion.replication.jobs import SCORES
 from companion.replication.protocol import Replication, Run, expand, trained_on
@@ -86,13 +86,7 @@ def plan(protocol: Replication, out: str | os.PathLike, *, data_dir: str | os.Pa
         dataset = load_dataset(name, size=protocol.size, data_dir=where)
         if name in targets:
             for number in protocol.fine_tuning.folds:
-                fold(
-                    dataset,
-                    number,
-                    seed=protocol.fine_tuning.fold_seed,
-                    train_per_class=protocol.fine_tuning.train_per_class,
-                    val_per_class=protocol.fine_tuning.val_per_class,
-                )
+                protocol.fold(dataset, number)
         hashes[name] = dataset.content_hash
         n_train, n_val, n_test = (len(dataset.labels.get(split, ())) for split in ("train", "val", "test"))
         sizes[name] = (n_train, n_val, n_test, dataset.n_classes)
@@ -151,10 +145,10 @@ def score_key(run: Run) -> str:
     return store.digest({"scores": SCORES, "of": run.key})
 
 
-def write(plan: Plan) -> list[Path]:
-    """Write the tables of `frames` as parquet beside the rows, each whole or not at all; return their paths."""
+def write(plan: Plan, tables: tuple[pd.DataFrame, pd.DataFrame]) -> list[Path]:
+    """Write what `frames` returned as parquet beside the rows, each whole or not at all; return their paths."""
     paths = []
-    for name, table in zip(("runs", "scores"), frames(plan), strict=True):
+    for name, table in zip(("runs", "scores"), tables, strict=True):
         path = plan.rows.folder / f"{name}.parquet"
         with store.atomic_path(path) as temporary:
             table.to_parquet(temporary, index=False)

@@ -14,12 +14,12 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from companion import store
+from companion.datasets import Dataset, Fold, fold
 from companion.errors import InputError, did_you_mean
 from companion.training import FINE_TUNING_PROTOCOLS, SOURCE_PROTOCOLS, FineTuning, Settings, SourceProtocol
 from companion.training.protocols import STRICT, as_dict, checked
 
 LEAVE_TARGET_OUT = "leave-target-out"
-NEEDS_TARGET = ("medmnist", LEAVE_TARGET_OUT)
 Name = Annotated[str, Field(min_length=1)]
 
 
@@ -62,6 +62,17 @@ class Replication:
                 if label(source) != target:
                     yield source, target
 
+    def fold(self, dataset: Dataset, number: int) -> Fold:
+        """Fold of a target as this protocol draws it."""
+        tuning = self.fine_tuning
+        return fold(
+            dataset,
+            number,
+            seed=tuning.fold_seed,
+            train_per_class=tuning.train_per_class,
+            val_per_class=tuning.val_per_class,
+        )
+
 
 def label(source: str) -> str:
     """Name of a source in result tables: the dataset it was trained on."""
@@ -94,7 +105,7 @@ def expand(protocol: Replication, hashes: Mapping[str, str]) -> list[Run]:
     tuning = as_dict(protocol.fine_tuning)
     common = {name: tuning[name] for name in _DECIDING}
     found = []
-    for fold in protocol.fine_tuning.folds:
+    for number in protocol.fine_tuning.folds:
         for source, target in protocol.pairs():
             spec = protocol.spec(source, target)
             made_of = {part: hashes[part] for part in trained_on(spec)}
@@ -107,14 +118,14 @@ def expand(protocol: Replication, hashes: Mapping[str, str]) -> list[Run]:
                             "target": [target, hashes[target]],
                             "size": protocol.size,
                             "architecture": protocol.architecture,
-                            "fold": fold,
+                            "fold": number,
                             "seed": seed,
                             "settings": as_dict(settings),
                             "fine_tuning": common,
                             "results_version": store.RESULTS_VERSION,
                         }
                     )
-                    found.append(Run(label(source), spec, target, fold, seed, settings, key))
+                    found.append(Run(label(source), spec, target, number, seed, settings, key))
     return found
 
 

@@ -15,7 +15,7 @@ from companion.errors import CompanionError, SurroundingsError
 from companion.models import best_device
 from companion.replication import tables
 from companion.replication.execution import execute
-from companion.replication.planning import Plan, cost, plan, write
+from companion.replication.planning import Plan, cost, frames, plan, write
 from companion.replication.protocol import read
 
 
@@ -55,7 +55,7 @@ def main() -> int:
         for line in cost(planned, device=str(best_device())):
             print(line, file=sys.stderr)
         execute(planned, report=lambda _, text: print(text, file=sys.stderr, flush=True))
-        for path in write(planned):
+        for path in write(planned, frames(planned)):
             shutil.copyfile(path, Path(__file__).parent / path.name)
     except CompanionError as error:
         print(f"companion: {error}", file=sys.stderr)

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from companion import store
-from companion.datasets import fold, load_dataset
+from companion.datasets import load_dataset
 from companion.errors import InputError, SurroundingsError, did_you_mean
 from companion.models import SourceModel
 from companion.ranking import pooled_ncti
-from companion.replication.protocol import Replication, trained_on
+from companion.replication.protocol import Replication, label, trained_on
 from companion.scores import COMBINED, REGISTRY, combine
 from companion.sources import load_source
 from companion.training.protocols import checked
@@ -190,12 +190,9 @@ def pairs(
                 device=device,
             )
             dataset = load_dataset(target, size=plan.size)
-            tuning = plan.fine_tuning
-            images = fold(
-                dataset, fold_number, seed=tuning.fold_seed, train_per_class=tuning.train_per_class
-            ).train
+            images = plan.fold(dataset, fold_number).train
             yield Pair(
-                source.removeprefix("train:"),
+                label(source),
                 target,
                 model,
                 dataset.images["train"][images],
