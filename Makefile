@@ -43,6 +43,7 @@ lint: $(READY)  ## check style, spelling and types
 
 replication: $(READY)  ## maintainers: carry on the stored replication and refresh its tables (hours; real data)
 	@$(BIN)/python -m companion.replication.refresh
+	@$(BIN)/python -m companion.evaluation.refresh
 
 bench: $(READY)  ## measure what is claimed to be fast; writes build/bench.json
 	@$(BIN)/python benchmarks/run.py

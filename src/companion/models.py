@@ -125,6 +125,18 @@ class SourceModel:
         """Normalised float32 batch (n, 3, h, w) from uint8 images (n, h, w) or (n, h, w, 3)."""
         return to_batch(images, self.normalisation, device)
 
+    def features(
+        self, images: np.ndarray, *, device: torch.device | str = "cpu", batch: int = 256
+    ) -> np.ndarray:
+        """Penultimate features (n, d), float32, of uint8 images, in evaluation mode and without gradients."""
+        network = self.backbone.eval().to(device)
+        with torch.inference_mode():
+            parts = [
+                network(self.prepare(images[start : start + batch], device)).flatten(1).cpu().numpy()
+                for start in range(0, len(images), batch)
+            ]
+        return np.concatenate(parts)
+
 
 def to_batch(
     images: np.ndarray,

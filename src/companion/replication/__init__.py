@@ -7,7 +7,17 @@
 from companion.replication.execution import execute
 from companion.replication.planning import Plan, cost, frames, plan, seconds_per_image, write
 from companion.replication.protocol import Replication, label, read
-from companion.replication.tables import RULES, Pair, pairs, runs, scores, select, stored_protocol, table
+from companion.replication.tables import (
+    RULES,
+    Pair,
+    pairs,
+    projections,
+    runs,
+    scores,
+    select,
+    stored_protocol,
+    table,
+)
 
 __all__ = [
     "RULES",
@@ -20,6 +30,7 @@ __all__ = [
     "label",
     "pairs",
     "plan",
+    "projections",
     "read",
     "runs",
     "scores",

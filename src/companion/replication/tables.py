@@ -53,6 +53,15 @@ def scores(variant: str = "corrected") -> pd.DataFrame:
     return found[found["variant"] == variant].drop(columns="variant").reset_index(drop=True)
 
 
+def projections() -> pd.DataFrame:
+    """How close NCA and LDA come to fine-tuned features: one row per source, fold and representation of Fig. 3.
+
+    Columns as `companion.evaluation.closeness.compare` gives them, beside source, target, fold and seed; provenance in
+    ``attrs["provenance"]``.
+    """
+    return _read("projections").copy()
+
+
 def stored_protocol() -> Replication:
     """Protocol of the stored replication."""
     return checked(Replication, _read("runs").attrs["provenance"]["protocol"], "stored replication")

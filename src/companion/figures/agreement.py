@@ -1,13 +1,8 @@
-"""One function a figure. Each takes data, returns a matplotlib figure, and never shows it.
-
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; backgrounds are transparent-safe, with
-text in a mid grey that reads on a light and on a dark page.
-"""
+"""Scores against the ground truth: the paper's Figs. 4 to 6, its tables as heat maps, tests, intervals, ceilings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -15,105 +10,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#7f7f7f"
-INK = "#6b6b6b"
-CYCLE = (BLUE, ORANGE, GREEN, PURPLE, "#D55E00", "#56B4E9", INK, "#8C6D00")
-
-TITLES = {
-    "logme": "LogME",
-    "parc": "PARC",
-    "sfda": "SFDA",
-    "ncti": "NCTI",
-    "leep": "LEEP",
-    "nleep": "NLEEP",
-    "proposed": "proposed (NCA × gradients)",
-    "nca": "NCA alone",
-    "gradient_ratio": "gradients alone",
-}
-
-_STYLE: Any = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "savefig.facecolor": "white",
-    "figure.dpi": 100,
-}
-
-
-def _figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
-) -> tuple[Figure, Any]:
-    """Return a figure that pyplot does not know of, so that a notebook shows it once and memory is given back."""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(rows, columns, **options)
-    return figure, axes
-
-
-def short(name: str) -> str:
-    """Dataset name without MedMNIST's ending, a source without its prefix, a path without its folders."""
-    name = name.replace("\\", "/").rsplit("/", 1)[-1]
-    name = name.removeprefix("train:").removeprefix("procedural:")
-    return name.removesuffix("mnist") if name not in ("medmnist", "mnist") else name
-
-
-def mark_synthetic(figure: Figure, synthetic: bool | str) -> None:
-    """Write across the top that images behind the figure are synthetic; a text says which."""
-    if synthetic:
-        text = synthetic if isinstance(synthetic, str) else "synthetic images"
-        figure.suptitle(text.upper(), color="#B34700", fontsize=9, fontweight="bold")
-
-
-def ranking(table: pd.DataFrame) -> Figure:
-    """Draw a ranking: the two terms of every source, one panel a pool, best on top.
-
-    Parameters
-    ----------
-    table
-        As `companion.rank` returns it.
-    """
-    parts = [(title, block) for title, block in table.groupby("pool", sort=False)]
-    height = sum(0.42 * len(block) + 1.0 for _, block in parts)
-    figure, axes = _figure(
-        8,
-        max(2.4, height),
-        len(parts),
-        3,
-        squeeze=False,
-        gridspec_kw={"height_ratios": [len(b) + 1 for _, b in parts]},
-    )
-    columns = (
-        ("proposed", "combined score", BLUE),
-        ("nca", "NCA", GREEN),
-        ("gradient_ratio", "gradient ratio", ORANGE),
-    )
-    for row, (title, block) in zip(axes, parts, strict=True):
-        names = [short(name) for name in block["source"]][::-1]
-        for axis, (column, label, colour) in zip(row, columns, strict=True):
-            values = block[column].to_numpy(dtype=float)[::-1]
-            if np.isfinite(values).any():
-                axis.barh(names, np.nan_to_num(values), color=colour)
-            else:
-                axis.set_yticks([])
-                axis.text(
-                    0.5,
-                    0.5,
-                    "order undetermined",
-                    ha="center",
-                    va="center",
-                    transform=axis.transAxes,
-                    color=INK,
-                )
-            axis.set_xlabel(label)
-            if axis is not row[0]:
-                axis.set_yticklabels([]) if np.isfinite(values).any() else None
-        if not np.isfinite(block["proposed"].to_numpy(dtype=float)).any():
-            row[1].set_yticks(range(len(names)), names)
-        row[0].set_title(title, loc="left", fontsize=10)
-    mark_synthetic(figure, table.attrs.get("synthetic", ""))
-    return figure
+from companion.figures.style import (
+    BLUE,
+    CYCLE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    TITLES,
+    figure_of,
+    short,
+    title_of,
+)
 
 
 def scores_against_auc(
@@ -132,7 +41,7 @@ def scores_against_auc(
     taus
         Targets by scores, written into the panels.
     """
-    figure, axes = _figure(1.45 * len(scores), 1.2 * len(targets), len(targets), len(scores), sharex="row")
+    figure, axes = figure_of(1.45 * len(scores), 1.2 * len(targets), len(targets), len(scores), sharex="row")
     # Dozens of panels: fewer dots an inch keep the page small.
     figure.set_dpi(80)
     for row, target in zip(axes, targets, strict=True):
@@ -182,7 +91,7 @@ def tau_table(taus: pd.DataFrame, title: str) -> Figure:
     import seaborn
 
     shown = pd.concat([taus, taus.mean().to_frame("mean").T])
-    figure, axis = _figure(1.02 * shown.shape[1] + 1.6, 0.36 * shown.shape[0] + 1.6)
+    figure, axis = figure_of(1.02 * shown.shape[1] + 1.6, 0.36 * shown.shape[0] + 1.6)
     figure.set_dpi(80)
     labels = shown.map(lambda value: "–" if np.isnan(value) else f"{value:.2f}")
     seaborn.heatmap(
@@ -220,7 +129,7 @@ def ablation(means: Mapping[str, pd.DataFrame]) -> Figure:
     means
         Setting -> τ_w table (targets by scores).
     """
-    figure, axes = _figure(8, 3.2, 1, len(means), sharey=True, squeeze=False)
+    figure, axes = figure_of(8, 3.2, 1, len(means), sharey=True, squeeze=False)
     rng = np.random.default_rng(0)  # spreads the points sideways, no more
     for axis, (setting, taus) in zip(axes[0], means.items(), strict=True):
         for place, (column, colour) in enumerate(
@@ -264,8 +173,8 @@ def critical_difference(ranks: pd.DataFrame, nemenyi: pd.DataFrame) -> Figure:
     """
     import scikit_posthocs
 
-    figure, axis = _figure(8, 1.4 + 0.17 * ranks.shape[1])
-    names = [_title(name) for name in ranks.columns]
+    figure, axis = figure_of(8, 1.4 + 0.17 * ranks.shape[1])
+    names = [title_of(name) for name in ranks.columns]
     differs = nemenyi.loc[ranks.columns, ranks.columns].set_axis(names, axis=0).set_axis(names, axis=1)
     scikit_posthocs.critical_difference_diagram(
         pd.Series(ranks.mean().to_numpy(), index=names),
@@ -279,11 +188,6 @@ def critical_difference(ranks: pd.DataFrame, nemenyi: pd.DataFrame) -> Figure:
     return figure
 
 
-def _title(name: str) -> str:
-    """Name of a score for people, short; a name that is none of the paper's scores is left as it is."""
-    return TITLES.get(name, name).split(" (NCA")[0]
-
-
 def benchmark(summary: pd.DataFrame) -> Figure:
     """Draw a benchmark: mean τ_w of every score with its interval, baselines as lines, the ceiling as a band.
 
@@ -295,18 +199,18 @@ def benchmark(summary: pd.DataFrame) -> Figure:
     scores = summary[summary["kind"].isin(["given", "published", "term"])].iloc[::-1]
     simple = summary[(summary["kind"] == "baseline") & summary["mean"].notna()]
     ceiling = summary.loc[summary["kind"] == "ceiling", "mean"]
-    figure, axis = _figure(8, 1.3 + 0.3 * len(scores) + 0.2 * len(simple))
+    figure, axis = figure_of(8, 1.3 + 0.3 * len(scores) + 0.2 * len(simple))
     colours = {"given": ORANGE, "published": BLUE, "term": GREEN}
     for place, (_, row) in enumerate(scores.iterrows()):
         colour = colours[row["kind"]]
         axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2, alpha=0.6)
         axis.plot(row["mean"], place, "D" if row["kind"] == "given" else "o", color=colour)
-    axis.set_yticks(range(len(scores)), [_title(name) for name in scores.index])
+    axis.set_yticks(range(len(scores)), [title_of(name) for name in scores.index])
     if len(ceiling):
         axis.axvspan(ceiling.min(), ceiling.max(), color=GREY, alpha=0.25, linewidth=0, label="noise ceiling")
     lines = ("--", ":", "-.")
     for (name, row), line in zip(simple.iterrows(), lines, strict=False):
-        axis.axvline(row["mean"], color=PURPLE, linestyle=line, label=_title(str(name)).replace("_", " "))
+        axis.axvline(row["mean"], color=PURPLE, linestyle=line, label=title_of(str(name)).replace("_", " "))
     axis.axvline(0, color=INK, linewidth=0.8)
     axis.set_xlabel("mean weighted Kendall τ over the targets, with its 95 % interval over sources")
     if len(ceiling) or len(simple):
@@ -327,13 +231,13 @@ def noise_ceiling(ceiling: pd.DataFrame, taus: pd.DataFrame, scores: Sequence[st
         At most three columns of `taus`.
     """
     order = ceiling["redraws"].sort_values().index
-    figure, axis = _figure(8, 0.32 * len(order) + 1.4)
+    figure, axis = figure_of(8, 0.32 * len(order) + 1.4)
     places = np.arange(len(order))
     low, high = ceiling.loc[order].min(axis=1), ceiling.loc[order].max(axis=1)
     axis.barh(places, high - low, left=low, color=GREY, alpha=0.35, height=0.7, label="truth against itself")
     for score, colour, marker in zip(scores, (BLUE, ORANGE, GREEN), "oD^", strict=False):
         axis.scatter(
-            taus[score].reindex(order), places, color=colour, marker=marker, s=30, label=_title(score)
+            taus[score].reindex(order), places, color=colour, marker=marker, s=30, label=title_of(score)
         )
     axis.set_yticks(places, [short(str(name)) for name in order])
     axis.axvline(0, color=INK, linewidth=0.8)
@@ -353,7 +257,7 @@ def redraws(means: pd.DataFrame, full: Mapping[str, float] | pd.Series) -> Figur
         Score -> mean τ_w against the truth from all runs.
     """
     order = means.mean().sort_values().index
-    figure, axis = _figure(8, 0.36 * len(order) + 1.1)
+    figure, axis = figure_of(8, 0.36 * len(order) + 1.1)
     colours = {"boxprops": {"facecolor": "#9ecae1"}, "medianprops": {"color": BLUE}}
     axis.boxplot(
         [means[name].dropna() for name in order],
@@ -371,64 +275,9 @@ def redraws(means: pd.DataFrame, full: Mapping[str, float] | pd.Series) -> Figur
         zorder=3,
         label="all runs",
     )
-    axis.set_yticks(range(1, len(order) + 1), [_title(str(name)) for name in order])
+    axis.set_yticks(range(1, len(order) + 1), [title_of(str(name)) for name in order])
     axis.set_xlabel("mean weighted Kendall τ; whiskers hold 95 % of the draws")
     axis.legend(frameon=False, fontsize=8, loc="lower right")
-    return figure
-
-
-def gradient_norms(passes: Mapping[str, Any], *, synthetic: bool = False) -> Figure:
-    """Draw the two convolutions' gradient norms, batch by batch, for several sources.
-
-    Parameters
-    ----------
-    passes
-        Source -> `companion.scores._gradient.Pass`.
-    """
-    figure, axis = _figure(6.4, 4.2)
-    markers = "osD^vPX"
-    for index, (name, done) in enumerate(passes.items()):
-        counted = done.triplets > 0
-        axis.scatter(
-            done.first[counted],
-            done.second[counted],
-            s=34,
-            label=f"{short(name)}: {done.ratio():.2f}",
-            color=CYCLE[index % len(CYCLE)],
-            marker=markers[index % len(markers)],
-            alpha=0.85,
-        )
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    low = min(axis.get_xlim()[0], axis.get_ylim()[0])
-    high = max(axis.get_xlim()[1], axis.get_ylim()[1])
-    axis.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle="--")
-    axis.set_xlabel("gradient norm of the first convolution")
-    axis.set_ylabel("gradient norm of the second")
-    axis.legend(title="source: ratio of the means", fontsize=8, title_fontsize=8, frameon=False)
-    mark_synthetic(figure, synthetic)
-    return figure
-
-
-def examples(dataset: Any, per_class: int = 6, seed: int = 0) -> Figure:
-    """Draw a few training images of every class."""
-    rng = np.random.default_rng(seed)
-    figure, axes = _figure(
-        1.0 * per_class + 1.6, 1.05 * dataset.n_classes + 0.3, dataset.n_classes, per_class, squeeze=False
-    )
-    images, labels = dataset.images["train"], dataset.labels["train"]
-    for label, row in enumerate(axes):
-        members = np.flatnonzero(labels == label)
-        chosen = rng.permutation(members)[:per_class]
-        for axis in row:
-            axis.set_axis_off()
-        for axis, index in zip(row, chosen, strict=False):
-            axis.imshow(images[index], cmap="gray", vmin=0, vmax=255)
-        row[0].set_axis_on()
-        row[0].set_xticks([])
-        row[0].set_yticks([])
-        row[0].set_ylabel(dataset.classes[label], rotation=0, ha="right", va="center", fontsize=8)
-    mark_synthetic(figure, dataset.synthetic)
     return figure
 
 
@@ -442,7 +291,7 @@ def regrets(table: pd.DataFrame, choices: Mapping[str, str]) -> Figure:
     choices
         Column -> label, in the order drawn.
     """
-    figure, axis = _figure(8, 3.6)
+    figure, axis = figure_of(8, 3.6)
     width = 0.8 / len(choices)
     for place, ((column, label), colour) in enumerate(
         zip(choices.items(), (BLUE, ORANGE, GREEN, GREY), strict=False)
@@ -457,77 +306,6 @@ def regrets(table: pd.DataFrame, choices: Mapping[str, str]) -> Figure:
     axis.set_xticks(range(len(table)), [short(name) for name in table.index], rotation=30, ha="right")
     axis.set_ylabel("AUC given away")
     axis.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def augmentations(
-    images: np.ndarray, rows: Mapping[str, np.ndarray], *, synthetic: bool | str = False
-) -> Figure:
-    """Draw images as they are (first row) and augmented (one more row each).
-
-    Parameters
-    ----------
-    images
-        uint8, (m, height, width[, 3]).
-    rows
-        Label of a row -> the same images augmented, (m, channels, height, width) from 0 to 1.
-    """
-    figure, axes = _figure(
-        1.0 * len(images) + 1, 1.1 * (len(rows) + 1), len(rows) + 1, len(images), squeeze=False
-    )
-    plain = images / 255.0
-    stacks = {"as they are": plain} | {
-        label: np.moveaxis(batch, 1, -1).squeeze(-1) if batch.shape[1] == 1 else np.moveaxis(batch, 1, -1)
-        for label, batch in rows.items()
-    }
-    for row, (label, stack) in zip(axes, stacks.items(), strict=True):
-        for axis, image in zip(row, stack, strict=True):
-            axis.imshow(image, cmap="gray", vmin=0, vmax=1)
-            axis.set_xticks([])
-            axis.set_yticks([])
-        row[0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
-    mark_synthetic(figure, synthetic)
-    return figure
-
-
-_LINES = (
-    (BLUE, "-"),
-    (ORANGE, "--"),
-    (GREEN, "-."),
-    (PURPLE, ":"),
-    ("#56B4E9", "-"),
-    ("#D55E00", "--"),
-    (GREY, "-."),
-)
-
-
-def curves(
-    panels: Mapping[str, Mapping[str, Sequence[float]]],
-    marked: Mapping[str, int] | None = None,
-    *,
-    synthetic: bool | str = False,
-) -> Figure:
-    """Draw what was measured epoch by epoch.
-
-    Parameters
-    ----------
-    panels
-        What is measured -> name of a model -> one value an epoch.
-    marked
-        Name of a model -> the epoch (from 1) whose weights are kept, drawn as a dot.
-    """
-    figure, axes = _figure(4.4 * len(panels) + 1.8, 3.4, 1, len(panels), squeeze=False)
-    for axis, (what, lines) in zip(axes[0], panels.items(), strict=True):
-        for (name, values), (colour, dash) in zip(lines.items(), _LINES * 4, strict=False):
-            epochs = np.arange(1, len(values) + 1)
-            axis.plot(epochs, values, color=colour, linestyle=dash, label=short(name))
-            if marked and name in marked:
-                axis.plot(marked[name], values[marked[name] - 1], "o", color=colour)
-        axis.set_xlabel("epoch")
-        axis.set_ylabel(what)
-        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-    axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
-    mark_synthetic(figure, synthetic)
     return figure
 
 
@@ -547,7 +325,7 @@ def transfer(table: pd.DataFrame, sizes: Mapping[str, float], title: str, *, col
     targets = sorted(table["target"].unique())
     width = min(columns, len(targets))
     height = -(-len(targets) // width)
-    figure, axes = _figure(
+    figure, axes = figure_of(
         1.55 * width + 1.4, (0.19 * len(order) + 0.9) * height, height, width, squeeze=False, sharey=True
     )
     for axis, target in zip(axes.flat, targets, strict=False):

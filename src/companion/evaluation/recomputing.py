@@ -1,0 +1,365 @@
+"""How each number of the claims file is recomputed: one small function a quantity, by name.
+
+A measure returns one number. It raises `SurroundingsError` or `InputError` where what it needs is not at hand (the
+authors' fine-tuning runs, a complete replication); the claim then counts as not attempted, with that reason.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import friedmanchisquare
+
+from companion import published
+from companion.errors import InputError
+from companion.evaluation import synthetic
+from companion.evaluation.agreement import friedman, oriented, regret, weighted_tau
+from companion.evaluation.baselines import baselines
+from companion.evaluation.ceiling import TRUTHS, redraws, truths
+from companion.evaluation.closeness import LDA, leads
+from companion.evaluation.intervals import bootstrap
+from companion.evaluation.judging import statements
+from companion.scores import COMBINED, TERMS, combine
+
+SEVEN = (*published.METRICS, COMBINED)
+LARGE = ("imagenet", "radimagenet", "medmnist")
+ROUNDING = 0.0005 + 1e-9  # half a unit of the third decimal, the last printed, and the last bit of a sum
+
+MEASURES: dict[str, Callable[..., float]] = {}
+
+
+def _measure(function: Callable[..., float]) -> Callable[..., float]:
+    MEASURES[function.__name__] = function
+    return function
+
+
+@functools.cache
+def _taus(setting: str, inverted: bool | None = None) -> pd.DataFrame:
+    return weighted_tau(setting, inverted=inverted)
+
+
+@functools.cache
+def _oriented(setting: str) -> pd.DataFrame:
+    return oriented(setting)
+
+
+def _scored(setting: str) -> pd.DataFrame:
+    """Rows that have scores, source == target included."""
+    table = published.table(setting)
+    return table[table["logme"].notna()].reset_index(drop=True)
+
+
+# --- weighted tau and what it is tested for -----------------------------------------------------------------
+
+
+@_measure
+def mean_tau(setting: str, score: str, inverted: bool | None = None) -> float:
+    """Mean τ_w of a score over the targets."""
+    return _taus(setting, inverted)[score].mean()
+
+
+@_measure
+def agreeing_cells(setting: str) -> float:
+    """Cells of the published τ_w table (targets by scores and terms) that the released tables give."""
+    count = 0
+    for row in published.expected("weighted_tau"):
+        if row["setting"] == setting and row["target"] != "mean":
+            found = _taus(setting).loc[row["target"], row["metric"]]
+            printed = float(row["value"] or "nan")
+            count += bool(abs(found - printed) <= ROUNDING or (np.isnan(found) and np.isnan(printed)))
+    return count
+
+
+@_measure
+def lead(setting: str, over: Sequence[str] = published.METRICS, inverted: bool | None = None) -> float:
+    """Mean τ_w of the proposed score less the highest of the scores named."""
+    means = _taus(setting, inverted).mean()
+    return means[COMBINED] - means[list(over)].max()
+
+
+@_measure
+def trails(setting: str, score: str) -> float:
+    """Mean τ_w of a score less that of the proposed one."""
+    means = _taus(setting).mean()
+    return means[score] - means[COMBINED]
+
+
+@_measure
+def targets_led(setting: str) -> float:
+    """Targets on which the proposed score has the highest τ_w of the seven scores."""
+    return (_taus(setting)[list(SEVEN)].idxmax(axis=1) == COMBINED).sum()
+
+
+@functools.cache
+def _differences(setting: str) -> pd.DataFrame:
+    table = _oriented(setting)[["source", "target", "auc", *SEVEN]]
+    return bootstrap(table).differences
+
+
+@_measure
+def undecided_against(setting: str) -> float:
+    """Published scores whose paired bootstrap interval of the difference to the proposed one includes 0."""
+    found = _differences(setting)
+    return ((found["low"] <= 0) & (found["high"] >= 0)).sum()
+
+
+@_measure
+def friedman_quantity(setting: str, quantity: str, without: Sequence[str] = ()) -> float:
+    """χ² or p of Friedman's test over the ranks of the seven scores."""
+    if without:
+        table = _oriented(setting)[["source", "target", "auc", *SEVEN]]
+        return getattr(friedman(weighted_tau(table[~table["source"].isin(without)])), quantity)
+    return getattr(friedman(_taus(setting)), quantity)
+
+
+def released_architecture_ranks() -> pd.DataFrame:
+    """The released rank table of the architectures, rebuilt with what is wrong in it.
+
+    LogME and NCTI are exchanged on dermamnist, and tissuemnist is ranked by the absolute value of τ_w.
+    """
+    taus = _taus("architectures")[list(SEVEN)]
+    ranks = taus.rank(axis=1, ascending=False)
+    ranks.loc["dermamnist", ["logme", "ncti"]] = ranks.loc["dermamnist", ["ncti", "logme"]].to_numpy()
+    ranks.loc["tissuemnist"] = taus.loc["tissuemnist"].abs().rank(ascending=False)
+    return ranks
+
+
+@_measure
+def released_ranks_p() -> float:
+    """P of Friedman's test on the released rank table of the architectures."""
+    ranks = released_architecture_ranks()
+    return friedmanchisquare(*(ranks[column] for column in ranks)).pvalue
+
+
+@_measure
+def wrong_rank_cells() -> float:
+    """Cells of the released rank table that do not follow from the τ_w values."""
+    right = _taus("architectures")[list(SEVEN)].rank(axis=1, ascending=False)
+    return (released_architecture_ranks() != right).to_numpy().sum()
+
+
+# --- the released tables --------------------------------------------------------------------------------------
+
+
+@_measure
+def first_on_itself(score: str) -> float:
+    """Targets that a score puts first among the sources for themselves; ties count."""
+    table = _scored("source_datasets")
+    best = table.groupby("target")[score].transform("max")
+    return ((table[score] >= best) & (table["source"] == table["target"])).sum()
+
+
+@_measure
+def widest_first() -> float:
+    """Targets on which LogME puts VGG, whose 4096 features are the most, first among the architectures."""
+    table = published.table("architectures")
+    return (table.loc[table.groupby("target")["logme"].idxmax(), "source"] == "vgg").sum()
+
+
+@_measure
+def ncti_above(limit: float) -> float:
+    """Cells of the source-dataset table in which NCTI exceeds what two min-max terms less a third can give."""
+    return (_scored("source_datasets")["ncti"] > limit).sum()
+
+
+@_measure
+def sfda_saturated(setting: str, itself: bool = True) -> float:
+    """Cells in which SFDA is exactly 1, with or without source == target."""
+    table = _scored(setting)
+    kept = table if itself else table[table["source"] != table["target"]]
+    return (kept["sfda"] == 1).sum()
+
+
+@_measure
+def sfda_spread(target: str) -> float:
+    """Largest less smallest SFDA over the sources of a target."""
+    table = _oriented("source_datasets")
+    return np.ptp(table.loc[table["target"] == target, "sfda"])
+
+
+@_measure
+def differing_scores() -> float:
+    """Scores of an ImageNet ResNet-18 that differ between the two tables; NCTI, which depends on the pool, aside."""
+    one = _scored("source_datasets").query("source == 'imagenet'").set_index("target")
+    other = published.table("architectures").query("source == 'resnet'").set_index("target")
+    columns = [name for name in (*published.METRICS, *TERMS) if name != "ncti"]
+    return ((one[columns] - other[columns]).abs() > 1e-6).any().sum()
+
+
+@_measure
+def changed_by_itself() -> float:
+    """Targets whose combined scores change when the cell source == target is left out of the min-max."""
+    table = _oriented("source_datasets")
+    return sum(
+        not np.allclose(combine(rows["nca"], rows["gradient_ratio"]), rows[COMBINED], rtol=0, atol=1e-9)
+        for _, rows in table.groupby("target")
+    )
+
+
+@_measure
+def imagenet_first() -> float:
+    """Targets on which the proposed score chooses ImageNet."""
+    table = _oriented("source_datasets")
+    return (table.loc[table.groupby("target")[COMBINED].idxmax(), "source"] == "imagenet").sum()
+
+
+@_measure
+def mean_regret(choose: str = COMBINED) -> float:
+    """Mean AUC given away by a score's first choice, or by always taking a source named ``source:NAME``."""
+    table = _oriented("source_datasets")
+    if choose.startswith("source:"):
+        return regret(table, lambda _: choose.removeprefix("source:")).mean()
+    return regret(table, choose).mean()
+
+
+@_measure
+def without_large(score: str) -> float:
+    """Mean τ_w without the three large sources ImageNet, RadImageNet and pooled MedMNIST."""
+    table = _oriented("source_datasets")
+    small = table[~table["source"].isin(LARGE)]
+    return weighted_tau(small[["source", "target", "auc", score]])[score].mean()
+
+
+@functools.cache
+def _sized() -> pd.DataFrame:
+    table = published.table("source_datasets")
+    table = table[
+        table["auc"].notna() & (table["source"] != table["target"]) & (table["target"] != "chestmnist")
+    ]
+    return baselines(table)
+
+
+@_measure
+def size_against_auc(column: str = "training_set_size", without: Sequence[str] = ()) -> float:
+    """Mean τ_w of the number of training images against AUC."""
+    table = _sized()
+    kept = table.loc[~table["source"].isin(without), ["source", "target", "auc", column]]
+    return weighted_tau(kept)[column].mean()
+
+
+@_measure
+def size_interval_low() -> float:
+    """Lower end of the 95 % bootstrap interval, over sources, of the mean τ_w of size against AUC."""
+    table = _sized()[["source", "target", "auc", "training_set_size"]]
+    return bootstrap(table, against=None).mean.loc["training_set_size", "low"]
+
+
+@_measure
+def auc_difference(one: str, other: str) -> float:
+    """Mean AUC of one source less that of another over the targets where both are."""
+    table = published.table("source_datasets")
+    wide = table[table["target"] != "chestmnist"].pivot(index="target", columns="source", values="auc")
+    return (wide[one] - wide[other]).mean()
+
+
+@_measure
+def without_best(source: str) -> float:
+    """Targets on which another source than the one named has the highest AUC."""
+    table = _oriented("source_datasets")
+    return (table.loc[table.groupby("target")["auc"].idxmax(), "source"] != source).sum()
+
+
+# --- other truths from the same runs ------------------------------------------------------------------------
+
+
+@_measure
+def tau_with_truth(truth: str, score: str) -> float:
+    """Mean τ_w of a score against another summary of the runs."""
+    return truths().loc[score, TRUTHS[truth]]
+
+
+@_measure
+def finished_runs(setting: str) -> float:
+    """Finished fine-tuning runs that the summaries were made from."""
+    table = published.table("run_summaries")
+    return table.loc[table["setting"] == setting, "runs"].sum()
+
+
+@_measure
+def chosen_by_validation_loss() -> float:
+    """Share of the AUCs of both tables that are those of the run with the lowest validation loss."""
+    runs = published.table("run_summaries")
+    both = pd.concat(
+        [
+            published.table(setting).merge(runs[runs["setting"] == setting], on=["source", "target"])
+            for setting in published.SETTINGS
+        ]
+    )
+    return np.isclose(both["auc"], both["auc_at_min_val_loss"], rtol=0, atol=1e-9).mean()
+
+
+@functools.cache
+def _runs() -> pd.DataFrame:
+    return published.runs(download=False)
+
+
+@_measure
+def released_runs(setting: str, status: str | None = None) -> float:
+    """Fine-tuning runs released, of a status or of any."""
+    runs = _runs()
+    kept = runs["setting"] == setting
+    return (kept & (runs["status"] == status)).sum() if status else kept.sum()
+
+
+@_measure
+def leads_in_redraws() -> float:
+    """Share of 200 draws of 20 of the 120 settings in which the proposed score has the highest mean τ_w."""
+    return redraws(_runs()).leads[COMBINED]
+
+
+# --- synthetic features ---------------------------------------------------------------------------------------
+
+
+@_measure
+def logme_excess(width: int) -> float:
+    """LogME of synthetic noise as published less corrected."""
+    return synthetic.logme_on_noise(width, "published") - synthetic.logme_on_noise(width, "corrected")
+
+
+@_measure
+def nca_noise(variant: str) -> float:
+    """NCA score of synthetic noise of two classes."""
+    return synthetic.nca_on_noise(variant)
+
+
+@_measure
+def nca_excess() -> float:
+    """NCA score of synthetic noise as published less with the point itself left out."""
+    return synthetic.nca_on_noise("published") - synthetic.nca_on_noise("corrected")
+
+
+@_measure
+def nleep_sd() -> float:
+    """Standard deviation of NLEEP over seeds of its mixture, on one set of synthetic features."""
+    return float(np.std(synthetic.nleep_over_seeds(), ddof=1))
+
+
+# --- our replication ------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _judged() -> pd.DataFrame:
+    from companion import replication  # brings torch
+
+    return statements(replication.runs(), replication.scores())
+
+
+@_measure
+def verdict(statement: str) -> float:
+    """1 where our replication supports a statement, -1 where it contradicts it, 0 where it is undecided."""
+    table = _judged()
+    found = table.loc[table["statement"] == statement, "verdict"].unique()
+    if len(found) != 1:
+        raise InputError(f"no statement {statement!r}: there are {', '.join(table['statement'].unique())}")
+    return {"supported": 1.0, "undecided": 0.0, "contradicted": -1.0}[found[0]]
+
+
+@_measure
+def closer_to_fine_tuned(measure: str, over: str = LDA) -> float:
+    """1 where NCA comes closer to the fine-tuned features than another representation, -1 where not, 0 undecided."""
+    from companion import replication  # brings torch
+
+    return leads(replication.projections(), over).loc[measure, "verdict"]

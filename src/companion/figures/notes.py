@@ -1,0 +1,184 @@
+"""Figures of the reproduction notes: one a caveat, from published tables or from synthetic features that say so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from companion.figures.style import (
+    BLUE,
+    CYCLE,
+    GREEN,
+    INK,
+    ORANGE,
+    figure_of,
+    mark_synthetic,
+    short,
+    title_of,
+)
+
+
+def turned_round(straight: pd.Series, turned: pd.Series) -> Figure:
+    """Draw the mean τ_w of every score among architectures, straight and turned round.
+
+    Parameters
+    ----------
+    straight, turned
+        Score -> mean τ_w.
+    """
+    order = turned.sort_values().index
+    figure, axis = figure_of(8, 0.36 * len(order) + 1.2)
+    places = np.arange(len(order))
+    axis.hlines(places, straight[order], turned[order], color="#bbbbbb", linewidth=2, zorder=1)
+    axis.scatter(straight[order], places, color=ORANGE, marker="s", s=40, label="straight", zorder=2)
+    axis.scatter(turned[order], places, color=BLUE, s=40, label="as in the paper", zorder=3)
+    axis.set_yticks(places, [title_of(str(name)) for name in order])
+    axis.axvline(0, color=INK, linewidth=0.8)
+    axis.set_xlabel("mean weighted Kendall τ, architectures")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def by_width(values: Mapping[str, Mapping[int, float]], points: int) -> Figure:
+    """Draw LogME of synthetic noise against the number of features, as published and corrected.
+
+    Parameters
+    ----------
+    values
+        Variant -> width -> LogME.
+    points
+        Number of points; right of it the released formula leaves terms out.
+    """
+    figure, axis = figure_of(7, 3.4)
+    for (variant, found), colour, marker in zip(values.items(), (ORANGE, BLUE), "so", strict=False):
+        axis.plot(list(found), list(found.values()), color=colour, marker=marker, label=variant)
+    axis.axvline(points, color=INK, linestyle="--", linewidth=0.9)
+    axis.annotate(
+        "as many features as points",
+        (points, 0.97),
+        xycoords=("data", "axes fraction"),
+        xytext=(-4, 0),
+        textcoords="offset points",
+        rotation=90,
+        ha="right",
+        va="top",
+        fontsize=8,
+        color=INK,
+    )
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("symlog", linthresh=1)
+    axis.set_xlabel("features")
+    axis.set_ylabel("LogME of pure noise")
+    axis.legend(frameon=False, fontsize=9)
+    mark_synthetic(figure, "synthetic features")
+    return figure
+
+
+def saturation(shares: pd.DataFrame) -> Figure:
+    """Draw, per target, the share of sources to which SFDA gives exactly 1.
+
+    Parameters
+    ----------
+    shares
+        Targets by settings, 0 to 1.
+    """
+    figure, axis = figure_of(8, 3.2)
+    width = 0.8 / shares.shape[1]
+    for place, (setting, colour) in enumerate(zip(shares.columns, (BLUE, ORANGE), strict=False)):
+        axis.bar(
+            np.arange(len(shares)) + (place - (shares.shape[1] - 1) / 2) * width,
+            shares[setting],
+            width,
+            color=colour,
+            label=str(setting).replace("_", " "),
+        )
+    axis.set_xticks(range(len(shares)), [short(str(name)) for name in shares.index], rotation=30, ha="right")
+    axis.set_ylabel("share of sources with SFDA = 1")
+    figure.legend(loc="outside upper center", ncols=shares.shape[1], frameon=False, fontsize=9)
+    return figure
+
+
+def chance(values: pd.DataFrame, level: float) -> Figure:
+    """Draw what a score gives where labels mean nothing, as bars beside the level of chance.
+
+    Parameters
+    ----------
+    values
+        Rows are what was scored, columns variants.
+    level
+        Of chance.
+    """
+    figure, axis = figure_of(6.4, 2.8)
+    width = 0.7 / values.shape[1]
+    for place, (variant, colour) in enumerate(zip(values.columns, (ORANGE, BLUE), strict=False)):
+        spots = np.arange(len(values)) + (place - (values.shape[1] - 1) / 2) * width
+        bars = axis.bar(spots, values[variant], width, color=colour, label=str(variant))
+        axis.bar_label(bars, fmt="%.3f", fontsize=8)
+    axis.axhline(level, color=INK, linestyle="--", linewidth=0.9)
+    axis.annotate(
+        "chance", (1.0, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
+    )
+    axis.set_xticks(range(len(values)), [str(name) for name in values.index])
+    axis.set_ylim(0, 1)
+    axis.set_ylabel("NCA term")
+    figure.legend(loc="outside upper center", ncols=values.shape[1], frameon=False, fontsize=9)
+    mark_synthetic(figure, "synthetic features")
+    return figure
+
+
+def other_truths(means: pd.DataFrame, highlighted: Sequence[str]) -> Figure:
+    """Draw the mean τ_w of every score against several summaries of the same fine-tuning runs.
+
+    Parameters
+    ----------
+    means
+        Scores by summaries.
+    highlighted
+        Scores drawn in colour; the others are grey.
+    """
+    figure, axis = figure_of(8, 3.8)
+    places = range(means.shape[1])
+    for name, row in means.iterrows():
+        lit = name in highlighted
+        colour = CYCLE[list(highlighted).index(str(name))] if lit else "#c4c4c4"
+        axis.plot(places, row, color=colour, marker="o", linewidth=2 if lit else 1.2, zorder=3 if lit else 1)
+        axis.annotate(
+            title_of(str(name)),
+            (places[-1], row.iloc[-1]),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=colour if lit else INK,
+        )
+    axis.set_xticks(
+        places, [str(name).replace(" of ", "\nof ", 1).replace(" with ", "\nwith ") for name in means.columns]
+    )
+    axis.tick_params(axis="x", labelsize=8)
+    axis.set_xlim(-0.2, means.shape[1] - 0.3)
+    axis.set_ylabel("mean weighted Kendall τ")
+    return figure
+
+
+def size_and_auc(taus: pd.DataFrame) -> Figure:
+    """Draw, per target, the τ_w of training-set size against AUC, with all sources and without the large ones.
+
+    Parameters
+    ----------
+    taus
+        Targets by ``"all sources"`` and ``"without the three large"``.
+    """
+    order = taus.iloc[:, 0].sort_values().index
+    figure, axis = figure_of(8, 0.3 * len(order) + 1.2)
+    places = np.arange(len(order))
+    for column, colour, marker in zip(taus.columns, (BLUE, GREEN), "o^", strict=False):
+        axis.scatter(taus.loc[order, column], places, color=colour, marker=marker, s=34, label=str(column))
+        axis.axvline(taus[column].mean(), color=colour, linewidth=1, linestyle=":")
+    axis.axvline(0, color=INK, linewidth=0.8)
+    axis.set_yticks(places, [short(str(name)) for name in order])
+    axis.set_xlabel("weighted Kendall τ of training images against AUC; dotted: mean")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    return figure

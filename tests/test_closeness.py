@@ -1,0 +1,99 @@
+"""Closeness to fine-tuned features: by hand, under what must not matter, and against planted structure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from companion.errors import InputError
+from companion.evaluation.closeness import (
+    MEASURES,
+    compare,
+    leads,
+    linear_cka,
+    neighbour_overlap,
+    projected,
+    separation,
+)
+
+
+def points(n: int = 60, d: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 2
+    values = rng.standard_normal((n, d))
+    values[:, 0] += 4 * labels
+    return values, labels
+
+
+def test_a_representation_is_as_close_to_itself_as_can_be():
+    values, _ = points()
+    assert neighbour_overlap(values, values) == 1
+    assert linear_cka(values, values) == pytest.approx(1)
+
+
+def test_rotation_shift_and_one_scale_do_not_matter():
+    values, _ = points()
+    turn, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((8, 8)))
+    moved = 3 * values @ turn + 5
+    assert linear_cka(values, moved) == pytest.approx(1)
+    assert neighbour_overlap(values, moved) == 1
+
+
+def test_unrelated_points_share_neighbours_by_chance_only():
+    one, other = (np.random.default_rng(seed).standard_normal((400, 5)) for seed in (0, 1))
+    assert neighbour_overlap(one, other) == pytest.approx(10 / 399, abs=0.01)
+    assert linear_cka(one, other) < 0.1
+
+
+def test_cka_by_hand():
+    line = np.array([[value] for value in range(12)], dtype=float)
+    bent = line**2
+    x, y = line - line.mean(), bent - bent.mean()
+    expected = (x.T @ y).item() ** 2 / ((x.T @ x).item() * (y.T @ y).item())
+    assert linear_cka(line, bent) == pytest.approx(expected)
+
+
+def test_separation_is_one_where_classes_lie_apart_and_half_where_they_mean_nothing():
+    values, labels = points(400)
+    far = values.copy()
+    far[:, 0] += 100 * labels
+    assert separation(far, labels) == 1
+    noise = np.random.default_rng(2).standard_normal((400, 5))
+    assert separation(noise, labels) == pytest.approx(0.5, abs=0.05)
+
+
+def test_projections_have_the_shapes_of_their_scores():
+    values, labels = points()
+    found = projected(values, labels)
+    assert found["nca"].shape == (60, 8) and found["lda"].shape == (60, 1)
+
+
+def test_compare_and_leads_find_what_was_planted():
+    rows = []
+    for source in "abcd":
+        values, labels = points(seed=ord(source))
+        representations = {
+            "before": values,
+            "after": values * 2,
+            "nca": values + 0.01,
+            "lda": np.random.default_rng(3).standard_normal((60, 1)),
+        }
+        found = compare(representations, labels).reset_index()
+        rows.append(found.assign(source=source, fold=1))
+    table = pd.concat(rows)
+    over_lda, over_before = leads(table), leads(table, "before")
+    assert set(over_lda.index) == set(MEASURES)
+    assert (over_lda["verdict"] == 1).all() and (over_lda["low"] > 0).all()
+    assert (over_before["verdict"] != 1).all()
+    # The same table with the names exchanged says the opposite.
+    swapped = table.replace({"representation": {"nca": "lda", "lda": "nca"}})
+    assert (leads(swapped)["verdict"] == -1).all()
+
+
+@pytest.mark.parametrize("bad", [np.zeros((5, 2)), np.zeros(30), np.full((30, 2), np.nan)])
+def test_what_are_no_points_is_refused(bad):
+    with pytest.raises(InputError, match="wanted are finite points"):
+        linear_cka(bad, np.zeros((30, 2)))
+    with pytest.raises(InputError, match="30 rows but reference 20"):
+        neighbour_overlap(np.zeros((30, 2)), np.zeros((20, 2)))
