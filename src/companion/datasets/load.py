@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from companion import store
-from companion.datasets import procedural
+from companion.datasets import natural, procedural
 from companion.datasets.dataset import SIZES, SPLITS, Dataset, check, stratified_split
 from companion.errors import InputError, SurroundingsError, did_you_mean
 
@@ -73,7 +73,7 @@ def load_dataset(
     target
         A MedMNIST flag (``"breastmnist"``); a ``.npz`` file in MedMNIST's layout; a folder of class folders,
         with or without ``train``/``val``/``test`` above them; the name of such a file or folder in the data
-        directory; or ``"procedural:NAME"`` (synthetic).
+        directory; ``"cifar10_32"``, a subset of CIFAR-10 (natural images); or ``"procedural:NAME"`` (synthetic).
     size
         Side of the images in pixels. MedMNIST: 28 (default), 64, 128 or 224, each a file of its own. Others:
         28, 64, 128 or 224; by default a ``.npz`` keeps its size, a folder is brought to 224, synthetic
@@ -106,6 +106,10 @@ def load_dataset(
             return check(procedural.generate(name.removeprefix("procedural:"), size=size or 28, seed=seed))
         if name in _medmnist_info():
             return _load_medmnist(name, size or 28, checksum=checksum, trust=trust, progress=progress)
+        if name == natural.NAME and not _look_up(f"{name}.npz"):
+            if progress:
+                progress(f"downloading CIFAR-10 to {store.data_dir()} (170 MB, once)")
+            natural.make(store.data_dir() / f"{name}.npz")
         path = _find_path(name)
         if path.is_dir():
             return _load_folder(path, size or DEFAULT_FOLDER_SIZE, seed=seed)
@@ -122,7 +126,7 @@ def find(name: str) -> None:
     """
     if name.startswith("procedural:"):
         procedural.generator(name.removeprefix("procedural:"))
-    elif name not in _medmnist_info():
+    elif name != natural.NAME and name not in _medmnist_info():
         _find_path(name)
 
 

@@ -92,7 +92,7 @@ def _mark_synthetic(path: Path) -> None:
 
 
 def html(folder: Path, out: Path) -> Path:
-    """Build the staged book; any warning is an error.
+    """Fill the pages of the staged book and build it; any warning is an error.
 
     Raises
     ------
@@ -100,6 +100,9 @@ def html(folder: Path, out: Path) -> Path:
         If the build fails; with the end of what it said.
     """
     require_extra("jupyter_book", "dev")
+    from companion.notebooks.pages import render  # draws and computes, so only now
+
+    render(folder)
     shutil.rmtree(out, ignore_errors=True)
     command = [
         sys.executable,

@@ -133,8 +133,8 @@ def execute(name: str, given: Mapping[str, Any], out: Path, *, source: Path | No
     changed = {key: value for key, value in parameters.model_dump().items() if key in given}
     check_names(parameters)
     # The notebook runs in a folder of its own, where a relative path would lead elsewhere.
-    if "target" in changed:
-        changed["target"] = _absolute(changed["target"])
+    for key in changed.keys() & {"target", "source", "natural"}:
+        changed[key] = _absolute(changed[key])
     if "sources" in changed:
         changed["sources"] = [_absolute(source) for source in changed["sources"]]
     path = source or locate(name)

@@ -52,8 +52,9 @@ def check_names(parameters: NotebookParameters) -> None:
     from companion.datasets import find
     from companion.sources import check_name
 
-    find(parameters.target)
-    for source in parameters.sources:
+    for name in parameters.dataset_names():
+        find(name)
+    for source in parameters.source_names():
         check_name(source)
 
 

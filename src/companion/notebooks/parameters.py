@@ -43,13 +43,28 @@ Protocol = Literal["quick", "standard", "paper"]
 
 
 class NotebookParameters(BaseModel):
-    """What every notebook that works on images takes."""
+    """What every notebook takes."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
     target: str = Field(
         "breastmnist", min_length=1, description="target dataset: MedMNIST flag, path or procedural:NAME"
     )
+    size: Size = 28
+    seed: Count = Field(24, ge=0, lt=2**32, description="seed of draws, random weights and training")
+
+    def source_names(self) -> list[str]:
+        """Sources that are named, to be checked before any work."""
+        return []
+
+    def dataset_names(self) -> list[str]:
+        """Datasets that are named, to be checked before any work."""
+        return [self.target]
+
+
+class WithSources(NotebookParameters):
+    """Notebooks that compare source models."""
+
     sources: Names = Field(
         [
             "scratch",
@@ -60,11 +75,13 @@ class NotebookParameters(BaseModel):
         ],
         description="source models to compare",
     )
-    size: Size = 28
-    seed: Count = Field(24, ge=0, lt=2**32, description="seed of draws, random weights and training")
+
+    def source_names(self) -> list[str]:
+        """Sources that are named."""
+        return self.sources
 
 
-class Scored(NotebookParameters):
+class Scored(WithSources):
     """Notebooks that score images."""
 
     per_class: Count = Field(
@@ -72,7 +89,7 @@ class Scored(NotebookParameters):
     )
 
 
-class SourceTraining(NotebookParameters):
+class SourceTraining(WithSources):
     """01_source_training."""
 
     target: str = Field("breastmnist", min_length=1, description="target dataset: it is left out of the pool")
@@ -83,7 +100,7 @@ class SourceTraining(NotebookParameters):
     protocol: Protocol = Field("quick", description="source protocol: quick, standard or paper")
 
 
-class FineTuning(NotebookParameters):
+class FineTuning(WithSources):
     """02_fine_tuning."""
 
     target: str = Field("breastmnist", min_length=1, description="target dataset that is fine-tuned on")
@@ -92,6 +109,21 @@ class FineTuning(NotebookParameters):
         description="source models that are fine-tuned",
     )
     protocol: Protocol = Field("quick", description="fine-tuning protocol: quick, standard or paper")
+
+
+class NcaVsLda(NotebookParameters):
+    """03_nca_vs_lda."""
+
+    target: str = Field("pneumoniamnist", min_length=1, description="target dataset that is fine-tuned on")
+    source: str = Field(
+        "train:retinamnist", min_length=1, description="source model whose features are shown"
+    )
+    folds: Count = Field(3, ge=1, le=5, description="folds that are compared, from the first: 1 to 5")
+    protocol: Protocol = Field("quick", description="fine-tuning protocol: quick, standard or paper")
+
+    def source_names(self) -> list[str]:
+        """The one source."""
+        return [self.source]
 
 
 class GradientRatio(Scored):
@@ -112,6 +144,32 @@ class RankingSources(Scored):
         ],
         description="source models of the live ranking",
     )
+
+
+class CrossDomain(NotebookParameters):
+    """06_cross_domain."""
+
+    architectures: Names = Field(
+        ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "mnasnet1_0", "googlenet"],
+        description="architectures to compare, by torchvision's names",
+    )
+    weights: Literal["local", "pretrained"] = Field(
+        "local", description="pretrained: ImageNet weights, downloaded; local: trained here on natural images"
+    )
+    natural: str = Field(
+        "cifar10_32", min_length=1, description="natural images that local weights are trained on"
+    )
+    per_class: Count = Field(
+        100, ge=3, le=10_000, description="images scored: this many times the number of classes"
+    )
+
+    def source_names(self) -> list[str]:
+        """Every architecture with its weights."""
+        return [f"torchvision:{name}" for name in self.architectures]
+
+    def dataset_names(self) -> list[str]:
+        """The target, and the natural images where they are used."""
+        return [self.target, *([self.natural] if self.weights == "local" else [])]
 
 
 class NewTarget(Scored):
@@ -137,8 +195,10 @@ class NewTarget(Scored):
 NOTEBOOKS: dict[str, type[NotebookParameters]] = {
     "01_source_training": SourceTraining,
     "02_fine_tuning": FineTuning,
+    "03_nca_vs_lda": NcaVsLda,
     "04_gradient_ratio": GradientRatio,
     "05_ranking_sources": RankingSources,
+    "06_cross_domain": CrossDomain,
     "07_new_target": NewTarget,
 }
 
@@ -149,8 +209,16 @@ _SYNTHETIC_SOURCES = ["train:procedural:textures", "train:procedural:cells", "tr
 
 def procedural(name: str) -> dict[str, Any]:
     """Parameters that run a notebook on synthetic images."""
-    random = [] if name == "01_source_training" else ["scratch"]
-    return {"target": _SYNTHETIC_TARGET, "sources": [*random, *_SYNTHETIC_SOURCES]}
+    given: dict[str, Any] = {"target": _SYNTHETIC_TARGET}
+    fields = NOTEBOOKS[name].model_fields
+    if "sources" in fields:
+        random = [] if name == "01_source_training" else ["scratch"]
+        given["sources"] = [*random, *_SYNTHETIC_SOURCES]
+    if "source" in fields:
+        given["source"] = _SYNTHETIC_SOURCES[0]
+    if "natural" in fields:
+        given["natural"] = _SYNTHETIC_SOURCES[0].removeprefix("train:")
+    return given
 
 
 def resolve(name: str) -> str:

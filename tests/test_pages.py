@@ -1,0 +1,128 @@
+"""The prose pages: numbers are computed and put in, never typed; nothing named is missing, nothing computed is idle."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from companion import evaluation
+from companion.errors import InputError
+from companion.notebooks import pages
+from test_package import ROOMS
+
+ROOT = Path(__file__).parents[1]
+BOOK = ROOT / "book"
+# Pages about results. The page of scores has measurements of its own, which say how they were made.
+ABOUT_RESULTS = ["intro", "method", "claims", "reproduction", "tables", "choosing", "glossary"]
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory) -> Path:
+    """The pages of the book, filled."""
+    folder = tmp_path_factory.mktemp("stage")
+    (folder / "book").mkdir()
+    for path in BOOK.glob("*.md"):
+        (folder / "book" / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    pages.render(folder)
+    return folder / "book"
+
+
+def prose(name: str) -> str:
+    """A page's own words: without templates, code, formulas and links."""
+    text = (BOOK / f"{name}.md").read_text(encoding="utf-8")
+    for taken in (r"\{\{.*?\}\}", r"```.*?```", r"`[^`]*`", r"\$\$.*?\$\$", r"\$[^$]*\$", r"\]\([^)]*\)"):
+        text = re.sub(taken, " ", text, flags=re.S)
+    return text
+
+
+@pytest.mark.parametrize("name", ABOUT_RESULTS)
+def test_no_measured_number_is_typed(name):
+    assert not re.findall(r"[−-]?\d*\.\d{2,}", prose(name)), "compute it, and put it in by name"
+
+
+def test_every_page_is_filled_and_every_picture_is_there(filled):
+    for path in filled.glob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        assert "{{" not in text, path.name
+        for picture in re.findall(r"\{image\} (\S+)", text):
+            assert (filled / picture).stat().st_size > 5000, picture
+        assert all(len(alt) > 30 for alt in re.findall(r":alt: (.*)", text)), path.name
+
+
+def test_nothing_is_computed_that_no_page_shows():
+    text = "\n".join(path.read_text(encoding="utf-8") for path in BOOK.glob("*.md"))
+    assert set(re.findall(r'table\("(\w+)"\)', text)) == {*pages.TABLES, "claims", "claims_summary"}
+    assert set(re.findall(r'figure\("(\w+)"', text)) == set(pages.PICTURES)
+
+
+def test_numbers_in_the_pages_are_those_of_the_package(filled):
+    taus = evaluation.weighted_tau("source_datasets").mean()
+    intro = (filled / "intro.md").read_text(encoding="utf-8")
+    assert (
+        f"of {taus['proposed']:.3f} over eleven targets" in intro
+        and f"{taus['nleep']:.3f} for the next" in intro
+    )
+    tables = (filled / "tables.md").read_text(encoding="utf-8")
+    row = next(
+        line
+        for line in tables.splitlines()
+        if line.startswith("| mean ") and f"{taus['proposed']:.3f}" in line
+    )
+    assert f"{taus['leep']:.3f}" in row
+
+
+def test_every_claim_has_a_row_that_links_to_where_it_is_shown(filled):
+    text = (filled / "claims.md").read_text(encoding="utf-8")
+    for name, row in evaluation.claims().iterrows():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {name} ")]
+        assert f"**{row['status']}**" in line
+        link = re.search(r"\[\]\(<(.+?)>\)", line)[1]
+        source = (BOOK / link).with_suffix(".py") if link.endswith(".ipynb") else BOOK / link
+        assert source.resolve().is_file(), link
+
+
+def test_all_twelve_notes_are_told():
+    headings = re.findall(r"^## (\d+)\. ", (BOOK / "reproduction.md").read_text(encoding="utf-8"), flags=re.M)
+    assert headings == [str(number) for number in range(1, 13)]
+
+
+def test_the_rooms_drawn_are_the_rooms():
+    assert ("errors", *pages.ROOMS) == ROOMS
+    text = (BOOK / "architecture.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", text, flags=re.M) == list(ROOMS)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{{ claim("no-such-claim") }}', "no claim 'no-such-claim'"),
+        ('{{ table("no_table") }}', "no table 'no_table'"),
+        ('{{ figure("no_figure", "x") }}', "no picture 'no_figure'"),
+        ('{{ number("no_measure") }}', "no measure 'no_measure'"),
+        ("{{ nothing }}", "page bad.md: 'nothing' is undefined"),
+        ("\n{{ claim( }}", "page bad.md, line 2"),
+    ],
+)
+def test_a_page_that_names_what_is_not_there_stops_the_build(tmp_path, text, says):
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "bad.md").write_text(text)
+    with pytest.raises(InputError, match=re.escape(says)):
+        pages.render(tmp_path)
+
+
+def test_how_numbers_are_shown():
+    assert [pages.shown(value, 3) for value in (11.0, 0.5226, -0.25, 28205, "holds", float("nan"))] == [
+        "11",
+        "0.523",
+        "−0.250",
+        "28,205",
+        "holds",
+        "(not attempted)",
+    ]
+    assert pages.tiny(3.07e-10) == "3.1e-10" and pages.tiny(0.0052) == "0.0052"
+    table = pages.markdown(pd.DataFrame({"a": [1.0, np.nan]}, index=pd.Index(["x", "y"], name="i")))
+    assert table.splitlines()[0].split() == ["|", "i", "|", "a", "|"] and "nan" not in table
