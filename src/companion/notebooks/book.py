@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from companion.errors import InputError, SurroundingsError, require_extra
+from companion.notebooks import explorer
 from companion.notebooks.execution import NotebookError, data_at_hand, execute, repository, say
 from companion.notebooks.parameters import NOTEBOOKS, parse, procedural
+from companion.store import write_text
 
 NOTE_CELL_ID = "made-from-synthetic-images"
 SYNTHETIC_NOTE = (
@@ -36,13 +38,17 @@ def checkout() -> Path:
 
 
 def stage(root: Path, folder: Path) -> Path:
-    """Copy what the book is made of, but for the notebooks, into an empty staging folder."""
+    """Put what the book is made of, but for the notebooks, into an empty staging folder."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "notebooks").mkdir(parents=True)
     for name in ("_config.yml", "_toc.yml", "CHANGELOG.md"):
         if (root / name).is_file():
             shutil.copy2(root / name, folder / name)
     shutil.copytree(root / "book", folder / "book", dirs_exist_ok=True)
+    (folder / "_static").mkdir()
+    shutil.copy2(root / "book" / "companion.css", folder / "_static" / "companion.css")
+    # Outside _static, all of whose scripts the theme loads on every page.
+    explorer.write(root, folder / "extra" / "explorer")
     return folder
 
 
@@ -125,7 +131,16 @@ def html(folder: Path, out: Path) -> Path:
             if any(word in line for word in ("WARNING", "ERROR", "Could not", "exception:"))
         ] or lines[-15:]
         raise NotebookError("the book was not built:\n" + "\n".join(telling[:30]))
+    _mend_roles(index.parent)
     return index
+
+
+def _mend_roles(site: Path) -> None:
+    """Make list items of the entries of a bibliography, which docutils gives a role that no list may hold."""
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        if 'role="doc-biblioentry"' in text:
+            write_text(page, text.replace('role="doc-biblioentry"', 'role="listitem"'))
 
 
 def build(*, data: str = "auto", committed: bool = False, protocol: str | None = None) -> Path:
