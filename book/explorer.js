@@ -59,7 +59,7 @@ function element(name, text, attributes = {}) {
 }
 
 function fillTable({ target, title, rows }) {
-  table.caption.textContent = `${title}, on ${target}: sources in the score's order`;
+  table.caption.textContent = `${title}, on ${target}: in the score's order`;
   const ordered = [...rows].sort((a, b) => a.place - b.place || a.truePlace - b.truePlace);
   table.tBodies[0].replaceChildren(
     ...ordered.map((row) => {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from companion.notebooks.parameters import NOTEBOOKS, parse, procedural
 from companion.store import write_text
 
 NOTE_CELL_ID = "made-from-synthetic-images"
+_FIGURE = re.compile(r'^<img [^>]*src="[^"]*_images/[^>]*/>$', flags=re.MULTILINE)
 SYNTHETIC_NOTE = (
     ":::{admonition} Synthetic images\n:class: warning\n"
     "MedMNIST could not be had when this page was built, so its live parts were run on **synthetic** images. "
@@ -131,16 +133,23 @@ def html(folder: Path, out: Path) -> Path:
             if any(word in line for word in ("WARNING", "ERROR", "Could not", "exception:"))
         ] or lines[-15:]
         raise NotebookError("the book was not built:\n" + "\n".join(telling[:30]))
-    _mend_roles(index.parent)
+    _mend(index.parent)
     return index
 
 
-def _mend_roles(site: Path) -> None:
-    """Make list items of the entries of a bibliography, which docutils gives a role that no list may hold."""
+def _mend(site: Path) -> None:
+    """Mend two things that the pages' makers offer no setting for.
+
+    Docutils gives the entries of a bibliography a role that no list may hold. And myst-nb puts a cell's figures beside
+    its other outputs, not into an element like theirs, which the theme would make reachable by keyboard where it
+    scrolls.
+    """
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
-        if 'role="doc-biblioentry"' in text:
-            write_text(page, text.replace('role="doc-biblioentry"', 'role="listitem"'))
+        mended = text.replace('role="doc-biblioentry"', 'role="listitem"')
+        mended = _FIGURE.sub(r'<div class="output">\g<0></div>', mended)
+        if mended != text:
+            write_text(page, mended)
 
 
 def build(*, data: str = "auto", committed: bool = False, protocol: str | None = None) -> Path:
