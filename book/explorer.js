@@ -20,37 +20,47 @@ function chosen() {
   const { means, cells } = setting[orientation];
   const title = explorerData.scores[score] + (orientation === "turned_round" ? ", turned round" : "");
   const { regret, first, ...cell } = cells[target][score];
-  const rows = setting.targets[target].sources.map((source, i) => ({
-    label: setting.targets[target].labels[i],
+  const about = setting.targets[target];
+  const rows = about.sources.map((source, i) => ({
+    label: about.labels[i],
     score: cell.values[i],
     place: cell.places[i],
-    auc: setting.targets[target].auc[i],
-    truePlace: setting.targets[target].places[i],
+    auc: about.auc[i],
+    truePlace: about.places[i],
     first: first.includes(source),
   }));
-  return { target, title, cell, regret, rows, mean: means[score], about: setting.targets[target], unlike: orientation !== paper };
+  const of = Object.keys(setting.targets).length;
+  return { target, title, cell, regret, rows, about, mean: means[score], of, unlike: orientation !== paper };
 }
 
 /** What the choice shows, in sentences: τ, its interval, the first choice and its regret. */
-function sentences({ target, title, cell, regret, rows, mean, about, unlike }) {
+function sentences({ target, title, cell, regret, rows, mean, of, about, unlike }) {
   const agreement =
     cell.tau === null
       ? "Weighted Kendall τ is undefined: the score is the same for every source."
       : `Weighted Kendall τ = ${fixed(cell.tau)}${interval(cell)}, from ${rows.length} sources.` +
-        (cell.low === null ? " No interval: the score has too few different values." : "") +
-        (cell.low <= 0 && cell.high >= 0 && cell.low !== null ? " The interval holds 0: no agreement at all is not ruled out." : "");
+        (cell.low === null
+          ? " No interval: the score has too few different values."
+          : cell.low <= 0 && cell.high >= 0
+            ? " The interval holds 0: no agreement at all is not ruled out."
+            : "");
   const first = rows.filter((row) => row.first);
   const best = rows.filter((row) => row.truePlace === 1).map((row) => row.label).join(" and ");
-  const names = first.length > 3 ? `${first.length} sources, tied` : first.map((row) => row.label).join(" and ");
+  const names =
+    first.length > 3 ? `${first.length} sources, tied` : first.map((row) => row.label).join(" and ");
   const outcome =
     regret === 0
       ? `First choice: ${names}, which is the best source. Regret 0.`
       : `First choice: ${names}. Best: ${best}. Regret ${fixed(regret, 4)} AUC.`;
+  const scale =
+    `A source drawn at random gives away ${fixed(about.by_chance, 4)} on average, ` +
+    `the worst ${fixed(about.worst, 4)}.`;
   return [
     `${title}, on ${target}` + (unlike ? " (not the paper's orientation)." : "."),
     agreement,
-    `${outcome} A source drawn at random gives away ${fixed(about.by_chance, 4)} on average, the worst ${fixed(about.worst, 4)}.`,
-    `Mean τ over all targets: ${fixed(mean.mean)}${interval(mean)}.`,
+    `${outcome} ${scale}`,
+    `Mean τ over ${mean.targets === of ? `all ${of} targets` : `the ${mean.targets} targets where it is defined`}: ` +
+      `${fixed(mean.mean)}${interval(mean)}.`,
   ];
 }
 
@@ -96,7 +106,7 @@ function besides(points, plot) {
   const taken = points.map(({ x, y }) => [across(x) - 5, down(y) - 5, across(x) + 5, down(y) + 5]);
   return points.map(({ x, y, label }) => {
     const [left, top, wide] = [across(x), down(y), pen.measureText(label).width];
-    const tries = [10, -10 - wide, -wide / 2].flatMap((dx) => [0, -13, 13, -24, 24].map((dy) => [dx, dy]));
+    const tries = [10, -10 - wide, -wide / 2].flatMap((dx) => [0, -13, 13, -24, 24, -36, 36].map((dy) => [dx, dy]));
     const boxes = tries
       .filter(([dx, dy]) => dy || dx !== -wide / 2)
       .map(([dx, dy]) => ({ dx, dy, box: [left + dx, top + dy - 6, left + dx + wide, top + dy + 6] }));
@@ -134,7 +144,12 @@ function draw({ target, title, rows }, plot) {
   };
   const [ink, faint] = [colour("--pst-color-text-base"), colour("--pst-color-border")];
   for (const axis of [...plot.below, ...plot.left])
-    Object.assign(axis, { axis_label_text_color: ink, major_label_text_color: ink, axis_line_color: ink, major_tick_line_color: ink });
+    Object.assign(axis, {
+      axis_label_text_color: ink,
+      major_label_text_color: ink,
+      axis_line_color: ink,
+      major_tick_line_color: ink,
+    });
   for (const grid of plot.center) Object.assign(grid, { grid_line_color: faint });
   plot.document.get_model_by_name("labels").glyph.text_color = { value: ink };
   plot.below[0].axis_label = title;
@@ -169,8 +184,8 @@ async function start() {
   controls.setting.addEventListener("change", fillTargets);
   page.querySelector("form").addEventListener("change", show);
   show();
-  const views = await Bokeh.embed.embed_item(explorerData.chart, "explorer-chart");
-  plot = views.roots?.[0]?.model ?? Bokeh.documents.at(-1).get_model_by_name("plot");
+  await Bokeh.embed.embed_item(explorerData.chart, "explorer-chart");
+  plot = Bokeh.documents[0].get_model_by_name("plot");
   show();
   plot.properties.inner_width.change.connect(show);
   new MutationObserver(show).observe(document.documentElement, { attributeFilter: ["data-theme"] });

@@ -44,6 +44,8 @@ def test_every_number_is_that_of_evaluation(setting, orientation):
     table = explorer.pairs(setting, inverted=orientation == "turned_round")
     intervals = evaluation.bootstrap(table, columns=explorer.SCORES, draws=explorer.DRAWS)
     means = pd.DataFrame(DATA["settings"][setting][orientation]["means"]).T
+    defined = frame(setting, orientation, "tau").notna().sum()
+    assert means.pop("targets").to_dict() == defined.to_dict()
     pd.testing.assert_frame_equal(means, intervals.mean.loc[means.index], check_names=False)
     for score in explorer.SCORES:
         regret = frame(setting, orientation, "regret")[score]

@@ -85,8 +85,10 @@ def _orientation(setting: str, *, inverted: bool) -> dict[str, Any]:
                 "regret": _plain(regrets[score][target]),
                 **{name: _plain(found[name]) for name in ("tau", "low", "high")},
             }
+    defined = intervals.targets["tau"].notna().groupby("score").sum()
     means = {
-        score: {name: _plain(row[name]) for name in row.index} for score, row in intervals.mean.iterrows()
+        score: {name: _plain(row[name]) for name in row.index} | {"targets": int(defined[score])}
+        for score, row in intervals.mean.iterrows()
     }
     return {"means": means, "cells": cells}
 
@@ -122,11 +124,11 @@ def data() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``scores`` (column -> name for people), ``level`` of the intervals and ``settings``: per setting its
-        ``title``, the scores that the paper turns round (``turned``), per target the sources with AUC and true place
-        (``targets``), and under ``released`` and ``turned_round`` the mean τ_w by score (``means``) and by target and
-        score (``cells``) the values, places, τ_w with ``low`` and ``high``, first choices and their regret. None where
-        something is undefined.
+        ``scores`` (column -> name for people), ``level`` of the intervals and ``settings``. Per setting: ``title``; the
+        scores that the paper turns round (``turned``); per target, the sources with AUC and true place (``targets``);
+        and under ``released`` and ``turned_round`` the mean τ_w by score with the number of targets where it is
+        defined (``means``), and by target and score (``cells``) the values, places, τ_w with ``low`` and ``high``,
+        first choices and their regret. None where something is undefined.
     """
     return {
         "scores": {score: figures.TITLES[score] for score in SCORES},
