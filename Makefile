@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup book site notebooks replication test check-faults lint bench clean lock
+.PHONY: help setup book site notebooks replication test check-browser check-faults lint bench clean lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,7 +30,10 @@ notebooks: $(READY)  ## maintainers: refresh the committed executed notebooks (r
 	@$(BIN)/python -m companion.notebooks.refresh
 
 test: $(READY)  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not faults" -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not faults and not browser" -n 2
+
+check-browser: $(READY)  ## build the book and open every page in Chromium (minutes; Debian: apt-get install chromium)
+	$(BIN)/python -m pytest -m browser tests/test_browser.py
 
 check-faults: $(READY)  ## kill a replication and its workers again and again, and compare what comes out (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/test_faults.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -10,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from companion.errors import InputError, SurroundingsError, require_extra
+from companion.notebooks import explorer
 from companion.notebooks.execution import NotebookError, data_at_hand, execute, repository, say
 from companion.notebooks.parameters import NOTEBOOKS, parse, procedural
+from companion.store import write_text
 
 NOTE_CELL_ID = "made-from-synthetic-images"
+_FIGURE = re.compile(r'^<img [^>]*src="[^"]*_images/[^>]*/>$', flags=re.MULTILINE)
 SYNTHETIC_NOTE = (
     ":::{admonition} Synthetic images\n:class: warning\n"
     "MedMNIST could not be had when this page was built, so its live parts were run on **synthetic** images. "
@@ -36,13 +40,17 @@ def checkout() -> Path:
 
 
 def stage(root: Path, folder: Path) -> Path:
-    """Copy what the book is made of, but for the notebooks, into an empty staging folder."""
+    """Put what the book is made of, but for the notebooks, into an empty staging folder."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "notebooks").mkdir(parents=True)
     for name in ("_config.yml", "_toc.yml", "CHANGELOG.md"):
         if (root / name).is_file():
             shutil.copy2(root / name, folder / name)
     shutil.copytree(root / "book", folder / "book", dirs_exist_ok=True)
+    (folder / "_static").mkdir()
+    shutil.copy2(root / "book" / "companion.css", folder / "_static" / "companion.css")
+    # Outside _static, all of whose scripts the theme loads on every page.
+    explorer.write(root, folder / "extra" / "explorer")
     return folder
 
 
@@ -128,7 +136,23 @@ def html(folder: Path, out: Path) -> Path:
             if any(word in line for word in ("WARNING", "ERROR", "Could not", "exception:"))
         ] or lines[-15:]
         raise NotebookError("the book was not built:\n" + "\n".join(telling[:30]))
+    _mend(index.parent)
     return index
+
+
+def _mend(site: Path) -> None:
+    """Mend two things that the pages' makers offer no setting for.
+
+    Docutils gives the entries of a bibliography a role that no list may hold. And myst-nb puts a cell's figures beside
+    its other outputs, not into an element like theirs, which the theme would make reachable by keyboard where it
+    scrolls.
+    """
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        mended = text.replace('role="doc-biblioentry"', 'role="listitem"')
+        mended = _FIGURE.sub(r'<div class="output">\g<0></div>', mended)
+        if mended != text:
+            write_text(page, mended)
 
 
 def build(*, data: str = "auto", committed: bool = False, protocol: str | None = None) -> Path:

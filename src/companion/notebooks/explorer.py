@@ -1,0 +1,221 @@
+"""What the book's explorer page shows: every τ_w, interval, order and regret of the published tables, and its chart.
+
+Everything is computed here, when the book is built. The page's script only selects and draws.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from companion import evaluation, figures, published
+from companion.errors import require_extra
+from companion.scores import COMBINED, TERMS
+from companion.store import write_text
+
+SCORES = (COMBINED, *TERMS, *published.METRICS)
+DRAWS, LEVEL = 2000, 0.95
+# A score with two values only (SFDA, saturated but for one source) is constant in many resamples. τ_w is undefined
+# there, and an interval from the others need not hold the value.
+FEWEST_VALUES = 3
+SETTINGS = {
+    "source_datasets": "Source datasets (one ResNet-18, trained on each)",
+    "architectures": "Architectures (each trained on ImageNet)",
+}
+
+
+def turned(setting: str) -> list[str]:
+    """Scores that the paper turns round in a setting."""
+    return [*evaluation.INVERTED_ACROSS_DOMAINS, *TERMS, COMBINED] if setting == "architectures" else []
+
+
+def pairs(setting: str, *, inverted: bool) -> pd.DataFrame:
+    """Published pairs of a setting with *all* scores of the page as released, or all turned round.
+
+    Parameters
+    ----------
+    setting
+        ``"source_datasets"`` or ``"architectures"``.
+    inverted
+        Whether a score ``s`` is taken as ``1 - s``. The combined score has both its terms turned round. The paper
+        never does that with LogME and SFDA; here it can be tried.
+    """
+    table = evaluation.oriented(setting, inverted=inverted)
+    if inverted:
+        others = [name for name in SCORES if name not in turned("architectures")]
+        table[others] = 1 - table[others]
+    return table[["source", "target", "auc", *SCORES]]
+
+
+def _plain(values: Any) -> Any:
+    """Floats for JSON, which knows no NaN: None stands for what is undefined."""
+    if np.ndim(values):
+        return [_plain(value) for value in values]
+    return float(values) if np.isfinite(values) else None
+
+
+def _places(values: pd.Series) -> list[int]:
+    """Place of each value, 1 = highest; tied ones share the better place."""
+    return values.rank(ascending=False, method="min").astype(int).tolist()
+
+
+def _orientation(setting: str, *, inverted: bool) -> dict[str, Any]:
+    """Everything that depends on which way the scores point: ``means`` by score, ``cells`` by target and score."""
+    table = pairs(setting, inverted=inverted)
+    intervals = evaluation.bootstrap(table, columns=SCORES, against=None, draws=DRAWS, level=LEVEL)
+    regrets = {score: evaluation.regret(table, score) for score in SCORES}
+    cells: dict[str, dict[str, Any]] = {}
+    for target, rows in table.groupby("target"):
+        for score in SCORES:
+            found = intervals.targets.loc[(target, score)].copy()
+            if rows[score].nunique() < FEWEST_VALUES:
+                found[["low", "high"]] = np.nan
+            first = rows["source"][rows[score] == rows[score].max()]
+            cells.setdefault(str(target), {})[score] = {
+                "values": _plain(rows[score]),
+                "places": _places(rows[score]),
+                "first": first.tolist(),
+                "regret": _plain(regrets[score][target]),
+                **{name: _plain(found[name]) for name in ("tau", "low", "high")},
+            }
+    defined = intervals.targets["tau"].notna().groupby("score").sum()
+    means = {
+        score: {name: _plain(row[name]) for name in row.index} | {"targets": int(defined[score])}
+        for score, row in intervals.mean.iterrows()
+    }
+    return {"means": means, "cells": cells}
+
+
+def _setting(setting: str) -> dict[str, Any]:
+    table = pairs(setting, inverted=False)
+    # One score for all: every source is the first choice with equal chance.
+    by_chance = evaluation.regret(table.assign(same=0.0), "same")
+    worst = evaluation.regret(table, lambda rows: rows.loc[rows["auc"].idxmin(), "source"])
+    return {
+        "title": SETTINGS[setting],
+        "turned": turned(setting),
+        "targets": {
+            str(target): {
+                "sources": rows["source"].tolist(),
+                "labels": [figures.short(source) for source in rows["source"]],
+                "auc": _plain(rows["auc"]),
+                "places": _places(rows["auc"]),
+                "by_chance": _plain(by_chance[target]),
+                "worst": _plain(worst[target]),
+            }
+            for target, rows in table.groupby("target")
+        },
+        "released": _orientation(setting, inverted=False),
+        "turned_round": _orientation(setting, inverted=True),
+    }
+
+
+@functools.cache
+def data() -> dict[str, Any]:
+    """All that the page can show.
+
+    Returns
+    -------
+    dict
+        ``scores`` (column -> name for people), ``level`` of the intervals and ``settings``. Per setting: ``title``; the
+        scores that the paper turns round (``turned``); per target, the sources with AUC and true place (``targets``);
+        and under ``released`` and ``turned_round`` the mean τ_w by score with the number of targets where it is
+        defined (``means``), and by target and score (``cells``) the values, places, τ_w with ``low`` and ``high``,
+        first choices and their regret. None where something is undefined.
+    """
+    return {
+        "scores": {score: figures.TITLES[score] for score in SCORES},
+        "level": LEVEL,
+        "settings": {setting: _setting(setting) for setting in SETTINGS},
+    }
+
+
+def chart() -> dict[str, Any]:
+    """Return the empty chart, as Bokeh's script reads it; the page's script fills the source named ``points``."""
+    require_extra("bokeh", "dev")
+    from bokeh.embed import json_item
+    from bokeh.models import ColumnDataSource, HoverTool, Range1d, Scatter, Text
+    from bokeh.plotting import figure
+
+    columns = ("x", "y", "label", "fill", "marker", "size", "dx", "dy", "align")
+    points = ColumnDataSource({name: [] for name in columns}, name="points")
+    plot = figure(
+        name="plot",
+        height=430,
+        sizing_mode="stretch_width",
+        tools="",
+        toolbar_location=None,
+        x_range=Range1d(0, 1),
+        y_range=Range1d(0, 1),
+        y_axis_label="test AUC after fine-tuning",
+        background_fill_color=None,
+        border_fill_color=None,
+        outline_line_color=None,
+    )
+    plot.add_glyph(
+        points,
+        Text(
+            x="x",
+            y="y",
+            text="label",
+            x_offset="dx",
+            y_offset="dy",
+            text_align="align",
+            text_baseline="middle",
+            text_font_size="12px",
+        ),
+        name="labels",
+    )
+    dots = plot.add_glyph(
+        points,
+        Scatter(x="x", y="y", size="size", marker="marker", fill_color="fill", line_color="fill"),
+        name="dots",
+    )
+    tips = [("source", "@label"), ("score", "@x{0.0000}"), ("test AUC", "@y{0.0000}")]
+    plot.add_tools(HoverTool(renderers=[dots], tooltips=tips))
+    for axis in (*plot.xaxis, *plot.yaxis):
+        axis.ticker.desired_num_ticks = 4
+        axis.minor_tick_line_color = None
+        axis.axis_label_text_font_style = "normal"
+    return json_item(plot)
+
+
+@functools.cache
+def _without_scripts() -> bytes:
+    """Return the figure that stands in where scripts are off: every target and score among source datasets."""
+    table = pairs("source_datasets", inverted=False)
+    taus = evaluation.weighted_tau(table)
+    figure = figures.scores_against_auc(table, [*published.METRICS, COMBINED], list(taus.index), taus)
+    with io.BytesIO() as stream:
+        figure.savefig(stream, format="png", dpi=figure.dpi)
+        return stream.getvalue()
+
+
+def write(root: Path, folder: Path) -> None:
+    """Write what the explorer page loads into a folder: Bokeh, data with the chart, our script, the still figure.
+
+    Parameters
+    ----------
+    root
+        The repository.
+    folder
+        Made if it is missing. It becomes a folder of the site that only this page refers to.
+    """
+    require_extra("bokeh", "dev")
+    from bokeh.resources import Resources
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (library,) = Resources(mode="absolute", components=["bokeh"]).js_files
+    shutil.copy2(library, folder / "bokeh.min.js")
+    shutil.copy2(root / "book" / "explorer.js", folder / "explorer.js")
+    # A script and no JSON file: a page opened from disk may not fetch.
+    text = json.dumps(data() | {"chart": chart()}, allow_nan=False, ensure_ascii=False)
+    write_text(folder / "data.js", f"const explorerData = {text};\n")
+    (folder / "without_scripts.png").write_bytes(_without_scripts())

@@ -1,0 +1,122 @@
+"""The explorer page's data: what `evaluation` says, whole, and in a form that a page opened from disk can load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from companion import evaluation, published
+from companion.notebooks import explorer
+
+ROOT = Path(__file__).parents[1]
+DATA = explorer.data()
+BOTH = ("released", "turned_round")
+
+
+def frame(setting: str, orientation: str, field: str) -> pd.DataFrame:
+    """Targets by scores: one number of every cell."""
+    cells = DATA["settings"][setting][orientation]["cells"]
+    return pd.DataFrame(
+        {t: {s: cell[field] for s, cell in of.items()} for t, of in cells.items()}, dtype=float
+    ).T
+
+
+@pytest.mark.parametrize("setting", published.SETTINGS)
+def test_the_papers_orientation_gives_the_papers_tau(setting):
+    turned = DATA["settings"][setting]["turned"]
+    shown = pd.DataFrame(
+        {
+            score: frame(setting, "turned_round" if score in turned else "released", "tau")[score]
+            for score in explorer.SCORES
+        }
+    )
+    exact = evaluation.weighted_tau(setting)
+    pd.testing.assert_frame_equal(shown[exact.columns], exact, check_names=False)
+
+
+@pytest.mark.parametrize("orientation", BOTH)
+@pytest.mark.parametrize("setting", published.SETTINGS)
+def test_every_number_is_that_of_evaluation(setting, orientation):
+    table = explorer.pairs(setting, inverted=orientation == "turned_round")
+    intervals = evaluation.bootstrap(table, columns=explorer.SCORES, draws=explorer.DRAWS)
+    means = pd.DataFrame(DATA["settings"][setting][orientation]["means"]).T
+    defined = frame(setting, orientation, "tau").notna().sum()
+    assert means.pop("targets").to_dict() == defined.to_dict()
+    pd.testing.assert_frame_equal(means, intervals.mean.loc[means.index], check_names=False)
+    for score in explorer.SCORES:
+        regret = frame(setting, orientation, "regret")[score]
+        pd.testing.assert_series_equal(regret, evaluation.regret(table, score), check_names=False)
+        for field in ("low", "high"):
+            shown, exact = (
+                frame(setting, orientation, field)[score],
+                intervals.targets[field].xs(score, level=1),
+            )
+            few = table.groupby("target")[score].nunique() < explorer.FEWEST_VALUES
+            pd.testing.assert_series_equal(shown, exact.mask(few), check_names=False)
+
+
+def test_shown_intervals_hold_their_value():
+    for setting in published.SETTINGS:
+        for orientation in BOTH:
+            low, tau, high = (frame(setting, orientation, field) for field in ("low", "tau", "high"))
+            assert (low.isna() | ((low <= tau) & (tau <= high))).all(axis=None)
+
+
+def test_all_scores_can_be_turned_round():
+    for setting in published.SETTINGS:
+        upright, other = explorer.pairs(setting, inverted=False), explorer.pairs(setting, inverted=True)
+        assert (upright[["source", "target", "auc"]] == other[["source", "target", "auc"]]).all(axis=None)
+        for score in set(explorer.SCORES) - {"proposed"}:
+            np.testing.assert_allclose(other[score], 1 - upright[score])
+    with_terms_turned = evaluation.oriented("source_datasets", inverted=True)
+    turned = explorer.pairs("source_datasets", inverted=True)
+    np.testing.assert_array_equal(turned["proposed"], with_terms_turned["proposed"])
+
+
+def test_places_and_first_choices():
+    for setting in DATA["settings"].values():
+        for orientation in BOTH:
+            for target, cells in setting[orientation]["cells"].items():
+                about = setting["targets"][target]
+                assert about["auc"][about["places"].index(1)] == max(about["auc"])
+                for cell in cells.values():
+                    leaders = [
+                        s for s, place in zip(about["sources"], cell["places"], strict=True) if place == 1
+                    ]
+                    assert cell["first"] == leaders
+                    assert 0 <= cell["regret"] <= about["worst"]
+                assert 0 < about["by_chance"] < about["worst"]
+
+
+def test_what_is_written_can_be_opened_from_disk(tmp_path):
+    explorer.write(ROOT, tmp_path / "explorer")
+    files = {path.name: path for path in (tmp_path / "explorer").iterdir()}
+    assert set(files) == {"bokeh.min.js", "data.js", "explorer.js", "without_scripts.png"}
+    text = files["data.js"].read_text(encoding="utf-8")
+    given = json.loads(text.removeprefix("const explorerData = ").removesuffix(";\n"))
+    chart = given.pop("chart")
+    assert given == json.loads(json.dumps(DATA))
+    assert {"points", "plot", "labels"} <= set(_names(chart))
+    ours = files["explorer.js"].read_text(encoding="utf-8")
+    assert "http" not in ours and "fetch(" not in ours
+    assert sum(path.stat().st_size for path in files.values()) < 2_500_000
+
+
+def _names(node) -> list[str]:
+    """Every ``name`` in a nested document."""
+    if isinstance(node, dict):
+        own = [node["name"]] if isinstance(node.get("name"), str) else []
+        return own + [name for value in node.values() for name in _names(value)]
+    return [name for value in node for name in _names(value)] if isinstance(node, list) else []
+
+
+def test_the_page_loads_what_is_written_and_others_do_not():
+    page = (ROOT / "book" / "explorer.md").read_text(encoding="utf-8")
+    for name in ("bokeh.min.js", "data.js", "explorer.js", "without_scripts.png"):
+        assert f'src="../explorer/{name}"' in page
+    others = [path for path in (ROOT / "book").glob("*.md") if path.name != "explorer.md"]
+    assert others and not any("../explorer/" in path.read_text(encoding="utf-8") for path in others)
