@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup book site notebooks replication test check-browser check-faults lint bench clean lock
+.PHONY: help setup book site notebooks replication test check-alone check-browser check-faults release-check lint bench clean lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,7 +30,7 @@ notebooks: $(READY)  ## maintainers: refresh the committed executed notebooks (r
 	@$(BIN)/python -m companion.notebooks.refresh
 
 test: $(READY)  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not faults and not browser" -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not faults and not browser and not alone and not release" -n 2
 
 check-browser: $(READY)  ## build the book and open every page in Chromium (minutes; Debian: apt-get install chromium)
 	$(BIN)/python -m pytest -m browser tests/test_browser.py
@@ -38,11 +38,18 @@ check-browser: $(READY)  ## build the book and open every page in Chromium (minu
 check-faults: $(READY)  ## kill a replication and its workers again and again, and compare what comes out (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/test_faults.py
 
-lint: $(READY)  ## check style, spelling and types
+check-alone: $(READY)  ## run each committed notebook alone, in an empty folder and environment (tens of minutes)
+	$(BIN)/python -m pytest -m alone tests/test_alone.py
+
+release-check: $(READY)  ## build sdist and wheel, install the wheel elsewhere, use it (minutes)
+	$(BIN)/python -m pytest -m release tests/test_release.py
+
+lint: $(READY)  ## check style, spelling, types and workflow files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/codespell
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 replication: $(READY)  ## maintainers: carry on the stored replication and refresh its tables (hours; real data)
 	@$(BIN)/python -m companion.replication.refresh

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from companion.errors import InputError, SurroundingsError, require_extra
-from companion.notebooks import explorer
+from companion.notebooks import explorer, guard
 from companion.notebooks.execution import NotebookError, data_at_hand, execute, repository, say
 from companion.notebooks.parameters import NOTEBOOKS, parse, procedural
 from companion.store import write_text
@@ -169,4 +169,6 @@ def build(*, data: str = "auto", committed: bool = False, protocol: str | None =
     else:
         execute_all(root, folder / "notebooks", data=data, protocol=protocol)
     say("building the pages")
-    return html(folder, root / "build" / ("site" if committed else "book"))
+    index = html(folder, root / "build" / ("site" if committed else "book"))
+    guard.stamp(index.parent, root)
+    return index

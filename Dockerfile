@@ -1,0 +1,15 @@
+# For a machine with an NVIDIA GPU and its container toolkit:
+#   docker build -t companion .
+#   docker run --gpus all -v /path/to/data:/data companion rank breastmnist --source imagenet --source scratch ...
+FROM python:3.11-slim
+RUN apt-get update && apt-get install -y --no-install-recommends git make && rm -rf /var/lib/apt/lists/*
+WORKDIR /companion
+COPY requirements.lock pyproject.toml README.md LICENSE ./
+# PyTorch's Linux wheels bring CUDA; only the driver is the host's.
+RUN pip install --no-cache-dir -r requirements.lock
+COPY . .
+RUN pip install --no-cache-dir --no-deps --no-build-isolation . && useradd --create-home user
+USER user
+ENV COMPANION_DATA=/data COMPANION_CACHE=/home/user/cache
+ENTRYPOINT ["companion"]
+CMD ["doctor"]

@@ -1,0 +1,137 @@
+"""Each committed notebook alone: an empty folder, an environment with what Colab has but not this package.
+
+``make check-alone`` runs this; it installs torch into a fresh environment and takes minutes. The install cell runs for
+real. ``COMPANION_INSTALL`` makes it install the wheel built here instead of the released one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from companion.notebooks import NOTEBOOKS
+from companion.notebooks.inside import PARAMETERS_MARK
+from companion.notebooks.parameters import procedural
+
+pytestmark = pytest.mark.alone
+ROOT = Path(__file__).parents[1]
+# Of what Colab's image has installed, what this package would otherwise bring.
+COLAB = """
+    filelock ipykernel ipython jinja2 matplotlib numpy pandas pillow platformdirs pyarrow pydantic pyyaml requests rich
+    safetensors scikit-learn scipy seaborn threadpoolctl torch torchvision tqdm typer
+""".split()
+
+
+def run(*command: str | Path, **options) -> str:
+    outcome = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, **options)
+    assert outcome.returncode == 0, outcome.stdout[-3000:] + outcome.stderr[-3000:]
+    return outcome.stdout
+
+
+def environment(folder: Path, *, beside: Path | None = None) -> Path:
+    """A fresh virtual environment that sees the packages of another one; return its Python."""
+    run(sys.executable, "-m", "venv", folder)
+    python = folder / "bin" / "python"
+    if beside is not None:
+        where = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+        there = run(beside, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+        (Path(where) / "colab.pth").write_text(there + "\n")
+    return python
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, ROOT)
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def colab(tmp_path_factory) -> Path:
+    """Python of an environment with what Colab has, in the locked versions."""
+    folder = tmp_path_factory.mktemp("colab")
+    python = environment(folder / "venv")
+    lock = (ROOT / "requirements.lock").read_text()
+    pinned = [
+        line for line in lock.splitlines() if line.partition("==")[0].lower().replace("_", "-") in COLAB
+    ]
+    assert len(pinned) == len(COLAB)
+    (folder / "lock.txt").write_text(lock)
+    run(python, "-m", "pip", "install", "-q", *pinned, "-c", folder / "lock.txt")
+    return python
+
+
+@pytest.mark.parametrize("name", list(NOTEBOOKS))
+def test_notebook_alone(name, wheel, colab, tmp_path):
+    own, empty = environment(tmp_path / "venv", beside=colab), tmp_path / "empty"
+    empty.mkdir()
+    versions = "import torch, numpy; print(torch.__version__, numpy.__version__)"
+    before = run(own, "-c", versions)
+    shutil.copy2(ROOT / "notebooks" / f"{name}.ipynb", empty)
+    _with_quick_parameters(empty / f"{name}.ipynb", name)
+    kernels = tmp_path / "jupyter" / "kernels" / "alone"
+    kernels.mkdir(parents=True)
+    argv = [str(own), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (kernels / "kernel.json").write_text(
+        json.dumps({"argv": argv, "display_name": "alone", "language": "python"})
+    )
+    given = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "COMPANION_DATA")}
+    given |= {
+        "COMPANION_INSTALL": str(wheel),
+        "COMPANION_CACHE": str(tmp_path / "cache"),
+        "JUPYTER_PATH": str(tmp_path / "jupyter"),
+        "HOME": str(tmp_path),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        f"{name}.ipynb",
+        "out.ipynb",
+        "-k",
+        "alone",
+        "--log-level",
+        "ERROR",
+    ]
+    run(*command, cwd=empty, env=given)
+    outputs = [
+        output
+        for cell in nbformat.read(empty / "out.ipynb", as_version=4).cells
+        for output in cell.get("outputs", [])
+    ]
+    assert not [o for o in outputs if o.output_type == "error"]
+    assert any("How this page was made" in str(o.get("data", {}).get("text/markdown", "")) for o in outputs)
+    assert run(own, "-c", versions) == before, "the install cell changed torch or numpy"
+    assert "site-packages" in run(own, "-c", "import companion; print(companion.__file__)", cwd=empty)
+
+
+def _with_quick_parameters(path: Path, name: str) -> None:
+    """Synthetic images and few of them, in a cell behind the notebook's own, as papermill's would stand."""
+    notebook = nbformat.read(path, as_version=4)
+    given = procedural(name)
+    if "per_class" in NOTEBOOKS[name].model_fields:
+        given["per_class"] = 20
+    (place,) = [i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", [])]
+    lines = [PARAMETERS_MARK, *(f"{key} = {value!r}" for key, value in given.items())]
+    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell("\n".join(lines)))
+    nbformat.write(notebook, path)
+
+
+def test_the_install_cell_is_careful():
+    for name in NOTEBOOKS:
+        cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+        (cell,) = [
+            c.source for c in cells if "pip" in c.source and "install" in c.source and c.cell_type == "code"
+        ]
+        assert "find_spec" in cell and "COMPANION_INSTALL" in cell
+        assert re.search(r"transferability-companion==[\d.]+", cell)
+        assert not re.search(r"--upgrade|-U\b|--editable|-e\b|torch|numpy", cell.split("\n", 1)[1])
