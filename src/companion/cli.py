@@ -47,6 +47,37 @@ def _progress() -> Iterator[Callable[[float, str], None] | None]:
 
 
 @app.command()
+def inspect(
+    target: Annotated[str, typer.Argument(help="As for rank.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the facts and example images.")] = None,
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="With pictures, and names of files and patients.")
+    ] = True,
+    size: Annotated[int | None, typer.Option(help="Of MedMNIST: 28, 64, 128 or 224.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the splits, where none are given.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite earlier files in that folder.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at TARGET first: counts, sizes, duplicates, what is left out."""
+    from companion import report
+    from companion.datasets import inspect as look
+
+    if out is not None:
+        report.check_folder(out, force=force, files=report.LOOK_FILES)
+    with _progress() as progress:
+        tell = None if progress is None else lambda line: progress(0.0, line)
+        facts = look(target, size=size, seed=seed, data_dir=data_dir, progress=tell)
+    written = report.write_look(facts, out, force=force, images=images) if out is not None else []
+    if as_json:
+        typer.echo(json.dumps(facts.as_document(names=images), indent=1))
+        return
+    typer.echo(report.look_as_text(facts, names=images))
+    for path in written:
+        typer.echo(f"written: {path}")
+
+
+@app.command()
 def rank(
     target: Annotated[
         str, typer.Argument(help="MedMNIST flag, .npz file, folder of class folders, procedural:NAME.")

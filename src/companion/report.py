@@ -10,6 +10,7 @@ import json
 import math
 import platform
 import shutil
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ from typing import Any
 import pandas as pd
 
 from companion import store
+from companion.datasets import Inspection
 from companion.errors import InputError, SurroundingsError
 
+SHOWN = 10  # entries of a list on a terminal
+LOOK_FILES = ("inspection.json", "examples.png")
 FILES = ("ranking.csv", "ranking.json", "ranking.png", "ranking.html")
 NOT_CLINICAL = "Research software, not for clinical use."
 
@@ -147,7 +151,7 @@ def as_page(table: pd.DataFrame, picture: bytes) -> str:
     )
 
 
-def check_folder(folder: Path, *, force: bool) -> None:
+def check_folder(folder: Path, *, force: bool, files: Sequence[str] = FILES) -> None:
     """See before any work that the report can be written where it is wanted.
 
     Raises
@@ -157,12 +161,12 @@ def check_folder(folder: Path, *, force: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: name a folder with --out")
-    present = [name for name in FILES if (folder / name).exists()]
+    present = [name for name in files if (folder / name).exists()]
     if present and not force:
         raise InputError(
             f"{folder} holds {present[0]} already: give another --out, or --force to overwrite it"
         )
-    store.check_writable(folder / FILES[0])
+    store.check_writable(folder / files[0])
 
 
 def write(table: pd.DataFrame, folder: Path, *, force: bool = False) -> list[Path]:
@@ -178,10 +182,65 @@ def write(table: pd.DataFrame, folder: Path, *, force: bool = False) -> list[Pat
         "ranking.png": buffer.getvalue(),
         "ranking.html": as_page(table, buffer.getvalue()).encode(),
     }
+    return _write(folder, contents)
+
+
+def _write(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
     with contextlib.ExitStack() as stack:  # all are written before the first is put in place
         for name, content in contents.items():
             stack.enter_context(store.atomic_path(folder / name)).write_bytes(content)
     return [folder / name for name in contents]
+
+
+def look_as_text(facts: Inspection, *, names: bool = True) -> str:
+    """Lay a first look out for a terminal; without `names` no file or patient is named."""
+    counts = pd.DataFrame(facts.counts)
+    split = (
+        "given"
+        if facts.official_split
+        else "drawn here, always the same; give your own for a result to publish"
+    )
+    lines = [f"{facts.name} ({facts.origin}): {int(counts.to_numpy().sum())} images, {len(counts)} classes"]
+    lines += ["", f"images per class (splits: {split})", counts.to_string(), ""]
+    sizes = [f"{width} x {height} ({count})" for (width, height), count in facts.sizes.items()]
+    lines += [f"sizes: {_first(sizes)}", f"kinds: {_first([f'{m} ({n})' for m, n in facts.modes.items()])}"]
+    if facts.patients:
+        lines.append(f"patients: {facts.patients}")
+    lines += [f"! {warning}" for warning in facts.warnings]
+    listed = {
+        "the same image": [" = ".join(found) for found in facts.duplicates],
+        "patients in several splits": [
+            f"{who} in {', '.join(s)}" for who, s in facts.shared_patients.items()
+        ],
+        "cannot be read": [why for _, why in facts.unreadable],
+        "left out": [f"{what}: {why}" for what, why in facts.skipped],
+    }
+    for title, entries in listed.items():
+        lines.append(f"{title}: {len(entries)}")
+        if names:
+            lines += [f"  {entry}" for entry in entries[:SHOWN]]
+            lines += (
+                [f"  and {len(entries) - SHOWN} more (--json lists them)"] if len(entries) > SHOWN else []
+            )
+    return "\n".join(lines)
+
+
+def _first(entries: list[str], count: int = 6) -> str:
+    rest = f" and {len(entries) - count} more" if len(entries) > count else ""
+    return ", ".join(entries[:count]) + rest
+
+
+def write_look(facts: Inspection, folder: Path, *, force: bool = False, images: bool = True) -> list[Path]:
+    """Write a first look to a folder: the facts as JSON and, unless `images` is False, example images and names."""
+    from companion import figures
+
+    check_folder(folder, force=force, files=LOOK_FILES)
+    contents = {"inspection.json": json.dumps(facts.as_document(names=images), indent=1).encode()}
+    if images:
+        buffer = io.BytesIO()
+        figures.examples(facts.examples).savefig(buffer, format="png", dpi=100)
+        contents["examples.png"] = buffer.getvalue()
+    return _write(folder, contents)
 
 
 def surroundings() -> dict[str, dict[str, str]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import numpy as np
 from companion import store
 from companion.datasets import load
 from companion.datasets.dataset import SPLITS, Dataset
-from companion.datasets.images import Header, Progress, file_digest, in_parallel, probe
-from companion.datasets.listing import Listing, divide, groups, shared_groups
+from companion.datasets.images import Header, ImageFiles, Progress, in_parallel, probe, read
+from companion.datasets.listing import Listing, bits_of, divide, groups, shared_groups
 from companion.errors import InputError
 
 FEW = 25  # images of a class in training, under which scores are unsteady
 UNBALANCED = 10
+EXAMPLES = 6
+COMPARED = 224  # side in pixels at which images are compared
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Inspection:
         (what, why) of files that cannot be read, and of what was found beside the images.
     warnings
         What of this people should mend or know, one line each.
+    examples
+        A few images of every class, for a figure.
     """
 
     name: str
@@ -68,11 +73,12 @@ class Inspection:
     contradictory: int
     unreadable: tuple[tuple[str, str], ...]
     skipped: tuple[tuple[str, str], ...]
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...]
+    examples: Dataset = field(repr=False, compare=False)
 
     def as_document(self, *, names: bool = True) -> dict[str, Any]:
         """Everything as JSON-able values; without `names` nothing that names a file or a patient."""
-        found = asdict(self)
+        found = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "examples"}
         found["sizes"] = {f"{width} x {height}": count for (width, height), count in self.sizes.items()}
         if not names:
             for key in ("duplicates", "unreadable", "skipped", "shared_patients"):
@@ -93,7 +99,7 @@ def inspect(
     Parameters
     ----------
     target, size, seed, data_dir, progress
-        As for `companion.load_dataset`. Of files only the headers and the bytes are read.
+        As for `companion.load_dataset`. Every image is decoded once and forgotten.
 
     Returns
     -------
@@ -126,48 +132,91 @@ def _of_files(listing: Listing, *, seed: int, progress: Progress | None) -> Insp
     paths = [entry.path for entry in listing.entries]
     found = in_parallel(_probed, paths, what="looking at files", progress=progress)
     headers = [header if isinstance(header, Header) else None for header in found]
-    digests = in_parallel(file_digest, paths, what="comparing files", progress=progress)
+    bits = bits_of([header for header in headers if header])
+
+    def digest(index: int) -> bytes | str:
+        header = headers[index]
+        if header is None:
+            return str(found[index])
+        try:
+            pixels = read(paths[index], COMPARED, grey=header.grey, bits=bits)
+        except InputError as error:
+            return str(error)
+        return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
+
+    digests = in_parallel(digest, range(len(paths)), what="comparing images", progress=progress)
     of = groups(listing, headers)
     shared = shared_groups(listing, of)
-    splits = np.full(len(paths), "all", dtype=object)
-    try:
-        parts = {} if shared else divide(listing, of, seed=seed)
-    except InputError:
-        parts = {}
-    for split, index in parts.items():
-        splits[index] = split
-    if shared:
-        splits[:] = [entry.split for entry in listing.entries]
+    splits = _splits(listing, of, seed)
     labels = [entry.label for entry in listing.entries]
     names = [f"{split}: {listing.relative(path)}" for split, path in zip(splits, paths, strict=True)]
-    sizes = Counter((header.width, header.height) for header in headers if header)
+    whole = [index for index, digest in enumerate(digests) if isinstance(digest, bytes)]
+    grey = all(header.grey for header in headers if header)
     return _with_warnings(
         name=listing.name,
         origin=listing.origin,
         official_split=listing.has_splits,
         counts=_counts(splits, labels, listing.classes),
-        sizes=dict(sizes.most_common()),
+        sizes=dict(Counter((h.width, h.height) for h in headers if h).most_common()),
         modes=dict(Counter(header.mode for header in headers if header).most_common()),
         patients=len(set(of) - {""}),
         shared_patients=shared,
         unreadable=tuple(
-            (listing.relative(path), header)
-            for path, header in zip(paths, found, strict=True)
-            if isinstance(header, str)
+            (listing.relative(path), digest)
+            for path, digest in zip(paths, digests, strict=True)
+            if isinstance(digest, str)
         ),
         skipped=listing.skipped,
-        **_duplicates(digests, names, list(splits), labels),
+        examples=_examples(
+            listing.name,
+            listing.classes,
+            np.asarray(listing.labels)[whole],
+            ImageFiles([paths[index] for index in whole], 64, grey=grey, bits=bits),
+        ),
+        **_duplicates(
+            [digest.hex() for digest in digests if isinstance(digest, bytes)],
+            [names[index] for index in whole],
+            [splits[index] for index in whole],
+            [labels[index] for index in whole],
+        ),
+    )
+
+
+def _splits(listing: Listing, of: Sequence[str], seed: int) -> list[str]:
+    """Split of every entry, "all" where there are too few images to draw splits from."""
+    if listing.has_splits:
+        return [entry.split for entry in listing.entries]
+    splits = np.full(len(listing.entries), "all", dtype=object)
+    with contextlib.suppress(InputError):
+        for split, index in divide(listing, of, seed=seed).items():
+            splits[index] = split
+    return list(splits)
+
+
+def _examples(
+    name: str, classes: tuple[str, ...], labels: np.ndarray, images: Any, *, synthetic: bool = False
+) -> Dataset:
+    rng = np.random.default_rng(0)
+    chosen = [
+        index
+        for label in range(len(classes))
+        for index in rng.permutation(np.flatnonzero(labels == label))[:EXAMPLES]
+    ]
+    index = np.array(chosen, dtype=int)
+    return Dataset(
+        name, {"train": images[index]}, {"train": labels[index]}, classes, "", "", synthetic=synthetic
     )
 
 
 def _of_arrays(dataset: Dataset) -> Inspection:
+    first = dataset.labels["train"]
     splits, labels, digests, names = [], [], [], []
     for split, images in dataset.images.items():
         for index, image in enumerate(images):
             splits.append(split)
             label = dataset.labels[split][index]
             labels.append(dataset.classes[int(label)] if label.ndim == 0 else repr(label.tolist()))
-            digests.append(hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest())
+            digests.append(hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest())
             names.append(f"{split}: {index}")
     return _with_warnings(
         name=dataset.name,
@@ -180,20 +229,29 @@ def _of_arrays(dataset: Dataset) -> Inspection:
         shared_patients={},
         unreadable=(),
         skipped=(),
+        examples=_examples(
+            dataset.name,
+            dataset.classes,
+            first if first.ndim == 1 else first.argmax(1),
+            dataset.images["train"],
+            synthetic=dataset.synthetic,
+        ),
         **_duplicates(digests, names, splits, labels),
     )
 
 
-def _counts(splits: np.ndarray, labels: Sequence[str], classes: Sequence[str]) -> dict[str, dict[str, int]]:
+def _counts(
+    splits: Sequence[str], labels: Sequence[str], classes: Sequence[str]
+) -> dict[str, dict[str, int]]:
     counted = Counter(zip(splits, labels, strict=True))
     present = [split for split in (*SPLITS, "all") if split in set(splits)]
     return {split: {label: counted[split, label] for label in classes} for split in present}
 
 
 def _duplicates(
-    digests: Sequence[bytes], names: Sequence[str], splits: Sequence[str], labels: Sequence[str]
+    digests: Sequence[str], names: Sequence[str], splits: Sequence[str], labels: Sequence[str]
 ) -> dict[str, Any]:
-    members: dict[bytes, list[int]] = defaultdict(list)
+    members: dict[str, list[int]] = defaultdict(list)
     for index, digest in enumerate(digests):
         members[digest].append(index)
     repeated = [found for found in members.values() if len(found) > 1]

@@ -131,6 +131,12 @@ def divide(listing: Listing, of: Sequence[str], *, seed: int) -> Mapping[str, np
     return stratified_split(listing.labels, seed=seed)
 
 
+def bits_of(found: Sequence[Header]) -> int:
+    """Bits that the grey values of more than 8 bits take, over all files: 12-bit scans are often stored in 16."""
+    highest = max((header.highest for header in found), default=0)
+    return max(8, highest.bit_length()) if highest else 16
+
+
 def assemble(listing: Listing, size: int, *, seed: int, progress: Progress | None = None) -> Dataset:
     """Read the files and return them as a dataset; what is over `IN_MEMORY` stays on disk.
 
@@ -142,8 +148,7 @@ def assemble(listing: Listing, size: int, *, seed: int, progress: Progress | Non
     found = headers(listing, progress=progress)
     parts = divide(listing, groups(listing, found), seed=seed)
     grey = all(header.grey for header in found)
-    highest = max((header.highest for header in found), default=0)
-    bits = max(8, highest.bit_length()) if highest else 16
+    bits, highest = bits_of(found), max(header.highest for header in found)
     notes = []
     if highest:
         notes.append(f"grey values of more than 8 bits reach {highest}: 0 to {2**bits - 1} became 0 to 255")
