@@ -115,7 +115,7 @@ WRONG = [
     (("rank", "breastmnist", *SOURCES, "--size", "30"), 2, "size 30 is not offered"),
     (("rank", "breastmnist", *SOURCES, "--size", "abc"), 2, "--size"),
     (("rank", "breastmnist", *SOURCES, "--sorce", "x"), 2, "--source"),
-    (("rank", "breastmnist"), 2, "--source"),
+    (("rank", "procedural:cells"), 2, "--source"),
     (("rank", "procedural:cells", "-s", "scratch"), 2, "at least two"),
     (("rank", "procedural:cells", "-s", "scratch", "-s", "scratch"), 2, "named twice"),
     (("rank", "procedural:cells", "-s", "scratch", "-s", "scrach"), 2, "Did you mean 'scratch'"),

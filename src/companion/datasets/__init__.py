@@ -9,7 +9,14 @@ from companion.datasets.folds import Fold, fold
 from companion.datasets.images import ImageFiles
 from companion.datasets.inspection import Inspection, inspect
 from companion.datasets.joint import joint_columns, pool
-from companion.datasets.load import find, load_dataset, medmnist_classes, medmnist_flags, medmnist_samples
+from companion.datasets.load import (
+    at_hand,
+    find,
+    load_dataset,
+    medmnist_classes,
+    medmnist_flags,
+    medmnist_samples,
+)
 from companion.datasets.procedural import GENERATORS
 
 __all__ = [
@@ -19,6 +26,7 @@ __all__ = [
     "Fold",
     "ImageFiles",
     "Inspection",
+    "at_hand",
     "find",
     "fold",
     "inspect",

@@ -174,19 +174,28 @@ def _look_up(filename: str) -> Path | None:
     return next(iter(sorted(root.glob(f"*/{filename}"))), None)
 
 
+def at_hand(flag: str, size: int) -> Path | None:
+    """File of a MedMNIST flag where it is on this machine; None where it would be downloaded."""
+    filename = _filename(flag, size)
+    theirs = Path("~/.medmnist").expanduser() / filename
+    return _look_up(filename) or (theirs if theirs.is_file() else None)
+
+
+def _filename(flag: str, size: int) -> str:
+    return f"{flag}.npz" if size == 28 else f"{flag}_{size}.npz"
+
+
 def _load_medmnist(
     flag: str, size: int, *, checksum: str | None, trust: bool, progress: Callable[[str], None] | None
 ) -> Dataset:
     info = _medmnist_info()[flag]
     suffix = "" if size == 28 else f"_{size}"
-    filename = f"{flag}{suffix}.npz"
     published = info.get(f"MD5{suffix}")
     if checksum is None and published:
         checksum = f"md5:{published}"
-    theirs = Path("~/.medmnist").expanduser() / filename
-    path = _look_up(filename) or (theirs if theirs.is_file() else store.data_dir() / filename)
+    path = at_hand(flag, size) or store.data_dir() / _filename(flag, size)
     if progress and not path.is_file():
-        progress(f"downloading {filename} to {path.parent}")
+        progress(f"downloading {path.name} to {path.parent}")
     store.fetch(info[f"url{suffix}"], path, checksum=checksum, trust=trust)
     arrays = read_npz(path)
     missing = [f"{split}_{part}" for split in SPLITS for part in ("images", "labels")]
