@@ -101,6 +101,10 @@ def _opened(path: Path) -> Iterator[Pillow.Image]:
             yield image
     except CompanionError:
         raise
+    except Image.DecompressionBombError:
+        raise InputError(
+            f"{shown(path)} has more pixels than the limit of {PIXEL_LIMIT}: make it smaller"
+        ) from None
     except Exception as error:
         # A damaged file makes Pillow's decoders raise a dozen types.
         raise InputError(

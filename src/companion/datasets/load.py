@@ -147,6 +147,10 @@ def find(name: str) -> Path | None:
 
 def _find_path(name: str) -> Path:
     """Path of a file or folder named directly or by its name in the data directory."""
+    if not name.strip():
+        raise InputError(
+            "a dataset without a name: give a MedMNIST flag, a file, a folder or procedural:NAME"
+        )
     direct = Path(name).expanduser()
     if direct.exists():
         return direct
