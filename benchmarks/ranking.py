@@ -37,7 +37,7 @@ def bench_rank(size: int = 224, *, n: int = 500, sources: int = 2, repeats: int 
         folder = Path(place) / "images"
         write_images(folder, n, size + 32)
         images, labels = companion.load_dataset(folder, size=size).draw(n)
-        companion.rank(folder, models, size=size, per_class=3)  # imports
+        companion.rank(folder, models, size=size, per_class=12)  # imports
         ratios = []
         for _ in range(repeats):
             began = time.perf_counter()
