@@ -21,6 +21,7 @@ GROUPS = {
         "import single_pass; result = {'single_pass': single_pass.bench(64), "
         "'single_pass_28': single_pass.bench(28)}",
     ),
+    "ranking": ("2", "import ranking; result = {'rank_overhead': ranking.bench_rank()}"),
     "training": (
         "1",
         "import training; result = {'training_efficiency': training.bench_efficiency(28), "

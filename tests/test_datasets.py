@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from companion.datasets import GENERATORS, SIZES, Dataset, load, load_dataset, medmnist_flags
 from companion.errors import InputError, SurroundingsError
+from image_files import folder, picture
 
 COUNTS = {"train": 24, "val": 6, "test": 12}
 
@@ -36,20 +36,6 @@ def npz(path: Path, /, **changes: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **content)
     return path
-
-
-def picture(path: Path, values: np.ndarray | None = None) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(zlib.crc32(path.name.encode()))
-    Image.fromarray(rng.integers(0, 256, (30, 40)).astype(np.uint8) if values is None else values).save(path)
-    return path
-
-
-def folder(root: Path, counts: dict[str, int]) -> Path:
-    for name, count in counts.items():
-        for index in range(count):
-            picture(root / name / f"{name}-{index}.png")
-    return root
 
 
 @pytest.fixture

@@ -258,4 +258,4 @@ def test_an_unusable_target_is_told_before_any_source_is_loaded():
         origin="made up",
     )
     with pytest.raises(InputError, match="several labels an image"):
-        rank(several, ["no such source", "nor this"])
+        rank(several, ["imagenet", "radimagenet"])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _FUNCTIONS = {
+    "inspect": "companion.datasets",
     "load_dataset": "companion.datasets",
     "load_source": "companion.sources",
     "score": "companion.ranking",
@@ -36,6 +37,7 @@ _ROOMS = (
 __all__ = [*_FUNCTIONS, *_ROOMS, "__version__"]
 
 if TYPE_CHECKING:
+    from companion.datasets import inspect as inspect
     from companion.datasets import load_dataset as load_dataset
     from companion.ranking import rank as rank
     from companion.ranking import score as score

@@ -47,18 +47,63 @@ def _progress() -> Iterator[Callable[[float, str], None] | None]:
 
 
 @app.command()
+def inspect(
+    target: Annotated[str, typer.Argument(help="As for rank.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the facts and example images.")] = None,
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="With pictures, and names of files and patients.")
+    ] = True,
+    size: Annotated[int | None, typer.Option(help="Of MedMNIST: 28, 64, 128 or 224.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the splits, where none are given.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite earlier files in that folder.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at TARGET first: counts, sizes, duplicates, what is left out."""
+    from companion import report
+    from companion.datasets import inspect as look
+
+    if out is not None:
+        report.check_folder(out, force=force, files=report.LOOK_FILES)
+    with _progress() as progress:
+        tell = None if progress is None else lambda line: progress(0.0, line)
+        facts = look(target, size=size, seed=seed, data_dir=data_dir, progress=tell)
+    written = report.write_look(facts, out, force=force, images=images) if out is not None else []
+    if as_json:
+        typer.echo(json.dumps(facts.as_document(names=images), indent=1))
+        return
+    typer.echo(report.look_as_text(facts, names=images))
+    for path in written:
+        typer.echo(f"written: {path}")
+
+
+@app.command()
 def rank(
     target: Annotated[
-        str, typer.Argument(help="MedMNIST flag, .npz file, folder of class folders, procedural:NAME.")
+        str,
+        typer.Argument(
+            help="MedMNIST flag, .npz file, folder of class folders, .csv or .tsv of paths and labels, procedural:NAME."
+        ),
     ],
     source: Annotated[
-        list[str], typer.Option("--source", "-s", help="A source model; give it once for each.")
-    ],
+        list[str] | None,
+        typer.Option(
+            "--source",
+            "-s",
+            help="A source model; give it once for each. Without: those that can be had here.",
+        ),
+    ] = None,
     size: Annotated[int | None, typer.Option(help="Image side in pixels: 28, 64, 128 or 224.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of draws, random weights and training.")] = 24,
     per_class: Annotated[
         int, typer.Option(min=3, help="Images scored: this many times the number of classes.")
     ] = 100,
+    repeats: Annotated[
+        int, typer.Option(min=0, help="Rank so many times on parts of the images: how sure is the order?")
+    ] = 0,
+    verify: Annotated[
+        int, typer.Option(min=0, help="Fine-tune the first so many: was the ranking right?")
+    ] = 0,
     variant: Annotated[str, typer.Option(help="corrected or published.")] = "corrected",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     architecture: Annotated[
@@ -68,6 +113,9 @@ def rank(
         bool, typer.Option("--trust", help="Accept downloads without a published checksum.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the table, the figure and the report.")] = None,
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="With example pictures of TARGET in the report.")
+    ] = True,
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite an earlier report in that folder.")
     ] = False,
@@ -75,35 +123,80 @@ def rank(
     as_json: AsJson = False,
 ) -> None:
     """Rank source models for TARGET without fine-tuning any of them."""
-    from companion import report
+    from companion import report, store
 
     if variant not in ("corrected", "published"):
         raise InputError(f"--variant {variant!r} is none of corrected, published")
     if out is not None:
         report.check_folder(out, force=force)
-    from companion.ranking import rank as rank_sources
+    with store.data_directory(data_dir):
+        with _progress() as progress:
+            from companion import ranking
+            from companion.datasets import load_dataset
+            from companion.ranking.table import check_sources
+            from companion.training import FINE_TUNING_PROTOCOLS
 
-    with _progress() as progress:
-        table = rank_sources(
-            target,
-            source,
-            size=size,
-            seed=seed,
-            per_class=per_class,
-            variant=variant,
-            architecture=architecture,
-            device=device,
-            data_dir=data_dir,
-            trust=trust,
-            progress=progress,
-        )
-    written = report.write(table, out, force=force) if out is not None else []
+            if repeats and repeats < ranking.FEWEST:
+                raise InputError(f"--repeats {repeats} says too little: give at least {ranking.FEWEST}")
+            if source:
+                check_sources(source)
+            told = None if progress is None else lambda line: progress(0.0, line)
+            dataset = load_dataset(target, size=size, trust=trust, progress=told)
+            if verify:
+                ranking.images_to_verify(dataset, verify)
+            left_out: list[ranking.Candidate] = []
+            if not source:
+                source, left_out = _default_sources(dataset, architecture, seed)
+            how: dict[str, Any] = {
+                "architecture": architecture,
+                "seed": seed,
+                "device": device,
+                "trust": trust,
+            }
+            scoring = how | {"per_class": per_class, "variant": variant}
+            table = ranking.rank(dataset, source, progress=progress, **scoring)
+        sureness = verification = None
+        if (repeats or verify) and not any(pool["order"] == "determined" for pool in table.attrs["pools"]):
+            typer.echo("no pool has an order, so there is nothing to repeat or to verify", err=True)
+            repeats = verify = 0
+        if repeats:
+            _tell_cost(f"{repeats} repeats", ranking.repeat_cost(table, repeats))
+            with _progress() as progress:
+                sureness = ranking.repeat(table, dataset, source, repeats, progress=progress, **scoring)
+        if verify:
+            chosen, spent = ranking.first_sources(table, verify), table.attrs["cost"]
+            quick = FINE_TUNING_PROTOCOLS["quick"]
+            seconds = ranking.fine_tuning_seconds(spent, dataset, quick, chosen)
+            _tell_cost(f"fine-tuning {', '.join(chosen)}", seconds)
+            with _progress() as progress:
+                verification = ranking.verify(table, dataset, source, verify, progress=progress, **how)
+    extras = report.Extras(left_out, sureness, verification, dataset if images else None)
+    written = report.write(table, out, force=force, extras=extras) if out is not None else []
     if as_json:
-        typer.echo(json.dumps(report.as_document(table), indent=1))
+        typer.echo(json.dumps(report.as_document(table, extras), indent=1))
         return
-    typer.echo(report.as_text(table))
+    typer.echo(report.as_text(table, extras))
     for path in written:
         typer.echo(f"written: {path}")
+
+
+def _default_sources(dataset: Any, architecture: str, seed: int) -> tuple[list[str], list[Any]]:
+    """Names of the candidates that can be had here, and those left out."""
+    from companion.ranking import candidates
+
+    chosen, left_out = candidates(dataset.name, dataset.size, architecture=architecture, seed=seed)
+    if len(chosen) < 2:
+        raise InputError(
+            "only random weights can be had here without a download: name sources with --source, or bring some, as "
+            "companion fetch imagenet does"
+        )
+    return [candidate.source for candidate in chosen], left_out
+
+
+def _tell_cost(what: str, seconds: float) -> None:
+    from companion.report import duration
+
+    typer.echo(f"{what}: at most about {duration(seconds)}", err=True)
 
 
 @app.command()

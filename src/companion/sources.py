@@ -30,6 +30,11 @@ from companion.training.protocols import as_dict
 
 MEDMNIST_WEIGHTS = "https://zenodo.org/records/7782113/files/weights_{flag}.zip?download=1"
 MEDMNIST_MEMBER = "resnet18_224_1.pth"
+LICENCES = {
+    "imagenet": "BSD-3-Clause (torchvision); ImageNet's terms for the data",
+    "medmnist weights": "as the Zenodo record 7782113 says",
+    "scratch": "none needed",
+}
 CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 KINDS = ("imagenet", "scratch", "medmnist", "radimagenet", "train:DATASET", "torchvision:NAME", "timm:NAME")
 # Released by their authors behind a form or as folders without stable file addresses: fetched by hand.
@@ -99,7 +104,9 @@ def load_source(
     name = os.fspath(source)
     with store.data_directory(data_dir):
         if name == "scratch":
-            return scratch(architecture, seed=seed)
+            model = scratch(architecture, seed=seed)
+            model.provenance["licence"] = LICENCES["scratch"]
+            return model
         if name == "imagenet":
             return _imagenet(architecture, name=name)
         if name.startswith("torchvision:"):
@@ -108,7 +115,8 @@ def load_source(
             return _timm(name)
         if name.startswith("train:"):
             parts = [
-                load_dataset(part, size=size or 28, checksum=checksum, trust=trust) for part in _pooled(name)
+                load_dataset(part, size=size or 28, checksum=checksum, trust=trust)
+                for part in trained_on(name)
             ]
             dataset = parts[0] if len(parts) == 1 else pool(parts)
             return _trained(
@@ -124,7 +132,7 @@ def load_source(
     raise AssertionError(f"check_name let {name!r} pass")
 
 
-def _pooled(name: str) -> list[str]:
+def trained_on(name: str) -> list[str]:
     """Datasets of a ``train:`` name; a path may have a plus sign of its own."""
     wanted = name.removeprefix("train:")
     return [wanted] if Path(wanted).expanduser().exists() else wanted.split("+")
@@ -140,7 +148,7 @@ def check_name(source: str | os.PathLike) -> None:
     """
     name = os.fspath(source)
     if name.startswith("train:"):
-        for part in _pooled(name):
+        for part in trained_on(name):
             find(part)
     elif name.endswith(CHECKPOINT_SUFFIXES):
         if not Path(name).expanduser().is_file():
@@ -163,12 +171,8 @@ def _imagenet(architecture: str, *, name: str) -> SourceModel:
         raise InputError(
             f"torchvision has no classification model {architecture!r}.{did_you_mean(architecture, known)}"
         )
-    weights = models.get_model_weights(architecture).DEFAULT
-    if hasattr(models.get_model_weights(architecture), "IMAGENET1K_V1"):
-        weights = models.get_model_weights(architecture).IMAGENET1K_V1  # what the paper's release used
-    filename = weights.url.rsplit("/", 1)[-1]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / filename
-    found = re.search(r"-([0-9a-f]{8,})\.", filename)
+    weights, path = imagenet_file(architecture)
+    found = re.search(r"-([0-9a-f]{8,})\.", path.name)
     published = found[1] if found else None
     if path.is_file() and published and not store.file_hash(path).startswith(published):
         raise InputError(f"{path} does not have the sha256 that its name gives: it is damaged; delete it")
@@ -192,9 +196,18 @@ def _imagenet(architecture: str, *, name: str) -> SourceModel:
         normalisation=IMAGENET_NORMALISATION,
         provenance={
             "origin": weights.url,
-            "licence": "BSD-3-Clause (torchvision); ImageNet's terms for the data",
+            "licence": LICENCES["imagenet"],
+            "input_size": 224,
         },
     )
+
+
+def imagenet_file(architecture: str) -> tuple[Any, Path]:
+    """ImageNet weights of torchvision for an architecture, and the file they are kept in, there or not."""
+    offered = torchvision().models.get_model_weights(architecture)
+    # The first version is what the paper's release used.
+    weights = getattr(offered, "IMAGENET1K_V1", None) or offered.DEFAULT
+    return weights, Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
 
 
 def _timm(name: str) -> SourceModel:
@@ -225,21 +238,21 @@ def _timm(name: str) -> SourceModel:
         provenance={
             "origin": data.get("hf_hub_id") or data.get("url") or name,
             "licence": data.get("license"),
+            "input_size": (data.get("input_size") or (None,))[-1],
         },
     )
 
 
 def _medmnist_weights(flag: str, *, checksum: str | None, trust: bool) -> SourceModel:
-    folder = store.data_dir() / "weights"
     path = store.fetch_zip_member(
         MEDMNIST_WEIGHTS.format(flag=flag),
         MEDMNIST_MEMBER,
-        folder / f"medmnist_{flag}_{MEDMNIST_MEMBER}",
+        medmnist_file(flag),
         checksum=checksum,
         trust=trust,
     )
     state, _ = read_state(path)
-    return from_state(
+    model = from_state(
         state,
         architecture="resnet18",
         name=flag,
@@ -247,28 +260,39 @@ def _medmnist_weights(flag: str, *, checksum: str | None, trust: bool) -> Source
         normalisation=PLAIN_NORMALISATION,
         origin=f"MedMNIST's released weights of {flag} (Zenodo record 7782113), {MEDMNIST_MEMBER}",
     )
+    model.provenance |= {"licence": LICENCES["medmnist weights"], "input_size": 224}
+    return model
+
+
+def medmnist_file(flag: str) -> Path:
+    """File that MedMNIST's released weights of a flag are kept in, there or not."""
+    return store.data_dir() / "weights" / f"medmnist_{flag}_{MEDMNIST_MEMBER}"
 
 
 def _by_hand(name: str, target: str | None) -> SourceModel:
     if name == "medmnist" and not target:
         raise InputError("source 'medmnist' is trained on all sets but the target: say which (target=…)")
-    stem = f"medmnist_without_{target}" if name == "medmnist" else name
-    folder = store.data_dir() / "weights"
-    for suffix in CHECKPOINT_SUFFIXES:
-        path = folder / f"{stem}{suffix}"
-        if path.is_file():
-            state, _ = read_state(path)
-            return from_state(
-                state,
-                architecture="resnet18",
-                name=name,
-                pretraining=stem,
-                origin=f"{path.name}, put there by hand",
-            )
+    path = by_hand_file(name, target)
+    if path.is_file():
+        state, _ = read_state(path)
+        return from_state(
+            state,
+            architecture="resnet18",
+            name=name,
+            pretraining=path.stem,
+            origin=f"{path.name}, put there by hand",
+        )
     raise SurroundingsError(
         f"the weights of {name} are not downloaded automatically: get them from {BY_HAND[name]} and save them "
-        f"as {folder / (stem + CHECKPOINT_SUFFIXES[0])} (or .pth)"
+        f"as {path} (or .pth)"
     )
+
+
+def by_hand_file(name: str, target: str | None) -> Path:
+    """File of weights that are fetched by hand: the one that is there, else where it belongs."""
+    stem = f"medmnist_without_{target}" if name == "medmnist" else name
+    files = [store.data_dir() / "weights" / f"{stem}{suffix}" for suffix in CHECKPOINT_SUFFIXES]
+    return next((path for path in files if path.is_file()), files[0])
 
 
 def _checkpoint(path: Path, *, architecture: str) -> SourceModel:
@@ -330,9 +354,8 @@ def _trained(
     """Train, or take the model trained earlier with exactly the same data, protocol, seed and architecture."""
     from companion.models import best_device
 
-    key = store.digest([dataset.content_hash, as_dict(protocol), architecture, seed, store.RESULTS_VERSION])
-    label = dataset.name.replace(":", "_").replace("/", "_")
-    path = store.cache_dir() / "sources" / f"{label}-{protocol.name}-{key}.safetensors"
+    path = trained_file(dataset, protocol, architecture=architecture, seed=seed)
+    about = {"licence": f"of its data: {dataset.origin}", "input_size": dataset.size}
     if path.is_file():
         try:
             state, metadata = read_state(path)
@@ -347,12 +370,21 @@ def _trained(
         except InputError:
             path.unlink()  # cut off by a full disk or a crash of the machine: trained anew below
         else:
-            model.provenance = known | {"cached": True}
+            model.provenance = known | about | {"cached": True}
             return model
     chosen = best_device(device)
     model = train_source(
         dataset, protocol, architecture=architecture, seed=seed, device=chosen, progress=progress
     )
-    model.provenance |= {"run": store.provenance(seed=seed, device=str(chosen))}
+    model.provenance |= {"run": store.provenance(seed=seed, device=str(chosen))} | about
     save(model, path)
     return model
+
+
+def trained_file(
+    dataset: Dataset, protocol: SourceProtocol = QUICK, *, architecture: str = "resnet18", seed: int = SEED
+) -> Path:
+    """File that a model trained here on `dataset` is kept in, there or not."""
+    key = store.digest([dataset.content_hash, as_dict(protocol), architecture, seed, store.RESULTS_VERSION])
+    label = dataset.name.replace(":", "_").replace("/", "_")
+    return store.cache_dir() / "sources" / f"{label}-{protocol.name}-{key}.safetensors"

@@ -1,13 +1,22 @@
 """What a target or source dataset is, and every way to get one.
 
-`load_dataset` takes a MedMNIST flag, a ``.npz`` file, a folder of class folders or ``procedural:NAME``, and
-returns a `Dataset`: images as uint8, labels as integers, splits, class names, a content hash.
+`load_dataset` takes a MedMNIST flag, a ``.npz`` file, a folder of class folders, a manifest or ``procedural:NAME``,
+and returns a `Dataset`: images as uint8, labels as integers, splits, class names, a content hash.
 """
 
 from companion.datasets.dataset import SIZES, Dataset
 from companion.datasets.folds import Fold, fold
+from companion.datasets.images import ImageFiles
+from companion.datasets.inspection import Inspection, inspect
 from companion.datasets.joint import joint_columns, pool
-from companion.datasets.load import find, load_dataset, medmnist_classes, medmnist_flags, medmnist_samples
+from companion.datasets.load import (
+    at_hand,
+    find,
+    load_dataset,
+    medmnist_classes,
+    medmnist_flags,
+    medmnist_samples,
+)
 from companion.datasets.procedural import GENERATORS
 
 __all__ = [
@@ -15,8 +24,12 @@ __all__ = [
     "SIZES",
     "Dataset",
     "Fold",
+    "ImageFiles",
+    "Inspection",
+    "at_hand",
     "find",
     "fold",
+    "inspect",
     "joint_columns",
     "load_dataset",
     "medmnist_classes",

@@ -10,10 +10,11 @@ from types import MappingProxyType
 
 import numpy as np
 
+from companion.datasets.images import ImageFiles
+from companion.datasets.splits import SPLITS as SPLITS
 from companion.errors import InputError
 
 SIZES = (28, 64, 128, 224)
-SPLITS = ("train", "val", "test")
 TASKS = ("binary", "multi-class", "multi-label")
 
 
@@ -26,7 +27,8 @@ class Dataset:
     name
         What it was asked for as.
     images
-        Split -> uint8 array, (n, height, width) grey or (n, height, width, 3) RGB.
+        Split -> uint8 array, (n, height, width) grey or (n, height, width, 3) RGB. Where they would fill much of
+        the memory they stay on disk, and what is indexed is decoded (`companion.datasets.ImageFiles`).
     labels
         Split -> int64 array, (n,) class indices, or (n, findings) 0/1 where `task` is ``"multi-label"``.
     classes
@@ -39,6 +41,8 @@ class Dataset:
         True where the images were generated: every figure made from them says so.
     official_split
         True where the splits are the publisher's; False where this package drew them.
+    notes
+        What was decided on the way that people should know.
     """
 
     name: str
@@ -80,10 +84,16 @@ class Dataset:
 
     @cached_property
     def content_hash(self) -> str:
-        """sha256 over all images, labels and class names: equal exactly where the content is."""
+        """sha256 over all images, labels and class names: equal exactly where the content is.
+
+        Of images that stay on disk the bytes of their files are taken instead of their pixels.
+        """
         total = hashlib.sha256(repr((self.classes, self.task)).encode())
         for split in sorted(self.images):
             for array in (self.images[split], self.labels[split]):
+                if isinstance(array, ImageFiles):
+                    total.update(split.encode() + array.file_digest())
+                    continue
                 total.update(f"{split}{array.shape}{array.dtype}".encode())
                 total.update(np.ascontiguousarray(array).data)
         return total.hexdigest()
@@ -166,16 +176,3 @@ def check(dataset: Dataset) -> Dataset:
         if count < 2 and dataset.task != "multi-label":
             raise InputError(f"{name}: class {label!r} has {count} training image(s); at least 2 are needed")
     return dataset
-
-
-def stratified_split(labels: np.ndarray, *, seed: int = 0) -> dict[str, np.ndarray]:
-    """Draw a seeded 70/10/20 split, as indices, class by class; small classes keep their images for training."""
-    rng = np.random.default_rng(seed)
-    parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        n_val, n_test = len(members) // 10, len(members) // 5
-        parts["val"].append(members[:n_val])
-        parts["test"].append(members[n_val : n_val + n_test])
-        parts["train"].append(members[n_val + n_test :])
-    return {split: np.sort(np.concatenate(found)) for split, found in parts.items()}

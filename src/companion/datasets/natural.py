@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def make(path: Path) -> Path:
     test = batches.pop(_TEST)
     training = np.concatenate([batches[name] for name in sorted(batches)])
     drawn = _draw(training, ("train", "val"), rng, archive) | _draw(test, ("test",), rng, archive)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for split, records in drawn.items():
         planes = records[:, 1:].reshape(-1, 3, _SIDE, _SIDE)
         arrays[f"{split}_images"] = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))

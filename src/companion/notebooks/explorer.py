@@ -152,8 +152,8 @@ def chart() -> dict[str, Any]:
         sizing_mode="stretch_width",
         tools="",
         toolbar_location=None,
-        x_range=Range1d(0, 1),
-        y_range=Range1d(0, 1),
+        x_range=Range1d(start=0, end=1),
+        y_range=Range1d(start=0, end=1),
         y_axis_label="test AUC after fine-tuning",
         background_fill_color=None,
         border_fill_color=None,
@@ -184,7 +184,7 @@ def chart() -> dict[str, Any]:
         axis.ticker.desired_num_ticks = 4
         axis.minor_tick_line_color = None
         axis.axis_label_text_font_style = "normal"
-    return json_item(plot)
+    return dict(json_item(plot))
 
 
 @functools.cache

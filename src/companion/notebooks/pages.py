@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 import companion
 from companion import evaluation, figures, published, replication, store
-from companion.datasets import load_dataset, medmnist_classes, medmnist_flags, medmnist_samples
+from companion.datasets import at_hand, load_dataset, medmnist_classes, medmnist_flags, medmnist_samples
 from companion.errors import InputError, SurroundingsError
 from companion.evaluation import synthetic
 from companion.evaluation.recomputing import LARGE, SEVEN
@@ -41,6 +41,25 @@ MODALITIES = {
     "organcmnist": "abdominal CT, coronal",
     "organsmnist": "abdominal CT, sagittal",
 }
+
+
+# The order in which a room may import another; a test holds the package to it.
+ROOMS = (
+    "store",
+    "published",
+    "datasets",
+    "models",
+    "scores",
+    "training",
+    "sources",
+    "ranking",
+    "replication",
+    "evaluation",
+    "figures",
+    "report",
+    "notebooks",
+    "cli",
+)
 
 
 def render(folder: Path) -> None:
@@ -230,8 +249,7 @@ def datasets() -> pd.DataFrame:
     rows = {}
     for flag in medmnist_flags():
         counts, counted = medmnist_samples()[flag], "publisher's numbers"
-        at_hand = [store.data_dir() / f"{flag}.npz", *store.data_dir().glob(f"*/{flag}.npz")]
-        if any(path.is_file() for path in at_hand):
+        if at_hand(flag, 28):
             counts = {split: len(values) for split, values in load_dataset(flag).labels.items()}
             counted = "counted here"
         rows[flag] = {
@@ -468,21 +486,3 @@ PICTURES: Mapping[str, Callable[[], Figure]] = {
     "other_truths": lambda: figures.other_truths(evaluation.truths(), ["proposed", "nleep", "leep"]),
     "size_and_auc": _sizes,
 }
-
-# The order in which a room may import another; a test holds the package to it.
-ROOMS = (
-    "store",
-    "published",
-    "datasets",
-    "models",
-    "scores",
-    "training",
-    "sources",
-    "ranking",
-    "replication",
-    "evaluation",
-    "figures",
-    "report",
-    "notebooks",
-    "cli",
-)

@@ -1,0 +1,78 @@
+"""Splits where none are given: 70 % to train on, 10 % to validate, 20 % to test; drawn with a seed.
+
+The same seed gives the same split on every machine: what counts is the order of the labels, not of the disk.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from companion.errors import InputError
+
+SPLITS = ("train", "val", "test")
+PARTS = 10  # of which one validates and two test
+
+
+def stratified_split(labels: np.ndarray, *, seed: int = 0) -> dict[str, np.ndarray]:
+    """Draw a seeded 70/10/20 split, as indices, class by class; small classes keep their images for training."""
+    rng = np.random.default_rng(seed)
+    parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        n_val, n_test = len(members) // 10, len(members) // 5
+        parts["val"].append(members[:n_val])
+        parts["test"].append(members[n_val : n_val + n_test])
+        parts["train"].append(members[n_val + n_test :])
+    return {split: np.sort(np.concatenate(found)) for split, found in parts.items()}
+
+
+def grouped_split(
+    labels: np.ndarray, groups: Sequence[str], classes: Sequence[str], *, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Draw a seeded split of about 70/10/20, stratified as far as whole groups allow.
+
+    Parameters
+    ----------
+    labels
+        (n,) class indices.
+    groups
+        n identifiers; images with one identifier stay together.
+    classes
+        Class names, for the error.
+    seed
+        Of the draw.
+
+    Raises
+    ------
+    InputError
+        If there are too few groups for three splits with two training images of every class.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    count = min(PARTS, len(set(groups)), int(np.bincount(labels).max()))
+    if count < len(SPLITS):
+        raise InputError(
+            f"{len(set(groups))} patients are too few to draw three splits from: give a split, or more patients"
+        )
+    folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a class has fewer images than parts: looked after below
+        parts = [np.sort(test) for _, test in folds.split(np.zeros(len(labels)), labels, list(groups))]
+    n_test = max(1, round(0.2 * count))
+    for chosen in itertools.permutations(range(count), 1 + n_test):
+        if list(chosen[1:]) != sorted(chosen[1:]):
+            continue
+        outside = np.concatenate([parts[part] for part in chosen])
+        train = np.setdiff1d(np.arange(len(labels)), outside)
+        counts = np.bincount(labels[train], minlength=len(classes))
+        if counts.min() >= 2 and all(len(parts[part]) for part in chosen):
+            test = np.sort(np.concatenate([parts[part] for part in chosen[1:]]))
+            return {"train": train, "val": parts[chosen[0]], "test": test}
+    raise InputError(
+        f"class {classes[int(counts.argmin())]!r} has too few patients to draw splits from: give a split, or leave "
+        "that class out"
+    )

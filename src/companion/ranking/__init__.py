@@ -1,0 +1,37 @@
+"""Score sources for one target, combine, and say what the order is worth.
+
+The combined score is relative to its pool. Sources of one architecture and different pre-training form one
+pool; different architectures with one pre-training form another, in which the paper turns both terms round.
+The two are never merged.
+"""
+
+from companion.ranking.agreement import agreement
+from companion.ranking.candidates import Candidate, candidates
+from companion.ranking.cost import fine_tuning_seconds
+from companion.ranking.pooling import SMALLEST_POOL, Pool, pooled_ncti, pools, rank_pool
+from companion.ranking.scoring import PAPER_SCORES, Card, score
+from companion.ranking.sureness import FEWEST, repeat, repeat_cost
+from companion.ranking.table import rank
+from companion.ranking.verification import first_sources, images_to_verify, verify
+
+__all__ = [
+    "FEWEST",
+    "PAPER_SCORES",
+    "SMALLEST_POOL",
+    "Candidate",
+    "Card",
+    "Pool",
+    "agreement",
+    "candidates",
+    "fine_tuning_seconds",
+    "first_sources",
+    "images_to_verify",
+    "pooled_ncti",
+    "pools",
+    "rank",
+    "rank_pool",
+    "repeat",
+    "repeat_cost",
+    "score",
+    "verify",
+]

@@ -1,0 +1,46 @@
+"""What a ranking took, and what the fine-tunings that it saves would take."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from companion.datasets import Dataset
+from companion.training import FineTuning
+
+# A training step is a forward pass, and a backward pass for inputs and weights; the pass of a ranking leaves out the
+# gradients of the weights, and so about a third of it.
+STEP_OVER_PASS = 1.5
+
+
+def fine_tuning_seconds(
+    cost: Mapping[str, Any], dataset: Dataset, protocol: FineTuning, names: Iterable[str] | None = None
+) -> float:
+    """Seconds that fine-tuning sources once each will take at most, estimated from the ranking's own pass.
+
+    Parameters
+    ----------
+    cost
+        ``attrs["cost"]`` of what `companion.rank` returned for `dataset`.
+    dataset, protocol
+        What is fine-tuned on, and how.
+    names
+        Sources; all of them by default.
+    """
+    n_train, n_val, n_test = (len(dataset.labels.get(split, ())) for split in ("train", "val", "test"))
+    train = min(n_train, protocol.train_per_class * dataset.n_classes)
+    val = min(n_val, protocol.val_per_class * dataset.n_classes)
+    images = protocol.epochs * (train * STEP_OVER_PASS + val / 2) + n_test / 2
+    spent = cost["by_source"]
+    return sum(spent[name]["network"] for name in (names or spent)) / cost["images"] * images
+
+
+def peak_memory() -> float | None:
+    """Largest memory this process has held so far, in GB; None where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e9 if sys.platform == "darwin" else peak / 1e6  # bytes there, kilobytes elsewhere

@@ -1,0 +1,177 @@
+"""One source on one target: every score from one pass over the images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from companion import scores as score_room
+from companion import store
+from companion.datasets import Dataset, Fold, load_dataset
+from companion.errors import InputError, did_you_mean
+from companion.models import SourceModel, best_device
+from companion.scores._gradient import single_pass
+from companion.sources import load_source
+from companion.training import SEED
+
+PAPER_SCORES = ("nca", "gradient_ratio", "logme", "parc", "sfda", "ncti", "leep", "nleep")
+
+
+class Card(Mapping[str, float]):
+    """Scores of one source for one target, by name.
+
+    Attributes
+    ----------
+    reasons
+        Why a score is NaN, by name.
+    ncti_terms
+        The three terms of NCTI, which become a score only within a pool; None where not computed.
+    features, labels
+        (n, d) penultimate features and (n,) labels they were computed from.
+    provenance
+        Versions, seed, device, data hash and what the source is.
+    """
+
+    def __init__(self, values: dict[str, float], reasons: dict[str, str], **about: Any) -> None:
+        self._values = values
+        self.reasons = reasons
+        self.ncti_terms = about.get("ncti_terms")
+        self.features: np.ndarray = about["features"]
+        self.labels: np.ndarray = about["labels"]
+        self.provenance: dict[str, Any] = about["provenance"]
+
+    def __getitem__(self, name: str) -> float:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return "Card(" + ", ".join(f"{name}={value:.4g}" for name, value in self._values.items()) + ")"
+
+
+def score(
+    model: SourceModel | str,
+    dataset: Dataset | str,
+    *,
+    scores: Sequence[str] = PAPER_SCORES,
+    variant: str = "corrected",
+    per_class: int = 100,
+    seed: int = SEED,
+    device: str | None = None,
+    fold: Fold | None = None,
+) -> Card:
+    """Score one source for one target, everything from one pass over the images.
+
+    Parameters
+    ----------
+    model, dataset
+        As `load_source` and `load_dataset` return them, or names for these.
+    scores
+        Names from `companion.scores.REGISTRY`.
+    variant
+        ``"corrected"`` or ``"published"``, for the scores that have both.
+    per_class
+        At most this many times the number of classes training images are scored, drawn with `seed`.
+    device
+        Where the network runs; the fastest there is by default.
+    fold
+        Score the training images of this fold, in its order, as the paper does; `per_class` is then without effect.
+
+    Returns
+    -------
+    Card
+        Mapping from score to value; NaN where one is not applicable, with the reason in ``reasons``.
+
+    Raises
+    ------
+    InputError
+        If a score is unknown, or the dataset cannot be scored (several labels an image, too few images).
+    """
+    check_scores(scores)
+    dataset = load_dataset(dataset) if isinstance(dataset, str) else dataset
+    model = load_source(model, seed=seed) if isinstance(model, str) else model
+    if fold is None:
+        drawn = dataset.draw(per_class, seed=seed)
+    else:
+        drawn = dataset.images["train"][fold.train], dataset.labels["train"][fold.train]
+    return card_of(model, dataset, drawn, scores=scores, variant=variant, seed=seed, device=device)
+
+
+def check_scores(scores: Sequence[str]) -> None:
+    """Refuse an unknown score.
+
+    Raises
+    ------
+    InputError
+        Naming the first one.
+    """
+    unknown = [name for name in scores if name not in score_room.REGISTRY]
+    if unknown:
+        raise InputError(f"no score {unknown[0]!r}.{did_you_mean(unknown[0], score_room.REGISTRY)}")
+
+
+def card_of(
+    model: SourceModel,
+    dataset: Dataset,
+    drawn: tuple[np.ndarray, np.ndarray],
+    *,
+    scores: Sequence[str],
+    variant: str,
+    seed: int,
+    device: str | None,
+) -> Card:
+    """Score a source on images of a target that are drawn already; see `score`.
+
+    Several sources share what is drawn, and so decoded, once.
+    """
+    chosen = best_device(device)
+    images, labels = drawn
+    began = time.perf_counter()
+    passed = single_pass(model, images, labels, device=chosen)
+    seconds = time.perf_counter() - began
+    values: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    terms = None
+    arrays = [name for name in scores if name != "gradient_ratio"]
+    if arrays:
+        try:
+            result = score_room.suite(
+                passed.features, labels, passed.logits, names=arrays, variant=variant, random_state=seed
+            )
+        except ValueError as error:
+            raise InputError(f"{model.name} on {dataset.name}: {error}") from error
+        values |= dict(result)
+        reasons |= result.reasons
+        terms = result.terms
+    if "gradient_ratio" in scores:
+        try:
+            if model.first_conv is None:
+                raise ValueError(f"{model.architecture} has no two convolutions")
+            values["gradient_ratio"] = passed.ratio(variant)
+        except ValueError as error:
+            values["gradient_ratio"], reasons["gradient_ratio"] = float("nan"), str(error)
+    for name in scores:
+        if name not in values and not score_room.REGISTRY[name].pooled:
+            values[name] = float("nan")
+            reasons.setdefault(name, "not applicable")
+    record = store.provenance(
+        seed=seed,
+        device=str(chosen),
+        data={dataset.name: dataset.content_hash},
+        images=len(labels),
+        variant=variant,
+        source=model.name,
+        source_provenance=model.provenance,
+        seconds_in_the_network=seconds,
+    )
+    ordered = {name: values[name] for name in scores if name in values}
+    return Card(
+        ordered, reasons, ncti_terms=terms, features=passed.features, labels=labels, provenance=record
+    )

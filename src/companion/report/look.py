@@ -1,0 +1,66 @@
+"""A first look at a target as people and programs read it."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from companion.datasets import Inspection
+from companion.report.files import check_folder, write_all
+
+LOOK_FILES = ("inspection.json", "examples.png")
+SHOWN = 10  # entries of a list on a terminal
+
+
+def look_as_text(facts: Inspection, *, names: bool = True) -> str:
+    """Lay a first look out for a terminal; without `names` no file or patient is named."""
+    counts = pd.DataFrame(facts.counts)
+    split = (
+        "given"
+        if facts.official_split
+        else "drawn here, always the same; give your own for a result to publish"
+    )
+    lines = [f"{facts.name} ({facts.origin}): {int(counts.to_numpy().sum())} images, {len(counts)} classes"]
+    lines += ["", f"images per class (splits: {split})", counts.to_string(), ""]
+    sizes = [f"{width} x {height} ({count})" for (width, height), count in facts.sizes.items()]
+    lines += [f"sizes: {_first(sizes)}", f"kinds: {_first([f'{m} ({n})' for m, n in facts.modes.items()])}"]
+    if facts.patients:
+        lines.append(f"patients: {facts.patients}")
+    lines += [f"! {warning}" for warning in facts.warnings]
+    listed = {
+        "the same image": [" = ".join(found) for found in facts.duplicates],
+        "patients in several splits": [
+            f"{who} in {', '.join(s)}" for who, s in facts.shared_patients.items()
+        ],
+        "cannot be read": [why for _, why in facts.unreadable],
+        "left out": [f"{what}: {why}" for what, why in facts.skipped],
+    }
+    for title, entries in listed.items():
+        lines.append(f"{title}: {len(entries)}")
+        if names:
+            lines += [f"  {entry}" for entry in entries[:SHOWN]]
+            lines += (
+                [f"  and {len(entries) - SHOWN} more (--json lists them)"] if len(entries) > SHOWN else []
+            )
+    return "\n".join(lines)
+
+
+def _first(entries: list[str], count: int = 6) -> str:
+    rest = f" and {len(entries) - count} more" if len(entries) > count else ""
+    return ", ".join(entries[:count]) + rest
+
+
+def write_look(facts: Inspection, folder: Path, *, force: bool = False, images: bool = True) -> list[Path]:
+    """Write a first look to a folder: the facts as JSON and, unless `images` is False, example images and names."""
+    from companion import figures
+
+    check_folder(folder, force=force, files=LOOK_FILES)
+    contents = {"inspection.json": json.dumps(facts.as_document(names=images), indent=1).encode()}
+    if images:
+        buffer = io.BytesIO()
+        figures.examples(facts.examples).savefig(buffer, format="png", dpi=100)
+        contents["examples.png"] = buffer.getvalue()
+    return write_all(folder, contents)

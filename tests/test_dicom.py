@@ -1,0 +1,164 @@
+"""DICOM files: what their header fields do to the pixels, and which of them are refused."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from companion.datasets import images, inspection, load_dataset
+from companion.errors import InputError, SurroundingsError
+from image_files import dicom, manifest
+
+pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+
+RAMP = np.tile(np.arange(0, 4096, 128, dtype=np.uint16), (32, 1))  # 12 bits
+GREY = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1))
+
+
+def read(path, **options) -> np.ndarray:
+    return images.read(path, 32, **({"grey": True} | options)).astype(int)
+
+
+def test_the_stored_bits_are_the_range(tmp_path):
+    found = read(dicom(tmp_path / "x.dcm", RAMP, BitsStored=12))
+    np.testing.assert_allclose(found[0], RAMP[0].astype(int) * 255 / 4095, atol=0.51)
+    signed = dicom(tmp_path / "y.dcm", (RAMP.astype(int) - 2048).astype(np.int16), BitsStored=12)
+    np.testing.assert_allclose(read(signed)[0], found[0], atol=1)
+
+
+def test_monochrome1_is_turned_round(tmp_path):
+    up, down = (
+        read(dicom(tmp_path / f"{kind}.dcm", GREY, PhotometricInterpretation=kind))
+        for kind in ("MONOCHROME2", "MONOCHROME1")
+    )
+    assert (up + down == 255).all() and up[0, 0] == 0
+
+
+def test_a_window_is_in_units_after_rescaling(tmp_path):
+    # Stored 1024 is 0 after the intercept: the window -100 to 100 is stored 924 to 1124.
+    pixels = np.tile(np.array([0, 900, 1024, 1150, 4095], np.uint16).repeat(8), (40, 1))
+    path = dicom(
+        tmp_path / "x.dcm",
+        pixels,
+        BitsStored=12,
+        RescaleSlope=1,
+        RescaleIntercept=-1024,
+        WindowCenter=[0, 500],
+        WindowWidth=[200, 100],
+    )
+    found = images.read(path, 28, grey=True)[0, [2, 8, 14, 20, 26]]
+    np.testing.assert_allclose(found, [0, 0, 128, 255, 255], atol=2)
+
+
+def test_a_slope_alone_leaves_the_picture_as_it_is(tmp_path):
+    plain = read(dicom(tmp_path / "x.dcm", RAMP, BitsStored=12))
+    scaled = read(dicom(tmp_path / "y.dcm", RAMP, BitsStored=12, RescaleSlope=0.5, RescaleIntercept=-7))
+    np.testing.assert_allclose(plain, scaled, atol=1)
+
+
+def test_colour_is_kept(tmp_path):
+    red = np.full((32, 32, 3), (250, 10, 20), np.uint8)
+    path = dicom(tmp_path / "x.dcm", red)
+    assert not images.probe(path).grey and images.probe(path).mode == "DICOM RGB 8 bits"
+    assert (read(path, grey=False) == red).all()
+    planes = dicom(
+        tmp_path / "y.dcm", np.ascontiguousarray(np.moveaxis(red, 2, 0)), PlanarConfiguration=1, Rows=32,
+        Columns=32, SamplesPerPixel=3, PhotometricInterpretation="RGB",
+    )  # fmt: skip
+    assert (read(planes, grey=False) == red).all()
+
+
+def test_ybr_becomes_rgb(tmp_path):
+    from pydicom.pixels.processing import convert_color_space
+
+    red = np.full((32, 32, 3), (250, 10, 20), np.uint8)
+    stored = convert_color_space(red, "RGB", "YBR_FULL")
+    path = dicom(tmp_path / "x.dcm", stored, PhotometricInterpretation="YBR_FULL")
+    np.testing.assert_allclose(read(path, grey=False), red, atol=2)
+
+
+def test_files_without_a_suffix_are_known_by_their_mark(tmp_path):
+    path = dicom(tmp_path / "a" / "IM0001", GREY)
+    assert images.is_dicom(path) and images.probe(path).width == 32
+    assert images.is_dicom(path.rename(tmp_path / "1.2.840.7"))
+    (tmp_path / "README").write_text("no picture")
+    assert not images.is_dicom(tmp_path / "README")
+
+
+def _scans(root, patients, *, split=""):
+    for index, patient in enumerate(patients):
+        dicom(
+            root / split / "ab"[index % 2] / f"IM{index}",
+            np.full((32, 32), index, np.uint8),
+            PatientID=patient,
+        )
+    return root
+
+
+def test_patients_of_the_headers_stay_in_one_split(tmp_path):
+    root = _scans(tmp_path / "scans", [f"P{index // 4}" for index in range(48)])
+    facts = inspection.inspect(root)
+    assert facts.patients == 12 and not facts.official_split
+    found = load_dataset(root, size=28)
+    assert sum(len(labels) for labels in found.labels.values()) == 48
+    brightness = {split: set((pixels[:, 0, 0] // 4).tolist()) for split, pixels in found.images.items()}
+    assert sum(map(len, brightness.values())) == 12  # the pixels say whose they are
+
+
+def test_a_patient_in_two_given_splits_is_refused_by_name(tmp_path):
+    _scans(tmp_path / "scans", ["P1", "P2", "P1", "P2"], split="train")
+    _scans(tmp_path / "scans", ["P2", "P3"], split="test")
+    with pytest.raises(InputError, match="patient 'P2' is in train and test"):
+        load_dataset(tmp_path / "scans", size=28)
+
+
+def test_one_identifier_for_all_is_no_patient(tmp_path):
+    _scans(tmp_path / "scans", ["ANON"] * 8, split="train")
+    _scans(tmp_path / "scans", ["ANON"] * 8, split="test")
+    assert load_dataset(tmp_path / "scans", size=28).official_split
+
+
+def test_a_manifest_may_list_them(tmp_path):
+    rows = [(f"IM{index}.dcm", "ab"[index % 2]) for index in range(8)]
+    for index, (name, _) in enumerate(rows):
+        dicom(tmp_path / name, GREY + np.uint8(index))
+    assert load_dataset(manifest(tmp_path, rows), size=28).channels == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"NumberOfFrames": 2}, "holds 2 frames, and one image a file is wanted: write the frame you mean"),
+        ({"PhotometricInterpretation": "HSV"}, "photometric interpretation HSV, which is not read"),
+        ({"Rows": 60_000, "Columns": 60_000}, "60000 x 60000 pixels, over the limit"),
+        ({"BitsAllocated": 12}, "its pixels cannot be decoded .* install"),
+    ],
+    ids=["frames", "interpretation", "bomb", "bits"],
+)
+def test_what_is_not_read_is_refused_with_advice(tmp_path, fields, says):
+    pixels = np.zeros((2, 32, 32), np.uint8) if "NumberOfFrames" in fields else GREY
+    path = dicom(tmp_path / "x.dcm", pixels, **fields)
+    with pytest.raises(InputError, match=says):
+        images.read(path, 28, grey=True)
+
+
+def test_damaged_and_empty_files_are_refused(tmp_path):
+    whole = dicom(tmp_path / "x.dcm", GREY).read_bytes()
+    for content, says in (
+        (b"", "cannot be read as DICOM"),
+        (b"no such thing", "cannot be read as DICOM"),
+        (whole[:-500], "its pixels cannot be decoded"),
+    ):
+        (tmp_path / "x.dcm").write_bytes(content)
+        with pytest.raises(InputError, match=says) as caught:
+            images.read(tmp_path / "x.dcm", 28, grey=True)
+        assert "\n" not in str(caught.value)
+
+
+def test_without_pydicom_the_extra_is_named(tmp_path, monkeypatch):
+    path = dicom(tmp_path / "x.dcm", GREY)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(SurroundingsError, match=r"pip install 'transferability-companion\[dicom\]'"):
+        images.probe(path)

@@ -1,0 +1,294 @@
+"""What the many kinds of image files mean, folders and manifests of them, and how they are split."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from companion.datasets import ImageFiles, images, listing, load_dataset
+from companion.datasets.folders import scan
+from companion.datasets.manifest import scan as scan_manifest
+from companion.datasets.splits import grouped_split
+from companion.errors import InputError
+from image_files import folder, manifest, picture
+
+# --- one file ----------------------------------------------------------------------------------------------
+
+GREY = np.tile(np.array([0, 60, 200, 255], np.uint8).repeat(7), (28, 1))
+
+
+def _alpha(values: np.ndarray, alpha: int | np.ndarray) -> np.ndarray:
+    rgb = np.repeat(values[..., None], 3, axis=2)
+    return np.concatenate([rgb, np.broadcast_to(np.uint8(alpha), values.shape)[..., None]], axis=2)
+
+
+KINDS = {
+    "L": (Image.fromarray(GREY), GREY),
+    "1": (Image.fromarray(GREY > 100), np.where(GREY > 100, 255, 0)),
+    "LA, opaque": (Image.fromarray(GREY).convert("LA"), GREY),
+    "P, grey": (Image.fromarray(GREY).convert("P"), GREY),
+    "16-bit": (Image.fromarray(GREY.astype(np.uint16) * 257), GREY),
+    "12 bits in 16": (Image.fromarray((GREY.astype(int) * 4095 // 255).astype(np.uint16)), GREY),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_grey_files_of_any_mode_give_the_same_pixels(tmp_path, kind):
+    image, expected = KINDS[kind]
+    path = picture(tmp_path / "x.png", image)
+    header = images.probe(path)
+    assert header.grey and (header.width, header.height) == (28, 28)
+    bits = max(8, header.highest.bit_length())
+    found = images.read(path, 28, grey=True, bits=bits)
+    assert found.dtype == np.uint8
+    np.testing.assert_allclose(found, expected, atol=1)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp"])
+def test_colour_files_of_every_format(tmp_path, suffix):
+    red = np.full((28, 28, 3), (250, 10, 20), np.uint8)
+    path = picture(tmp_path / f"x.{suffix}", red)
+    assert not images.probe(path).grey
+    np.testing.assert_allclose(images.read(path, 28, grey=False), red, atol=3)
+
+
+def test_what_is_transparent_counts_as_black(tmp_path):
+    half = np.where(np.arange(28) < 14, 255, 0).astype(np.uint8)
+    path = picture(tmp_path / "x.png", Image.fromarray(_alpha(np.full((28, 28), 80, np.uint8), 255)))
+    assert (images.read(path, 28, grey=True) == 80).all()
+    picture(path, Image.fromarray(_alpha(GREY + 0 * GREY, half)))
+    found = images.read(path, 28, grey=True)
+    assert (found[:, :14] == GREY[:, :14]).all() and (found[:, 14:] == 0).all()
+
+
+def test_a_palette_of_colours_is_colour(tmp_path):
+    colours = Image.fromarray(np.full((8, 8, 3), (200, 10, 10), np.uint8)).convert(
+        "P", palette=Image.Palette.ADAPTIVE
+    )
+    path = picture(tmp_path / "x.png", colours)
+    assert not images.probe(path).grey
+    np.testing.assert_allclose(images.read(path, 28, grey=False)[0, 0], (200, 10, 10), atol=2)
+
+
+def test_exif_orientation_is_followed(tmp_path):
+    wide = np.zeros((20, 20), np.uint8)
+    wide[:, :10] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned a quarter clockwise: left becomes top
+    path = picture(tmp_path / "x.jpg", Image.fromarray(wide), exif=exif, quality=95)
+    found = images.read(path, 28, grey=True)
+    assert found[:10].mean() > 240 and found[-10:].mean() < 15
+
+
+def test_decimal_pixels_are_0_to_1(tmp_path):
+    path = picture(tmp_path / "x.tif", Image.fromarray(GREY.astype(np.float32) / 255))
+    np.testing.assert_allclose(images.read(path, 28, grey=True), GREY, atol=1)
+    picture(path, Image.fromarray(GREY.astype(np.float32)))
+    with pytest.raises(InputError, match="decimal values reach from 0 to 255, outside 0 to 1"):
+        images.read(path, 28, grey=True)
+
+
+def test_a_large_jpeg_looks_the_same_when_it_is_decoded_smaller(tmp_path):
+    large = Image.fromarray(GREY).resize((1600, 1200), Image.Resampling.BICUBIC)
+    path = picture(tmp_path / "x.jpg", large, quality=95)
+    expected = np.asarray(Image.open(path).resize((64, 64), Image.Resampling.BILINEAR), dtype=int)
+    assert np.abs(images.read(path, 64, grey=True) - expected).mean() < 1
+
+
+def test_frames_are_refused_but_for_the_preview_of_a_phone(tmp_path):
+    pages = [Image.fromarray(GREY), Image.fromarray(GREY)]
+    pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(InputError, match="holds 2 frames"):
+        images.probe(tmp_path / "x.tif")
+    pages[0].save(tmp_path / "x.jpg", format="MPO", save_all=True, append_images=pages[1:])
+    assert images.probe(tmp_path / "x.jpg").grey
+
+
+# --- many files --------------------------------------------------------------------------------------------
+
+
+def test_the_first_of_several_errors_is_told(tmp_path):
+    def work(item: int) -> int:
+        if item in (70, 300):
+            raise ValueError(item)
+        return item
+
+    assert images.in_parallel(work, range(60), what="x") == list(range(60))
+    with pytest.raises(ValueError, match="70"):
+        images.in_parallel(work, range(500), what="x")
+
+
+def test_progress_counts_to_the_end(tmp_path):
+    root = folder(tmp_path / "scans", {"a": 5, "b": 5})
+    told: list[str] = []
+    load_dataset(root, size=28, progress=told.append)
+    assert told[-1].startswith("reading images: ") and any(
+        "looking at files: 10 of 10" in line for line in told
+    )
+
+
+def test_images_that_stay_on_disk_are_the_same(tmp_path, monkeypatch):
+    root = folder(tmp_path / "scans", {"a": 30, "b": 20})
+    held = load_dataset(root, size=28)
+    monkeypatch.setattr(listing, "IN_MEMORY", 0)
+    lazy = load_dataset(root, size=28)
+    files = lazy.images["train"]
+    assert isinstance(files, ImageFiles) and "stay on disk" in lazy.notes[0]
+    assert (files.shape, files.ndim, files.dtype) == (held.images["train"].shape, 3, np.uint8)
+    assert (np.asarray(files) == held.images["train"]).all()
+    assert (files[3] == held.images["train"][3]).all()
+    assert (files[:, None] == held.images["train"][:, None]).all()
+    for drawn, expected in zip(lazy.draw(5), held.draw(5), strict=True):
+        assert (drawn == expected).all()
+    before = lazy.content_hash
+    picture(files.paths[0], GREY)
+    assert load_dataset(root, size=28).content_hash != before
+
+
+def test_drawing_needs_no_more_memory_than_what_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(listing, "IN_MEMORY", 0)
+    one = picture(tmp_path / "one.png", np.zeros((8, 8, 3), np.uint8))
+    for index in range(400):
+        target = tmp_path / "scans" / "ab"[index % 2] / f"{index}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(one, target)
+    tracemalloc.start()
+    lazy = load_dataset(tmp_path / "scans")
+    drawn, _ = lazy.draw(10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    whole = sum(held.nbytes for held in lazy.images.values())
+    assert whole == 400 * 224 * 224 * 3
+    assert drawn.nbytes < peak < whole / 4
+
+
+# --- folders -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_left_out_is_told_with_the_reason(tmp_path):
+    root = folder(tmp_path / "scans", {"a": 2, "b": 2})
+    (root / "a" / ".hidden.png").write_bytes(b"")
+    (root / "a" / "Thumbs.db").write_bytes(b"")
+    (root / "a" / "volume.nii.gz").write_bytes(b"")
+    (root / ".git").mkdir()
+    (root / "empty").mkdir()
+    picture(root / "loose.png")
+    (root / "b" / "gone.png").symlink_to(root / "nowhere.png")
+    assert dict(scan(root).skipped) == {
+        "a/.hidden.png": "hidden",
+        "a/Thumbs.db": "not an image (.db)",
+        "a/volume.nii.gz": "a volume: export the slices you mean as images",
+        ".git": "hidden",
+        "empty": "no images in it",
+        "loose.png": "in no class folder",
+        "b/gone.png": "a link that leads nowhere",
+    }
+    assert load_dataset(root, size=28).notes == ("7 files or folders were left out",)
+
+
+def test_split_folders_in_any_case_and_what_lies_beside_them(tmp_path):
+    for split in ("TRAIN", "Valid", "Testing"):
+        folder(tmp_path / "scans" / split, {"a": 2, "b": 2})
+    folder(tmp_path / "scans" / "extra", {"a": 1})
+    picture(tmp_path / "scans" / "TRAIN" / "loose.PNG")
+    found = scan(tmp_path / "scans")
+    assert {entry.split for entry in found.entries} == {"train", "val", "test"} and len(found.entries) == 12
+    assert dict(found.skipped) == {
+        "extra": "beside the folders of the splits",
+        "TRAIN/loose.PNG": "in no class folder",
+    }
+
+
+def test_folders_below_a_class_and_links_belong_to_it(tmp_path):
+    root = folder(tmp_path / "scans", {"a/patient 1": 2, "a/patient 2": 1, "b": 2})
+    folder(tmp_path / "elsewhere", {"more": 2})
+    (root / "b" / "more").symlink_to(tmp_path / "elsewhere" / "more")
+    found = scan(root)
+    assert [entry.label for entry in found.entries].count("a") == 3
+    assert [entry.label for entry in found.entries].count("b") == 4
+
+
+def test_the_place_of_a_folder_does_not_change_its_content(tmp_path):
+    for place in ("here", "there"):
+        folder(tmp_path / place / "scans", {"a": 15, "b": 15})
+    first, second = (load_dataset(tmp_path / place / "scans", size=28) for place in ("here", "there"))
+    assert first.content_hash == second.content_hash
+
+
+# --- manifests ---------------------------------------------------------------------------------------------
+
+ROWS = [(f"images/{index:02d}.png", "ab"[index % 2]) for index in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("path,label", "x.csv"),
+        ("Path;Label", "x.csv"),
+        ("path\tlabel", "x.tsv"),
+        ("\ufefffile,class", "x.CSV"),
+    ],
+)
+def test_a_manifest_is_read_whatever_separates_it(tmp_path, header, name):
+    found = load_dataset(manifest(tmp_path / "own", ROWS, header=header, name=name), size=28)
+    assert found.classes == ("a", "b") and not found.official_split
+    assert found.class_counts() == {"a": 7, "b": 7}
+    assert found.name == "own/x"
+
+
+def test_a_manifest_gives_splits(tmp_path):
+    rows = [(*row, ("Train", "val", "TEST")[index % 3]) for index, row in enumerate(ROWS)]
+    found = load_dataset(manifest(tmp_path, rows, header="path,label,split"), size=28)
+    assert found.official_split
+    assert {split: len(labels) for split, labels in found.labels.items()} == {"train": 7, "val": 7, "test": 6}
+
+
+def test_the_order_of_lines_does_not_matter(tmp_path):
+    first = load_dataset(manifest(tmp_path, ROWS), size=28)
+    assert load_dataset(manifest(tmp_path, ROWS[::-1]), size=28).content_hash == first.content_hash
+
+
+def test_paths_written_on_windows_are_found(tmp_path):
+    path = manifest(tmp_path, ROWS)
+    path.write_text(path.read_text().replace("/", "\\"))
+    assert load_dataset(path, size=28).n_classes == 2
+
+
+def test_splits_drawn_here_never_share_a_patient(tmp_path):
+    rows = [(*row, f"P{index // 2 % 15}") for index, row in enumerate(ROWS * 3)]
+    rows = [(f"images/{number:03d}.png", label, patient) for number, (_, label, patient) in enumerate(rows)]
+    path = manifest(tmp_path, rows, header="path,label,patient_id")
+    listed = scan_manifest(path)
+    found = listing.headers(listed)
+    groups = np.array(listing.groups(listed, found))
+    first, again, other = (listing.divide(listed, groups, seed=seed) for seed in (0, 0, 1))
+    parts = [set(groups[index]) for index in first.values()]
+    assert sum(map(len, parts)) == len(set(groups)) == 15
+    assert sorted(np.concatenate(list(first.values()))) == list(range(60))
+    assert 0.5 < len(first["train"]) / 60 < 0.8 and all(len(index) for index in first.values())
+    assert all((first[split] == again[split]).all() for split in first)
+    assert any(
+        len(first[split]) != len(other[split]) or (first[split] != other[split]).any() for split in first
+    )
+
+
+def test_a_grouped_split_keeps_rare_classes_for_training():
+    labels = np.repeat([0, 1], [40, 4])
+    groups = [f"p{index}" for index in range(40)] + ["q0", "q0", "q1", "q1"]
+    for seed in range(5):
+        found = grouped_split(labels, groups, ("common", "rare"), seed=seed)
+        assert np.bincount(labels[found["train"]]).min() >= 2
+    with pytest.raises(InputError, match="2 patients are too few"):
+        grouped_split(np.arange(6) % 2, ["p", "q"] * 3, ("a", "b"))
+    with pytest.raises(InputError, match="'rare' has too few patients"):
+        grouped_split(np.repeat([0, 1], [6, 1]), list("abcdefg"), ("common", "rare"))
+
+
+def test_a_name_that_is_not_utf8_can_be_shown():
+    assert images.shown(os.fsdecode(b"scan\xff\n.png")) == "scan\\xff\\n.png"
+    assert images.shown(Path("größe/läsion.png")) == "größe/läsion.png"

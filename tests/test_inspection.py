@@ -1,0 +1,121 @@
+"""The first look: what is counted, what is found wrong, and what stays out of it on request."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import companion
+from companion import cli, datasets
+from companion.errors import InputError
+from image_files import folder, manifest, picture
+
+
+@pytest.fixture
+def scans(tmp_path):
+    root = tmp_path / "scans"
+    folder(root / "train", {"a": 30, "b": 26})
+    folder(root / "Test", {"a": 3, "b": 2})
+    return root
+
+
+def test_counts_sizes_and_modes(scans):
+    picture(scans / "train" / "a" / "colour.jpg", np.zeros((50, 20, 3), np.uint8))
+    facts = companion.inspect(scans)
+    assert facts.counts == {"train": {"a": 31, "b": 26}, "test": {"a": 3, "b": 2}}
+    assert facts.sizes == {(40, 30): 61, (20, 50): 1} and facts.modes == {"L": 61, "RGB": 1}
+    assert facts.official_split and facts.patients == 0 and facts.name == "scans"
+    assert datasets.load_dataset(scans, size=28).class_counts() == facts.counts["train"]
+
+
+def test_duplicates_are_found_whatever_their_format(scans):
+    same = np.random.default_rng(0).integers(0, 256, (30, 40)).astype(np.uint8)
+    picture(scans / "train" / "a" / "one.png", same)
+    picture(scans / "train" / "b" / "two.bmp", same)
+    picture(scans / "Test" / "a" / "three.tif", same)
+    shutil.copy(scans / "train" / "a" / "a-0.png", scans / "train" / "a" / "again.png")
+    # folder() gives files of one name the same pixels, so those of train and test are the same images.
+    facts = companion.inspect(scans)
+    assert ("train: train/a/one.png", "train: train/b/two.bmp", "test: Test/a/three.tif") in {
+        tuple(sorted(found, key=lambda name: ("one" not in name, "two" not in name)))
+        for found in facts.duplicates
+    }
+    assert (len(facts.duplicates), facts.across, facts.contradictory) == (6, 6, 1)
+    assert any("what is tested there has been seen" in line for line in facts.warnings)
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_counted(scans):
+    whole = (scans / "train" / "a" / "a-1.png").read_bytes()
+    (scans / "train" / "a" / "cut.png").write_bytes(whole[:-200])
+    (scans / "train" / "a" / "empty.png").write_bytes(b"")
+    (scans / "train" / "notes.txt").write_text("x")
+    facts = companion.inspect(scans)
+    assert [what for what, _ in facts.unreadable] == ["train/a/cut.png", "train/a/empty.png"]
+    assert facts.skipped == (("train/notes.txt", "not an image (.txt)"),)
+    with pytest.raises(InputError, match=r"cut\.png|empty\.png"):
+        datasets.load_dataset(scans, size=28)
+
+
+def test_twelve_bit_scans_are_not_taken_for_one_another(tmp_path):
+    for index in range(6):
+        pixels = np.full((9, 9), 2000 + index, np.uint16)
+        picture(tmp_path / "ab"[index % 2] / f"{index}.png", pixels)
+    picture(tmp_path / "a" / "bright.png", np.full((9, 9), 4095, np.uint16))
+    facts = companion.inspect(tmp_path)
+    assert facts.modes == {"I;16": 7}
+    assert len({pixels.max() for pixels in facts.examples.images["train"]}) > 1
+
+
+def test_patients_in_two_splits_are_told_not_refused(tmp_path):
+    rows = [(f"{i}.png", "ab"[i % 2], ("train", "test")[i % 4 == 0], f"P{i % 3}") for i in range(12)]
+    facts = companion.inspect(manifest(tmp_path, rows, header="path,label,split,patient"))
+    assert facts.patients == 3 and set(facts.shared_patients) == {"P0", "P1", "P2"}
+    assert facts.counts["test"] == {"a": 3, "b": 0}
+
+
+@pytest.mark.parametrize("target", ["procedural:cells", "own"])
+def test_arrays_can_be_looked_at_too(data, target):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (20, 28, 28), dtype=np.uint8)
+    images[7] = images[3]
+    np.savez(data / "own.npz", train_images=images, train_labels=np.arange(20) % 2)
+    facts = companion.inspect(target)
+    assert sum(facts.modes.values()) == sum(map(sum, (c.values() for c in facts.counts.values())))
+    if target == "own":
+        assert facts.duplicates == (("train: 3", "train: 7"),) and facts.across == 0
+
+
+def test_too_few_images_to_split_are_still_counted(tmp_path):
+    rows = [(f"{i}.png", "ab"[i % 2], f"P{i % 2}") for i in range(6)]
+    facts = companion.inspect(manifest(tmp_path, rows, header="path,label,patient"))
+    assert facts.counts == {"all": {"a": 3, "b": 3}}
+
+
+def _run(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["inspect", *map(str, arguments)])
+    printed = capsys.readouterr()
+    return int(stopped.value.code or 0), printed.out, printed.err
+
+
+def test_the_command_prints_and_writes(capsys, scans, tmp_path):
+    code, out, err = _run(capsys, scans, "--out", tmp_path / "look")
+    assert (code, err) == (0, "") and "class 'b' has" not in out.partition("sizes")[0]
+    assert "same image: 5" in out and "Test/a/a-0.png" in out
+    assert {path.name for path in (tmp_path / "look").iterdir()} == {"inspection.json", "examples.png"}
+    code, _, err = _run(capsys, scans, "--out", tmp_path / "look")
+    assert code == 2 and "--force" in err
+    code, out, _ = _run(capsys, scans, "--json")
+    assert code == 0 and json.loads(out)["counts"]["train"] == {"a": 30, "b": 26}
+
+
+def test_without_images_nothing_is_named_or_shown(capsys, scans, tmp_path):
+    (scans / "train" / "a" / "Jane Doe.png").write_bytes(b"")
+    code, out, _ = _run(capsys, scans, "--no-images", "--out", tmp_path / "look")
+    written = list((tmp_path / "look").iterdir())
+    assert code == 0 and [path.name for path in written] == ["inspection.json"]
+    assert "a-0" not in out + written[0].read_text() and "Jane" not in out + written[0].read_text()
+    assert json.loads(written[0].read_text())["unreadable"] == 1

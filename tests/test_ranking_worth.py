@@ -1,0 +1,327 @@
+"""What stands beside a ranking: who can be ranked, do methods agree, how sure it is, was it right, what it took."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.torch import save_file
+
+from companion import cli, datasets, models, rank, ranking, report, sources
+from companion.errors import InputError
+from companion.ranking import sureness, verification
+from companion.ranking.table import training_size
+from companion.training import FINE_TUNING_PROTOCOLS
+
+SMALL = "shufflenet_v2_x0_5"
+
+
+@pytest.fixture(scope="module")
+def target() -> datasets.Dataset:
+    return datasets.load_dataset("procedural:lesions")
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory) -> list[str]:
+    """Four checkpoints of one architecture; the first says that it is ImageNet's."""
+    folder = tmp_path_factory.mktemp("weights")
+    paths = []
+    for seed in range(4):
+        model = models.scratch(SMALL, seed=seed)
+        model.pretraining = "imagenet" if seed == 0 else f"set {seed}"
+        paths.append(str(sources.save(model, folder / f"model{seed}.safetensors")))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def table(target, four) -> pd.DataFrame:
+    return rank(target, four, per_class=20, scores=("nca", "gradient_ratio", "logme"))
+
+
+@pytest.fixture(scope="module")
+def repeated(table, target, four) -> pd.DataFrame:
+    return ranking.repeat(table, target, four, 5, per_class=20)
+
+
+# --- candidates --------------------------------------------------------------------------------------------
+
+
+def test_on_an_empty_machine_only_random_weights_can_be_had(data, own_cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    chosen, left_out = ranking.candidates("scans", 224)
+    assert [candidate.source for candidate in chosen] == ["scratch"]
+    by_name = {candidate.source: candidate for candidate in left_out}
+    assert {"imagenet", "torchvision:vgg11", "pathmnist", "radimagenet"} <= set(by_name)
+    assert "chestmnist" not in by_name and "medmnist" not in by_name
+    assert all(candidate.reason and candidate.origin and candidate.licence for candidate in left_out)
+    assert by_name["imagenet"].megabytes == 45
+
+
+def test_what_is_here_is_a_candidate(data, own_cache, monkeypatch, tmp_path, four):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for path in (
+        sources.imagenet_file("resnet18")[1],
+        sources.imagenet_file("vgg11")[1],
+        sources.medmnist_file("pathmnist"),
+        data / "weights" / "radimagenet.pth",
+        data / "weights" / "medmnist_without_breastmnist.safetensors",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"weights")
+    sources.save(models.scratch(SMALL), data / "weights" / "own.safetensors")
+    save_file(models.build(SMALL).state_dict(), data / "weights" / "unknown.safetensors")
+    (data / "weights" / "cut.safetensors").write_bytes(b"x")
+    chosen, left_out = ranking.candidates("breastmnist", 28)
+    assert [candidate.source for candidate in chosen] == [
+        "imagenet",
+        "torchvision:vgg11",
+        "pathmnist",
+        "medmnist",
+        "radimagenet",
+        str(data / "weights" / "own.safetensors"),
+        "scratch",
+    ]
+    reasons = {candidate.source.rsplit("/")[-1]: candidate.reason for candidate in left_out}
+    assert "does not say its architecture" in reasons["unknown.safetensors"]
+    assert "not a whole checkpoint" in reasons["cut.safetensors"]
+
+
+@pytest.mark.real
+def test_sets_on_this_machine_are_trained_on_until_there_is_an_order(real_data, own_cache):
+    chosen, _ = ranking.candidates("scans", 224)
+    assert [c.source for c in chosen] == [
+        "train:breastmnist",
+        "train:retinamnist",
+        "train:pneumoniamnist",
+        "scratch",
+    ]
+    assert {c.input_size for c in chosen[:3]} == {28}
+    assert "train:retinamnist" not in {c.source for c in ranking.candidates("retinamnist", 28)[0]}
+
+
+@pytest.mark.parametrize(("size", "expected"), [(28, 28), (32, 28), (64, 64), (100, 64), (224, 64)])
+def test_sources_are_trained_at_the_size_of_the_target_up_to_64(data, size, expected):
+    assert training_size("train:procedural:cells", size) == expected
+
+
+def test_the_only_size_on_this_machine_is_taken(data):
+    (data / "breastmnist.npz").write_bytes(b"")
+    assert training_size("train:breastmnist", 224) == 28
+    assert training_size("train:breastmnist+procedural:cells", 224) == 28
+    assert training_size("train:retinamnist", 224) == 64  # to be downloaded, so in the better size
+
+
+# --- agreement ---------------------------------------------------------------------------------------------
+
+
+def _made_up(kind: str = "source_datasets") -> pd.DataFrame:
+    found = pd.DataFrame(
+        {
+            "pool": "p",
+            "source": list("abcd"),
+            "proposed": [1.0, 0.6, 0.3, 0.0],
+            "nca": [0.9, 0.8, 0.7, 0.6],
+            "gradient_ratio": [4.0, 3.0, 2.0, 1.0],
+            "logme": [1.0, 2.0, 3.0, 4.0],
+            "leep": [np.nan, 1.0, np.nan, np.nan],
+            "parc": 0.5,
+        }
+    )
+    found.attrs["pools"] = [{"pool": "p", "kind": kind, "order": "determined", "sources": 4}]
+    return found
+
+
+def test_agreement_by_hand():
+    found = ranking.agreement(_made_up()).set_index("method")
+    assert list(found.index) == ["proposed", "nca", "gradient_ratio", "logme"]
+    assert dict(found["first"]) == {"proposed": "a", "nca": "a", "gradient_ratio": "a", "logme": "d"}
+    assert found.loc["proposed", "tau"] == pytest.approx(1 / 3) and found.loc["logme", "tau"] == -1
+    turned = ranking.agreement(_made_up("architectures")).set_index("method")
+    assert turned.loc["nca", "first"] == "d" and turned.loc["logme", "first"] == "d"
+
+
+def test_a_pool_without_an_order_has_no_proposed_first():
+    made = _made_up()
+    made.attrs["pools"][0]["order"] = "undetermined"
+    assert "proposed" not in set(ranking.agreement(made)["method"])
+
+
+# --- repeats -----------------------------------------------------------------------------------------------
+
+
+def test_repeats_count_and_repeat_themselves(repeated, table, target, four):
+    assert list(repeated["source"]) == list(table["source"])
+    assert repeated["first"].sum() >= 1 and repeated["first"].between(0, 1).all()
+    assert (repeated["highest"] <= repeated["lowest"]).all() and repeated["highest"].min() == 1
+    assert np.isnan(repeated["ahead"].iloc[-1])
+    again = ranking.repeat(table, target, four, 5, per_class=20)
+    pd.testing.assert_frame_equal(again, repeated, check_exact=True)
+    assert repeated.attrs["seconds"] > 0 and list(repeated.attrs["verdicts"]) == [table["pool"].iloc[0]]
+
+
+def test_parts_are_drawn_without_replacement_and_differ(target):
+    labels = np.arange(50) % 2
+    parts = sureness._parts(labels, 6, target, 24)
+    assert all(len(set(part.tolist())) == len(part) == 40 for part in parts)
+    assert len({tuple(sorted(part.tolist())) for part in parts}) == 6
+
+
+@pytest.mark.parametrize(
+    ("won", "of", "apart"), [(10, 10, True), (9, 10, True), (8, 10, False), (5, 5, True), (4, 5, False)]
+)
+def test_the_top_two_are_told_apart_by_a_sign_test(won, of, apart):
+    combined = np.array([[1.0, 0.5]] * won + [[0.5, 1.0]] * (of - won))
+    line = sureness._verdict(["a", "b"], combined)
+    assert line.startswith(f"a stood ahead of b in {won} of {of} repeats")
+    assert ("they can be told apart" in line) == apart and ("cannot" in line) != apart
+
+
+def test_too_few_repeats_or_images_are_refused(table, target, four):
+    with pytest.raises(InputError, match="give at least 5"):
+        ranking.repeat(table, target, four, 4)
+    rare = datasets.Dataset(
+        "rare",
+        {"train": np.zeros((30, 28, 28), np.uint8)},
+        {"train": np.repeat([0, 1], [28, 2])},
+        ("a", "b"),
+        "binary",
+        "x",
+    )
+    with pytest.raises(InputError, match="too few to repeat on"):
+        ranking.repeat(table, rare, four, 5)
+
+
+# --- verification ------------------------------------------------------------------------------------------
+
+
+def test_the_first_two_are_fine_tuned(monkeypatch, table, target, four):
+    protocol = FINE_TUNING_PROTOCOLS["quick"]
+    tiny = type(protocol)(
+        "quick", epochs=1, patience=1, lr=(0.01,), batch_size=(32,), train_per_class=16, val_per_class=8
+    )
+    monkeypatch.setitem(FINE_TUNING_PROTOCOLS, "quick", tiny)
+    told: list[float] = []
+    found = ranking.verify(table, target, four, 2, progress=lambda fraction, _: told.append(fraction))
+    assert list(found["source"]) == list(table["source"][:2])
+    assert found["test_auc"].between(0, 1).all() and told == sorted(told)
+    assert found.attrs["test_images"] == 300 and "of 2" in found.attrs["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("aucs", "says"),
+    [
+        ([0.9, 0.8, 0.85], "the ranking was right: a came first of 3, ahead by 0.0500 AUC"),
+        ([0.8, 0.9, 0.7], "the ranking was wrong: its first, a, came in place 2 of 3, 0.1000 AUC behind b"),
+        ([0.8, float("nan"), 0.7], "training of b diverged: nothing can be said"),
+    ],
+)
+def test_the_verdict(aucs, says):
+    assert verification._verdict(pd.DataFrame({"source": list("abc"), "test_auc": aucs})).startswith(says)
+
+
+def test_what_cannot_be_verified_is_told_before_any_work(target):
+    with pytest.raises(InputError, match="verify at least 2"):
+        ranking.images_to_verify(target, 1)
+    with pytest.raises(InputError, match="'best' is none of quick"):
+        ranking.images_to_verify(target, 2, "best")
+    made = _made_up()
+    made.attrs["pools"][0]["order"] = "undetermined"
+    with pytest.raises(InputError, match="no pool has an order"):
+        ranking.first_sources(made, 2)
+
+
+# --- cost and report ---------------------------------------------------------------------------------------
+
+
+def test_costs_are_measured_and_scale(table, target):
+    cost = table.attrs["cost"]
+    assert set(cost["by_source"]) == set(table["source"]) and cost["images"] == 40
+    assert all(0 < spent["network"] <= spent["scoring"] for spent in cost["by_source"].values())
+    assert cost["seconds"] >= sum(spent["scoring"] for spent in cost["by_source"].values())
+    assert cost["fine_tuning"]["standard"] > cost["fine_tuning"]["quick"] > 0
+    assert ranking.repeat_cost(table, 10) == pytest.approx(10 * ranking.repeat_cost(table, 1))
+    one = ranking.fine_tuning_seconds(cost, target, FINE_TUNING_PROTOCOLS["quick"], [table["source"].iloc[0]])
+    assert 0 < one < cost["fine_tuning"]["quick"]
+
+
+def test_the_trivial_answer_stands_beside(table, four):
+    (pool,) = table.attrs["pools"]
+    place = list(table["source"]).index(four[0]) + 1
+    assert report.trivial(pool, table).startswith(f"the trivial answer: {four[0]} first; here it has place")
+    assert place <= 4
+    assert "is not among these" in report.trivial(pool, table[table["source"] != four[0]])
+    assert report.trivial(pool | {"kind": "architectures"}, table) == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.31, "0.3 s"), (42, "42 s"), (600, "10 min"), (9000, "2.5 h")]
+)
+def test_durations(seconds, said):
+    assert report.duration(seconds) == said
+
+
+def test_everything_is_in_the_report(table, repeated, target, tmp_path):
+    verification_found = pd.DataFrame(
+        {"source": ["a"], "rank": [1], "test_auc": [0.9], "epochs": [3], "seconds": [1.0]}
+    )
+    verification_found.attrs |= {"verdict": "the ranking was right", "protocol": "quick", "test_images": 300}
+    left_out = [ranking.Candidate("imagenet", "there", "some", 224, "not on this machine", 45)]
+    extras = report.Extras(left_out, repeated, verification_found, target)
+    text = report.as_text(table, extras)
+    for wanted in (
+        "the trivial answer",
+        "put first:",
+        "How sure the order is (5 repeats on 80%",
+        "told apart",
+        "the ranking was right",
+        "imagenet (45 MB): not on this machine",
+        "fine-tuning each of them once would take at most about",
+        "always taking ImageNet gave away",
+        "licence",
+    ):
+        assert wanted in text, wanted
+    document = report.as_document(table, extras)
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert len(document["sureness"]["rows"]) == 4 and document["verification"]["rows"][0]["test_auc"] == 0.9
+    assert document["left_out"][0]["source"] == "imagenet" and document["agreement"]
+    with_pictures, without = (
+        report.write(table, tmp_path / name, extras=given)[-1].read_text()
+        for name, given in (("with", extras), ("without", report.Extras(left_out, repeated)))
+    )
+    assert "Some of the images" in with_pictures and "Some of the images" not in without
+    assert "<script" not in with_pictures and "http" not in without.replace(
+        "https://download.pytorch.org", ""
+    )
+
+
+def _run(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*map(str, arguments)])
+    printed = capsys.readouterr()
+    return int(stopped.value.code or 0), printed.out, printed.err
+
+
+def test_the_command_says_the_cost_first_and_gives_the_same_numbers_as_the_call(
+    capsys, four, repeated, table
+):
+    named = [word for path in four for word in ("--source", path)]
+    code, out, err = _run(
+        capsys, "rank", "procedural:lesions", *named, "--per-class", 20, "--repeats", 5, "--json"
+    )
+    assert code == 0 and err.startswith("5 repeats: at most about ") and err.count("\n") == 1
+    document = json.loads(out)
+    rows = document["pools"][0]["rows"]
+    assert [row["source"] for row in rows] == list(table["source"])
+    assert [row["nca"] for row in rows] == list(table["nca"])
+    assert [row["gradient_ratio"] for row in rows] == list(table["gradient_ratio"])
+    assert [row["first"] for row in document["sureness"]["rows"]] == list(repeated["first"])
+
+
+def test_without_an_order_nothing_is_repeated_or_verified(capsys, four):
+    named = [word for path in four[:2] for word in ("--source", path)]
+    code, out, err = _run(
+        capsys, "rank", "procedural:lesions", *named, "--per-class", 20, "--repeats", 5, "--verify", 2
+    )
+    assert code == 0 and "order undetermined" in out and "nothing to repeat or to verify" in err

@@ -1,0 +1,540 @@
+# ruff: noqa: E501
+"""What people do wrong: one row each, from what they did to the exit code and the line they see; nothing stays behind.
+
+Everything runs in this process through the command line's own entry, so that hundreds of rows take seconds.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import struct
+import sys
+import urllib.error
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from companion import cli, models
+from image_files import folder, manifest, picture
+
+SOURCES = ("-s", "scratch", "-s", "train:procedural:cells")
+
+
+class Malicious:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return (Path.touch, (self.mark,))
+
+
+def npz(root: Path, **changed: object) -> Path:
+    """Write a usable ``.npz``, with arrays replaced, or left out where they are None."""
+    rng = np.random.default_rng(0)
+    content = {
+        "train_images": rng.integers(0, 256, (24, 28, 28), dtype=np.uint8),
+        "train_labels": np.arange(24) % 2,
+    }
+    content = {key: value for key, value in (content | changed).items() if value is not None}
+    np.savez(root / "x.npz", **content)
+    return root / "x.npz"
+
+
+def raw(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def with_file(name: str, content: bytes | Callable[[bytes], bytes]) -> Callable[[Path], Path]:
+    """Write class folders, one file of which holds `content`, or what it makes of a whole PNG or JPEG."""
+
+    def make(root: Path) -> Path:
+        folder(root / "f", {"a": 2, "b": 2})
+        path = root / "f" / "b" / name
+        if callable(content):
+            large = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
+            path.write_bytes(content(picture(path, large).read_bytes()))
+        else:
+            path.write_bytes(content)
+        return root / "f"
+
+    return make
+
+
+def with_picture(name: str, image: object, **options: object) -> Callable[[Path], Path]:
+    def make(root: Path) -> Path:
+        folder(root / "f", {"a": 2, "b": 2})
+        picture(root / "f" / "b" / name, image, **options)
+        return root / "f"
+
+    return make
+
+
+def bomb(width: int) -> bytes:
+    """Write the header of a square PNG of so many pixels a side."""
+    chunks = [
+        b"IHDR" + struct.pack(">IIBBBBB", width, width, 8, 0, 0, 0, 0),
+        b"IDAT" + zlib.compress(b"\0" * 9),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
+    )
+
+
+def class_folders(**counts: int) -> Callable[[Path], Path]:
+    return lambda root: folder(root / "f", {name.replace("__", "/"): n for name, n in counts.items()})
+
+
+ALPHA = np.zeros((9, 9, 4), np.uint8)
+ALPHA[2:5, 2:5, 3] = 255
+PAGES = [Image.new("L", (9, 9), value) for value in (10, 200)]
+
+
+def _loop(root: Path) -> Path:
+    folder(root / "f", {"a": 2, "b": 2})
+    (root / "f" / "b" / "again").symlink_to(root / "f" / "b", target_is_directory=True)
+    return root / "f"
+
+
+def _two_train_folders(root: Path) -> Path:
+    folder(root / "f" / "train", {"a": 2, "b": 2})
+    return folder(root / "f" / "Training", {"a": 2, "b": 2}).parent
+
+
+def _not_utf8(root: Path) -> Path:
+    folder(root / "f", {"a": 2})
+    target = root / "f" / os.fsdecode(b"gr\xfcn")
+    picture(target / "1.png")
+    picture(target / "2.png")
+    return root / "f"
+
+
+def _manifest_beside(root: Path) -> Path:
+    manifest(root / "f", [("images/1.png", "a"), ("images/2.png", "b")], name="labels.csv")
+    return root / "f"
+
+
+FOLDERS = {
+    "a zero-byte image": (with_file("x.png", b""), 2, "cannot be read as an image (it is empty)"),
+    "a PNG that was cut off": (with_file("x.png", lambda whole: whole[:-500]), 2, "b/x.png cannot be read as an image"),
+    "a JPEG that was cut off": (with_file("x.jpg", lambda whole: whole[:-500]), 2, "b/x.jpg cannot be read as an image"),
+    "a TIFF that was cut off": (with_file("x.tif", lambda whole: whole[:300]), 2, "b/x.tif cannot be read as an image"),
+    "a PNG with flipped bits": (
+        with_file("x.png", lambda whole: whole[:80] + bytes(255 - b for b in whole[80:120]) + whole[120:]),
+        2,
+        "b/x.png cannot be read as an image",
+    ),
+    "a text named as an image": (with_file("x.jpg", b"hello"), 2, "mend or remove it"),
+    "a page of HTML named as an image": (with_file("x.png", b"<html></html>"), 2, "mend or remove it"),
+    "a decompression bomb": (with_file("x.png", bomb(60_000)), 2, "b/x.png has more pixels than the limit of 150000000"),
+    "an image just over the limit": (with_file("x.png", bomb(12_300)), 2, "over the limit of 150000000"),
+    "an image in its alpha channel only": (with_picture("x.png", ALPHA), 2, "in the transparency only"),
+    "decimal pixels from 0 to 255": (
+        with_picture("x.tif", np.full((9, 9), 255, np.float32)),
+        2,
+        "decimal values reach from 255 to 255, outside 0 to 1",
+    ),
+    "decimal pixels with NaN": (with_picture("x.tif", np.full((9, 9), np.nan, np.float32)), 2, "decimal values"),
+    "pixels below zero": (with_picture("x.tif", np.full((9, 9), -5, np.int32)), 2, "grey values reach from -5 to -5"),
+    "several pages in a file": (
+        with_picture("x.tif", PAGES[0], save_all=True, append_images=PAGES[1:]),
+        2,
+        "holds 2 frames, and one image a file is wanted",
+    ),
+    "a damaged file with a name that is no UTF-8": (
+        with_file(os.fsdecode(b"scan\xff.png"), b"x"),
+        2,
+        "scan\\xff.png cannot be read",
+    ),
+    "an empty folder": (lambda root: (root / "f").mkdir() or root / "f", 2, "f has no images"),
+    "images without class folders": (lambda root: picture(root / "f" / "x.png").parent, 2, "folders named by class"),
+    "one class folder": (class_folders(a=3), 2, "images of one class only ('a')"),
+    "a manifest beside the images, the folder named": (_manifest_beside, 2, "labels.csv lists paths and labels"),
+    "a class of one image": (class_folders(a=3, b=1), 2, "class 'b' has 1 training image(s)"),
+    "no folder to train on": (class_folders(val__a=2, val__b=2), 2, "a folder val but none named train"),
+    "two folders to train on": (_two_train_folders, 2, "two folders for train: Training and train"),
+    "a class for testing only": (
+        class_folders(train__a=3, train__b=3, test__a=1, test__c=1),
+        2,
+        "class 'c' has 0 training image(s)",
+    ),
+    "a folder that links back to itself": (_loop, 2, "leads back to a folder it lies in"),
+    "a class whose name is no UTF-8": (_not_utf8, 2, "gr\\xfcn: the name of this class is not valid UTF-8"),
+    "volumes": (
+        lambda root: raw(root / "f" / "a" / "x.nii.gz", b"x").parents[1],
+        2,
+        "f has no images",
+    ),
+}  # fmt: skip
+
+ROWS = [("1.png", "a"), ("2.png", "b"), ("3.png", "a"), ("4.png", "b")]
+
+
+def listing(rows: list[tuple] | None = None, header: str = "path,label") -> Callable[[Path], Path]:
+    return lambda root: manifest(root / "m", ROWS if rows is None else rows, header=header)
+
+
+def table(text: str | bytes, name: str = "list.csv") -> Callable[[Path], Path]:
+    def make(root: Path) -> Path:
+        manifest(root / "m", ROWS)
+        return raw(root / "m" / name, text if isinstance(text, bytes) else text.encode())
+
+    return make
+
+
+def linked(leads_to: str) -> Callable[[Path], Path]:
+    def make(root: Path) -> Path:
+        path = manifest(root / "m", [*ROWS, ("link.png", "a")])
+        picture(root / "outside.png")
+        (root / "m" / "link.png").unlink()
+        (root / "m" / "link.png").symlink_to(leads_to)
+        return path
+
+    return make
+
+
+WITH_PATIENTS = [("1.png", "a", "train", "P7"), ("2.png", "b", "train", "P8"), ("3.png", "a", "test", "P7")]
+
+MANIFESTS = {
+    "no column of paths": (listing(header="where,label"), 2, "has no column path: its first line has where, label"),
+    "a misspelt column": (listing(header="path,labels"), 2, "Did you mean 'label'?"),
+    "a column for every finding": (
+        listing([("1.png", 0, 1), ("2.png", 1, 1)], "path,oedema,nodule"),
+        2,
+        "2 columns of 0 and 1: several labels an image",
+    ),
+    "no label": (listing([*ROWS, ("5.png", "")]), 2, "line 6 has no label"),
+    "a label that is NaN": (listing([*ROWS, ("5.png", "NaN")]), 2, "line 6 has no label ('NaN')"),
+    "several labels in a cell": (listing([*ROWS, ("5.png", "a|b")]), 2, "several labels ('a|b')"),
+    "a file with two labels": (listing([*ROWS, ("1.png", "b")]), 2, "1.png is 'b' here and 'a' further up"),
+    "a file listed twice": (listing([*ROWS, ("1.png", "a")]), 2, "1.png is listed twice"),
+    "files that are not there": (table("path,label\n1.png,a\ngone.png,b\nx.png,b\n"), 2, "gone.png is not there, nor 1"),
+    "a path that leads out": (listing([*ROWS, ("../x.png", "a")]), 2, "../x.png leads out of"),
+    "a roundabout path that leads out": (listing([*ROWS, ("a/../../x.png", "a")]), 2, "leads out of"),
+    "a path of the system": (listing([*ROWS, ("/etc/passwd", "a")]), 2, "/etc/passwd leads out of"),
+    "a link that leads out": (linked("../outside.png"), 2, "link.png leads out of"),
+    "a link to itself": (linked("link.png"), 2, "a link that leads back to itself"),
+    "a folder for a file": (listing([*ROWS, (".", "a")]), 2, ". is not there"),
+    "a zero byte in a path": (table(b"path,label\n1.png,a\nx\0.png,b\n"), 2, "list.csv"),
+    "a split that is none": (listing([("1.png", "a", "holdout")], "path,label,split"), 2, "'holdout' is none of train, val"),
+    "a split left out": (listing([("1.png", "a", "")], "path,label,split"), 2, "every row needs one"),
+    "nothing to train on": (
+        listing([("1.png", "a", "test"), ("2.png", "b", "val")], "path,label,split"),
+        2,
+        "has no rows with split train",
+    ),
+    "a patient in two splits": (
+        listing(WITH_PATIENTS, "path,label,split,patient"),
+        2,
+        "patient 'P7' is in train and test",
+    ),
+    "a patient left out": (listing([("1.png", "a", "P1"), ("2.png", "b", "")], "path,label,patient_id"), 2, "has no patient_id"),
+    "two patients to split": (
+        listing([(*row, f"P{index % 2}") for index, row in enumerate(ROWS)], "path,label,patient"),
+        2,
+        "2 patients are too few to draw three splits from",
+    ),
+    "another encoding": (table("path,label\n1.png,größe\n".encode("latin-1")), 2, "is not UTF-8 text"),
+    "a row with a cell too many": (table("path,label\n1.png,a\n2.png,b,c\n"), 2, "line 3 has not the 2 cells"),
+    "a row with a cell too few": (table("path,label\n1.png,a\n2.png\n"), 2, "line 3 has not the 2 cells"),
+    "a quote that is not closed": (table('path,label\n1.png,"a\n2.png,b\n'), 2, "it is not a whole table"),
+    "an empty table": (table(""), 2, "has no column path: its first line has nothing"),
+    "a table of names only": (table("path,label\n"), 2, "lists no images"),
+    "a table of one class": (listing([("1.png", "a"), ("2.png", "a")]), 2, "has one class only ('a')"),
+}  # fmt: skip
+
+
+def _pickled(root: Path) -> Path:
+    objects = np.empty(24, dtype=object)
+    objects[:] = Malicious(root / "code-ran")
+    return npz(root, train_images=objects)
+
+
+HALF = np.arange(24) % 2
+
+ARRAYS = {
+    "a file that is not there": (lambda root: root / "gone.npz", 2, "gone.npz: there is no such file or folder"),
+    "a text named .npz": (lambda root: raw(root / "x.npz", b"a,b"), 2, "is not a whole .npz file"),
+    "an empty .npz": (lambda root: raw(root / "x.npz", b""), 2, "is not a whole .npz file"),
+    "a .npz that was cut off": (lambda root: raw(root / "x.npz", npz(root).read_bytes()[:-400]), 2, "not a whole .npz"),
+    "pickled objects with code in them": (_pickled, 2, "holds pickled objects, which are never loaded"),
+    "a bare pickle with code in it": (
+        lambda root: raw(root / "x.npz", pickle.dumps(Malicious(root / "code-ran"))), 2, "is not a whole .npz file"),
+    "no labels": (lambda root: npz(root, train_labels=None), 2, "lacks train_labels"),
+    "labels too few": (lambda root: npz(root, train_labels=HALF[:-1]), 2, "24 images but 23 labels"),
+    "labels with NaN": (lambda root: npz(root, train_labels=np.where(HALF, np.nan, 0)), 2, "train_labels contains NaN"),
+    "labels with fractions": (lambda root: npz(root, train_labels=HALF / 2), 2, "train_labels has fractions"),
+    "several labels an image": (lambda root: npz(root, train_labels=np.ones((24, 3), int)), 2, "one label an image"),
+    "labels of one class": (lambda root: npz(root, train_labels=0 * HALF), 2, "only one class ('0')"),
+    "a label used once": (lambda root: npz(root, train_labels=np.arange(24) // 23), 2, "class '1' has 1 training"),
+    "volumes of 28 slices": (lambda root: npz(root, train_images=np.zeros((24, 28, 28, 28), np.uint8)), 2, "(24, 28, 28, 28)"),
+    "images as a table": (lambda root: npz(root, train_images=np.zeros((24, 784), np.uint8)), 2, "(24, 784)"),
+    "decimal images": (lambda root: npz(root, train_images=np.ones((24, 28, 28))), 2, "has type float64; uint8"),
+    "images with NaN": (lambda root: npz(root, train_images=np.full((24, 28, 28), np.nan)), 2, "contains NaN"),
+    "16-bit images": (lambda root: npz(root, train_images=np.zeros((24, 28, 28), np.uint16)), 2, "has type uint16"),
+    "images with an alpha channel": (lambda root: npz(root, train_images=np.zeros((24, 28, 28, 4), np.uint8)), 2, "28, 4)"),
+    "oblong images": (lambda root: npz(root, train_images=np.zeros((24, 28, 30), np.uint8)), 2, "square ones are wanted"),
+    "no images": (
+        lambda root: npz(root, train_images=np.zeros((0, 28, 28), np.uint8), train_labels=np.zeros(0, int)),
+        2,
+        "no training images",
+    ),
+    "images that are all the same": (lambda root: npz(root, train_images=np.zeros((24, 28, 28), np.uint8)), 2, "identical"),
+}  # fmt: skip
+
+TARGETS = FOLDERS | MANIFESTS | ARRAYS
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch, tmp_path, own_cache):
+    """No connection, an empty cache, and a working directory that must stay as it is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(own_cache / "torch"))
+
+    def refuse(*_arguments, **_options):
+        raise urllib.error.URLError("no route")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    return tmp_path
+
+
+def tree(here: Path, *elsewhere: Path) -> set[Path]:
+    """Everything in the working directory, and the files of other places."""
+    return set(here.rglob("*")) | {
+        path for root in elsewhere for path in root.rglob("*") if not path.is_dir()
+    }
+
+
+def refused(capsys, arguments: list[object], code: int, says: str, *roots: Path) -> None:
+    """Run the command; it must end with one line and leave everything as it was."""
+    before = tree(*roots)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert says in err and err.startswith("companion: ") and err.count("\n") == 1, err
+    assert (stopped.value.code, out) == (code, "")
+    assert tree(*roots) == before
+    assert not (roots[0] / "code-ran").exists()
+
+
+@pytest.mark.parametrize("case", TARGETS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_target_that_cannot_be_ranked_for(capsys, tmp_path, own_cache, case):
+    make, code, says = TARGETS[case]
+    target = make(tmp_path)
+    # The mistakes of arrays that only a score can see come late, so the sources are ones that need no training.
+    two = (
+        ("-s", "scratch", "-s", "torchvision:resnet18") if case != "images that are all the same" else SOURCES
+    )
+    arguments = ["rank", target, *two, "--out", tmp_path / "report"]
+    if case == "images that are all the same":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                "companion.ranking.table.load", lambda *_a, **_o: models.scratch("shufflenet_v2_x0_5")
+            )
+            return refused(capsys, arguments, code, says, tmp_path, own_cache)
+    return refused(capsys, arguments, code, says, tmp_path, own_cache)
+
+
+# --- sources -----------------------------------------------------------------------------------------------
+
+
+def _checkpoint(root: Path, content: object, name: str = "x.pth") -> Path:
+    torch.save(content, root / name)
+    return root / name
+
+
+SMALL_STATE = {"conv1.weight": torch.zeros(3)}
+CHECKPOINTS = {
+    "a checkpoint with code in it": (lambda root: _checkpoint(root, Malicious(root / "code-ran")), 2, "code in it would be run: it is not"),
+    "code beside the tensors": (
+        lambda root: _checkpoint(root, SMALL_STATE | {"x": Malicious(root / "code-ran")}), 2, "save it as safetensors"),
+    "a bare pickle": (
+        lambda root: raw(root / "x.pth", pickle.dumps(Malicious(root / "code-ran"))), 2, "x.pth"),
+    "weights of another architecture": (lambda root: _checkpoint(root, SMALL_STATE), 2, "covers 0% of the backbone of resnet18"),
+    "a checkpoint that was cut off": (
+        lambda root: raw(root / "x.pth", _checkpoint(root, SMALL_STATE).read_bytes()[:100]), 2, "is not a whole checkpoint"),
+    "an empty safetensors file": (lambda root: raw(root / "x.safetensors", b""), 2, "is not a whole checkpoint"),
+    "a list of tensors": (lambda root: _checkpoint(root, [torch.zeros(2)]), 2, "holds no state dict"),
+    "a checkpoint that is not there": (lambda root: root / "gone.safetensors", 2, "there is no such checkpoint file"),
+    "a folder for a checkpoint": (lambda root: (root / "x.pth").mkdir() or root / "x.pth", 2, "no such checkpoint file"),
+    "a misspelt source": (lambda root: "imagnet", 2, "Did you mean 'imagenet'?"),
+    "an architecture that is none": (lambda root: "torchvision:resnet81", 2, "Did you mean 'resnet18'?"),
+    "training on what is not there": (lambda root: "train:retinamist", 2, "Did you mean 'retinamnist'?"),
+    "training on nothing": (lambda root: "train:", 2, "a dataset without a name"),
+    "ImageNet weights without a connection": (lambda root: "imagenet", 3, "put the file at"),
+    "MedMNIST weights without trust": (lambda root: "pathmnist", 2, "--trust"),
+    "weights that are fetched by hand": (lambda root: "radimagenet", 3, "radimagenet.safetensors"),
+    "leave-target-out weights for a target of one's own": (lambda root: "medmnist", 3, "medmnist_without_x.safetensors"),
+    "a source named twice": (lambda root: "scratch", 2, "named twice"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CHECKPOINTS)
+def test_a_source_that_cannot_be_loaded(capsys, tmp_path, own_cache, case):
+    make, code, says = CHECKPOINTS[case]
+    target, source = npz(tmp_path), make(tmp_path)
+    refused(capsys, ["rank", target, "-s", source, "-s", "scratch"], code, says, tmp_path, own_cache)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "extra"), [("timm", "timm:resnet18", "timm"), ("pydicom", "scratch", "dicom")]
+)
+def test_an_extra_that_is_missing(capsys, tmp_path, own_cache, monkeypatch, module, source, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    target = npz(tmp_path)
+    if extra == "dicom":
+        target = folder(tmp_path / "f", {"a": 2, "b": 2})
+        raw(target / "a" / "x.dcm", b"\0" * 128 + b"DICM")
+    says = f"pip install 'transferability-companion[{extra}]'"
+    refused(
+        capsys, ["rank", target, "-s", source, "-s", "train:procedural:cells"], 3, says, tmp_path, own_cache
+    )
+
+
+# --- options and other commands ----------------------------------------------------------------------------
+
+LESIONS = ("rank", "procedural:lesions", *SOURCES)
+COMMANDS = [
+    (("rank", "brestmnist", *SOURCES), 2, "Did you mean 'breastmnist'?"),
+    (("rank", "procedural:lesion", *SOURCES), 2, "Did you mean 'lesions'?"),
+    (("rank", "breastmnist", *SOURCES, "--size", "28", "--data-dir", "x.txt"), 2, "x.txt is a file"),
+    (("rank", "", *SOURCES), 2, "a dataset without a name"),
+    (("rank",), 2, "Missing argument 'target'"),
+    (("rank", "procedural:cells"), 2, "only random weights can be had here without a download"),
+    (("rank", "procedural:cells", "-s", "scratch"), 2, "at least two sources: got 1"),
+    ((*LESIONS, "--size", "30"), 2, "size 30 is not offered"),
+    ((*LESIONS, "--size", "large"), 2, "--size"),
+    ((*LESIONS, "--seed", "-1"), 2, "--seed"),
+    ((*LESIONS, "--seed", "1.5"), 2, "--seed"),
+    ((*LESIONS, "--per-class", "1"), 2, "--per-class"),
+    ((*LESIONS, "--variant", "best"), 2, "corrected, published"),
+    ((*LESIONS, "--repeats", "3"), 2, "--repeats 3 says too little"),
+    ((*LESIONS, "--verify", "1"), 2, "verify at least 2"),
+    ((*LESIONS, "--device", "gpu"), 2, "device 'gpu'"),
+    ((*LESIONS, "--device", "cuda:99"), 3, "leave --device out"),
+    ((*LESIONS, "--architecture", "resnet-18"), 2, "Did you mean 'resnet18'?"),
+    ((*LESIONS, "--sorce", "x"), 2, "--source"),
+    ((*LESIONS, "--out", "x.txt"), 2, "x.txt is a file: name a folder"),
+    ((*LESIONS, "--out", "x.txt/below"), 2, "cannot write"),
+    ((*LESIONS, "--out", "old"), 2, "old holds ranking.json already"),
+    (("inspect", "gone"), 2, "no dataset 'gone'"),
+    (("inspect", "gone.csv"), 2, "gone.csv: there is no such file or folder"),
+    (("inspect", "procedural:cells", "--out", "old"), 2, "old holds inspection.json already"),
+    (("ranks",), 2, "rank"),
+    (("notebook",), 2, "--list"),
+    (("notebook", "99_nothing"), 2, "there are 01_source_training"),
+    (("notebook", "07_new_targt"), 2, "Did you mean '07_new_target'?"),
+    (("notebook", "05", "-p", "tarrget", "x"), 2, "Did you mean 'target'?"),
+    (("notebook", "05", "-p", "size", "abc"), 2, "'size' is 'abc'"),
+    (("notebook", "05", "-p", "size", "30"), 2, "choose one of 28, 64, 128, 224"),
+    (("notebook", "05", "-p", "seed", "1.5"), 2, "'seed' is '1.5'"),
+    (("notebook", "05", "-p", "seed", "-3"), 2, "'seed' is '-3'"),
+    (("notebook", "05", "-p", "per_class", "1e9"), 2, "'per_class'"),
+    (("notebook", "05", "-p", "sources", "scratch"), 2, "'sources'"),
+    (("notebook", "02", "-p", "protocol", "best"), 2, "'protocol' is 'best'"),
+    (("notebook", "05", "--out", "x.txt"), 2, "x.txt exists"),
+    (("replicate", "fast"), 2, "fast"),
+    (("replicate", "quick", "--workers", "2", "--scheduler", "tcp://x:1"), 2, "give one of them"),
+    (("fetch", "brestmnist"), 2, "Did you mean 'breastmnist'?"),
+    (("fetch", "imagenet", "--to", "there"), 2, "leave --to out"),
+    (("book", "--committed"), 2, "no checkout of the book's repository here"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"), COMMANDS, ids=[" ".join(row[0][:6])[:70] for row in COMMANDS]
+)
+def test_a_command_that_cannot_be_done(capsys, tmp_path, own_cache, data, arguments, code, says):
+    raw(tmp_path / "x.txt", b"")
+    raw(tmp_path / "old" / "ranking.json", b"{}")
+    raw(tmp_path / "old" / "inspection.json", b"{}")
+    refused(capsys, list(arguments), code, says, tmp_path, own_cache, data)
+
+
+def test_more_classes_than_the_images_allow(capsys, tmp_path, own_cache):
+    target = npz(tmp_path, train_labels=np.arange(24) % 12)
+    refused(
+        capsys,
+        ["rank", target, *SOURCES, "--per-class", "1000", "--verify", "2"],
+        2,
+        "no val images",
+        tmp_path,
+    )
+    refused(
+        capsys,
+        ["rank", target, *SOURCES, "--per-class", "3", "--seed", "5", "--size", "31"],
+        2,
+        "size 31",
+        tmp_path,
+    )
+    rare = npz(tmp_path, train_labels=np.repeat([0, 1, 2], [11, 11, 2]))
+    refused(
+        capsys,
+        ["rank", rare, *SOURCES, "--per-class", "3"],
+        2,
+        "draw more images a class",
+        tmp_path,
+        own_cache,
+    )
+
+
+def _two_small(root: Path) -> list[object]:
+    from companion import sources
+
+    paths = []
+    for seed in range(2):
+        model = models.scratch("shufflenet_v2_x0_5", seed=seed)
+        model.pretraining = f"set {seed}"
+        paths.append(sources.save(model, root / f"model{seed}.safetensors"))
+    return [word for path in paths for word in ("-s", path)]
+
+
+def test_an_output_that_cannot_be_written(capsys, tmp_path, own_cache, monkeypatch):
+    there = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "locked" not in str(path) and there(path, mode))
+    (tmp_path / "locked").mkdir()
+    arguments = [*LESIONS, "--out", tmp_path / "locked" / "report"]
+    refused(capsys, arguments, 2, "is not a folder that can be written", tmp_path, own_cache)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_a_disk_that_fills_up_while_the_report_is_written(capsys, tmp_path, own_cache, monkeypatch, number):
+    named = _two_small(tmp_path)
+    written = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if ".ranking.html" in path.name:
+            raise OSError(number, os.strerror(number), str(path))
+        return written(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    (tmp_path / "report").mkdir()
+    arguments = ["rank", "procedural:lesions", *named, "--per-class", "12", "--out", tmp_path / "report"]
+    refused(capsys, arguments, 3, "ranking.html", tmp_path, own_cache)
+
+
+def test_a_bug_keeps_its_traceback_and_a_mistake_gets_one_on_request(monkeypatch, tmp_path):
+    from companion.errors import InputError
+
+    monkeypatch.setenv("COMPANION_DEBUG", "")
+    with pytest.raises(InputError, match="no dataset"):
+        cli.main(["--debug", "inspect", "gone"])
+    monkeypatch.setenv("COMPANION_DEBUG", "")
+    monkeypatch.setattr("companion.datasets.inspect", lambda *_a, **_o: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["inspect", "gone"])
+
+
+def test_there_are_enough_rows():
+    assert len(TARGETS) + len(CHECKPOINTS) + len(COMMANDS) >= 60
