@@ -8,8 +8,9 @@
 # :::
 #
 # You have a few hundred labelled images and several pre-trained models, and time to fine-tune one or two of them. This
-# notebook scores every candidate in one pass over your images, without fine-tuning. It is a first form: it takes a
-# `.npz` file in MedMNIST's layout or a folder with one sub-folder per class.
+# notebook scores every candidate in one pass over your images, without fine-tuning. Your images may be a folder with one
+# sub-folder per class, a `.csv` or `.tsv` of paths and labels, or a `.npz` file in MedMNIST's layout; PNG, JPEG, TIFF, BMP or
+# DICOM. [](../book/choosing.md) has the details.
 #
 # :::{warning}
 # Before you run this on Colab with patients' images: running there uploads them to somebody else's computer. On your own
@@ -29,7 +30,7 @@ if importlib.util.find_spec("companion") is None:
 
 # %% tags=["parameters"]
 # Parameters: change them here, or from outside with papermill.
-target: str = "pneumoniamnist"  # your data: a .npz file or a folder of class folders; or a MedMNIST flag
+target: str = "pneumoniamnist"  # your data: folder of class folders, .csv, .tsv or .npz; or a MedMNIST flag
 sources: list = [  # candidate source models
     "scratch",
     "train:breastmnist",
@@ -39,6 +40,8 @@ sources: list = [  # candidate source models
 ]
 size: int = 28  # image side in pixels: 28, 64, 128 or 224
 per_class: int = 100  # images scored: this many times the number of classes
+repeats: int = 10  # rank so many times on parts of the images, 5 or more; 0: not at all
+verify: int = 0  # fine-tune the first so many sources to see whether the ranking was right; 0: none
 seed: int = 24  # seed of draws, random weights and training
 
 # %%
@@ -49,17 +52,22 @@ run = check("07_new_target", globals())
 # %% [markdown]
 # ## Look at the data first
 #
-# Classes of very different size, or a class with a handful of images, make any score unsteady. Look at the counts before
-# you look at a ranking.
+# Classes of very different size, or a class with a handful of images, make any score unsteady; the same image in training and
+# test makes every result look better than it is. Look before you rank.
 
 # %%
 import pandas as pd
 
 import companion
 
+facts = companion.inspect(target, size=size)
+print("\n".join(facts.warnings) or "nothing to warn of")
+print(f"{len(facts.duplicates)} group(s) of equal images, {facts.across} of them across splits")
+pd.DataFrame(facts.counts)
+
+# %%
 dataset = companion.load_dataset(target, size=size)
-print(dataset)
-pd.DataFrame({split: dataset.class_counts(split) for split in dataset.labels})
+dataset
 
 # %% mystnb={"image": {"alt": "A few training images of every class of the target"}}
 from companion import figures
@@ -93,24 +101,65 @@ for pool in ranking.attrs["pools"]:
 print(report.contexts(ranking))
 
 # %% [markdown]
-# Do other scores agree? Each column is a rank by one score alone, 1 for the best. Where the columns disagree, no score has
-# the last word: fine-tune the first two and compare.
+# `rank` also measured what it took:
 
 # %%
-by_score = ranking[["proposed", "nca", "gradient_ratio", "logme", "leep", "nleep", "parc", "ncti"]]
-by_score.rank(ascending=False).set_axis(ranking["source"])
+spent = ranking.attrs["cost"]
+print(f"{spent['seconds']:.0f} s for {spent['images']} images and {len(spent['by_source'])} sources")
+print(
+    f"fine-tuning each once would take at most about {report.duration(spent['fine_tuning']['standard'])} (standard protocol)"
+)
+
+# %% [markdown]
+# Do other scores agree? `tau` is the mean Kendall τ of a method's order with the other methods' orders. Where they put different
+# sources first, no score has the last word: fine-tune the first two and compare.
+
+# %%
+from companion.ranking import agreement
+
+agreement(ranking).set_index("method").round(2)
+
+# %% [markdown]
+# ## How sure is the order?
+#
+# Ranked again on four fifths of the images, drawn without replacement. The parts overlap, so new patients would change more than
+# this.
+
+# %%
+from companion.ranking import repeat, repeat_cost
+
+sureness = None
+if repeats and any(pool["order"] == "determined" for pool in ranking.attrs["pools"]):
+    print(f"{repeats} repeats, at most about {report.duration(repeat_cost(ranking, repeats))}")
+    sureness = repeat(ranking, dataset, sources, repeats, per_class=per_class, seed=seed)
+    print("\n".join(sureness.attrs["verdicts"].values()))
+sureness.set_index("source").drop(columns="pool").round(2) if sureness is not None else "not repeated"
+
+# %% [markdown]
+# ## Was it right?
+#
+# The only proof is fine-tuning. With `verify` set to 2 or more, the first so many sources are fine-tuned once each with a short
+# protocol, and the line below says whether the first was the best. One run each, so a small difference is chance.
+
+# %%
+from companion.ranking import verify as fine_tune_first
+
+checked = fine_tune_first(ranking, dataset, sources, verify, seed=seed) if verify else None
+print(checked.attrs["verdict"] if checked is not None else "not asked for: verify is 0")
 
 # %% [markdown]
 # ## Keep the result
 #
-# A table, a figure, and a page that opens without a connection.
+# A table, a figure, and a page that opens without a connection. It shows a few of your images; leave `examples` out if it should
+# not.
 
 # %%
 import tempfile
 from pathlib import Path
 
 folder = Path(tempfile.mkdtemp()) / "ranking"
-print(", ".join(path.name for path in report.write(ranking, folder)))
+extras = report.Extras(sureness=sureness, verification=checked, examples=dataset)
+print(", ".join(path.name for path in report.write(ranking, folder, extras=extras)))
 
 # %% [markdown]
 # :::{admonition} What was seen

@@ -75,6 +75,10 @@ def test_runs_on_synthetic_images(name, tmp_path):
     given = procedural(name)
     if "per_class" in NOTEBOOKS[name].model_fields:
         given["per_class"] = 20
+    if "repeats" in NOTEBOOKS[name].model_fields:
+        given |= {"repeats": 5, "verify": 2}
+    if name == "06_cross_domain":
+        given["architectures"] = ["resnet18", "shufflenet_v2_x0_5"]
     stamp = execute(name, given, tmp_path / "out.ipynb", source=ROOT / "notebooks" / f"{name}.py")
     assert stamp["synthetic"] and all(made.startswith("procedural:") for made in stamp["synthetic"])
     notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
@@ -122,6 +126,22 @@ def test_wrong_parameters_are_named(given, says):
     with pytest.raises(InputError, match=r"05_ranking_sources: ") as error:
         parse("05_ranking_sources", given)
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("07", {"repeats": 3}, "0 for none, or at least 5"),
+        ("07", {"verify": 1}, "0 for none, or at least 2"),
+        ("03", {"folds": 6}, "'folds' is 6"),
+        ("06", {"weights": "locally"}, "'weights' is 'locally'"),
+        ("06", {"architectures": ["resnet18"]}, "'architectures'"),
+    ],
+)
+def test_parameters_of_single_notebooks_are_checked(name, given, says):
+    with pytest.raises(InputError) as error:
+        parse(name, given)
+    assert says in str(error.value)
 
 
 def test_text_from_a_command_line_becomes_what_it_should_be():

@@ -328,7 +328,12 @@ def book(
 
 @app.command()
 def fetch(
-    names: Annotated[list[str], typer.Argument(help="MedMNIST flags, or source models such as imagenet.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="MedMNIST flags, cifar10_32, runs (the authors' fine-tunings), or source models such as imagenet."
+        ),
+    ],
     to: Annotated[Path | None, typer.Option("--to", help="Data directory to fetch into.")] = None,
     size: Annotated[int, typer.Option(help="Image side of datasets: 28, 64, 128 or 224.")] = 28,
     trust: Annotated[
@@ -336,15 +341,17 @@ def fetch(
     ] = False,
 ) -> None:
     """Bring data and weights ahead of time, for a place without internet."""
-    from companion import store
-    from companion.datasets import load_dataset, medmnist_flags
+    from companion import published, store
+    from companion.datasets import NATURAL, load_dataset, medmnist_flags
 
     with store.data_directory(to):
         for name in names:
-            if name in medmnist_flags():
+            if name in (*medmnist_flags(), NATURAL):
                 typer.echo(
                     repr(load_dataset(name, size=size, progress=lambda line: typer.echo(line, err=True)))
                 )
+            elif name == "runs":
+                typer.echo(f"{len(published.runs())} fine-tuning runs of the authors, in {store.data_dir()}")
             else:
                 from companion.sources import load_source
 

@@ -181,6 +181,22 @@ def split_head(network: nn.Module) -> nn.Linear:
     return head
 
 
+def check_architecture(architecture: str) -> None:
+    """Refuse a name that is no classification network of torchvision's.
+
+    Raises
+    ------
+    InputError
+        With the nearest name.
+    """
+    models = torchvision().models
+    known = models.list_models(module=models)
+    if architecture not in known:
+        raise InputError(
+            f"torchvision has no classification model {architecture!r}.{did_you_mean(architecture, known)}"
+        )
+
+
 def build(architecture: str, *, classes: int = 1000, seed: int | None = None) -> nn.Module:
     """Build a torchvision classification network with random weights.
 
@@ -198,12 +214,8 @@ def build(architecture: str, *, classes: int = 1000, seed: int | None = None) ->
     InputError
         If torchvision has no classification model of that name.
     """
+    check_architecture(architecture)
     models = torchvision().models
-    known = models.list_models(module=models)
-    if architecture not in known:
-        raise InputError(
-            f"torchvision has no classification model {architecture!r}.{did_you_mean(architecture, known)}"
-        )
     options: dict[str, Any] = {"num_classes": classes}
     if architecture in ("googlenet", "inception_v3"):
         options |= {"aux_logits": False, "init_weights": True}

@@ -19,6 +19,7 @@ from companion.models import (
     IMAGENET_NORMALISATION,
     PLAIN_NORMALISATION,
     SourceModel,
+    check_architecture,
     from_state,
     read_state,
     scratch,
@@ -153,10 +154,9 @@ def check_name(source: str | os.PathLike) -> None:
     elif name.endswith(CHECKPOINT_SUFFIXES):
         if not Path(name).expanduser().is_file():
             raise InputError(f"{name}: there is no such checkpoint file")
-    elif not (
-        name in ("scratch", "imagenet", *BY_HAND, *medmnist_flags())
-        or name.startswith(("torchvision:", "timm:"))
-    ):
+    elif name.startswith("torchvision:"):
+        check_architecture(name.removeprefix("torchvision:"))
+    elif name not in ("scratch", "imagenet", *BY_HAND, *medmnist_flags()) and not name.startswith("timm:"):
         known = [*KINDS, *medmnist_flags()]
         raise InputError(
             f"no source {name!r}: give {', '.join(KINDS)}, a MedMNIST flag or a checkpoint "
@@ -165,12 +165,8 @@ def check_name(source: str | os.PathLike) -> None:
 
 
 def _imagenet(architecture: str, *, name: str) -> SourceModel:
+    check_architecture(architecture)
     models = torchvision().models
-    known = models.list_models(module=models)
-    if architecture not in known:
-        raise InputError(
-            f"torchvision has no classification model {architecture!r}.{did_you_mean(architecture, known)}"
-        )
     weights, path = imagenet_file(architecture)
     found = re.search(r"-([0-9a-f]{8,})\.", path.name)
     published = found[1] if found else None

@@ -17,10 +17,12 @@ from companion.datasets.load import (
     medmnist_flags,
     medmnist_samples,
 )
+from companion.datasets.natural import NAME as NATURAL
 from companion.datasets.procedural import GENERATORS
 
 __all__ = [
     "GENERATORS",
+    "NATURAL",
     "SIZES",
     "Dataset",
     "Fold",

@@ -39,6 +39,21 @@ Size = Annotated[
     AfterValidator(_offered),
     Field(description="image side in pixels: 28, 64, 128 or 224"),
 ]
+
+
+def _none_or_at_least(least: int) -> Any:
+    """Zero for "not at all", or enough of it to say something."""
+
+    def checked(value: int) -> int:
+        if value != 0 and value < least:
+            raise ValueError(f"0 for none, or at least {least}")
+        return value
+
+    return AfterValidator(checked)
+
+
+Repeats = Annotated[int, BeforeValidator(_no_bool), _none_or_at_least(5)]
+Verified = Annotated[int, BeforeValidator(_no_bool), _none_or_at_least(2)]
 Protocol = Literal["quick", "standard", "paper"]
 
 
@@ -178,7 +193,7 @@ class NewTarget(Scored):
     target: str = Field(
         "pneumoniamnist",
         min_length=1,
-        description="your data: a .npz file or a folder of class folders; or a MedMNIST flag",
+        description="your data: folder of class folders, .csv, .tsv or .npz; or a MedMNIST flag",
     )
     sources: Names = Field(
         [
@@ -189,6 +204,12 @@ class NewTarget(Scored):
             "train:procedural:cells",
         ],
         description="candidate source models",
+    )
+    repeats: Repeats = Field(
+        10, description="rank so many times on parts of the images, 5 or more; 0: not at all"
+    )
+    verify: Verified = Field(
+        0, description="fine-tune the first so many sources to see whether the ranking was right; 0: none"
     )
 
 
