@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from companion.datasets import sample
 from companion.report.files import check_folder, write_all
 
 if TYPE_CHECKING:  # a first look and the surroundings need no torch
@@ -301,7 +302,7 @@ def write(table: pd.DataFrame, folder: Path, *, force: bool = False, extras: Ext
 
     check_folder(folder, force=force)
     picture = _png(figures.ranking(table), dpi=150)
-    examples = b"" if extras.examples is None else _png(figures.examples(extras.examples), dpi=80)
+    examples = b"" if extras.examples is None else _png(figures.examples(sample(extras.examples)), dpi=80)
     contents = {
         "ranking.csv": table.to_csv(index=False).encode(),
         "ranking.json": json.dumps(as_document(table, extras), indent=1).encode(),
