@@ -28,7 +28,7 @@ def write_images(folder: Path, n: int, size: int) -> None:
         coarse.resize((size, size), Image.Resampling.BICUBIC).save(path, quality=90)
 
 
-def bench_rank(size: int = 224, *, n: int = 500, sources: int = 2, repeats: int = 3) -> dict[str, Any]:
+def bench_rank(size: int = 224, *, n: int = 500, sources: int = 2, repeats: int = 2) -> dict[str, Any]:
     """Time of `companion.rank`, reading the files included, over that of one single pass per source."""
     models = [realistic_resnet18(seed) for seed in range(sources)]
     for seed, model in enumerate(models):

@@ -188,7 +188,9 @@ def test_what_is_left_out_is_told_with_the_reason(tmp_path):
         "loose.png": "in no class folder",
         "b/gone.png": "a link that leads nowhere",
     }
-    assert load_dataset(root, size=28).notes == ("7 files or folders were left out",)
+    assert load_dataset(root, size=28).notes == (
+        "7 files or folders were left out: companion inspect lists them",
+    )
 
 
 def test_split_folders_in_any_case_and_what_lies_beside_them(tmp_path):

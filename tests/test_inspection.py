@@ -88,6 +88,16 @@ def test_arrays_can_be_looked_at_too(data, target):
         assert facts.duplicates == (("train: 3", "train: 7"),) and facts.across == 0
 
 
+def test_a_figure_shows_a_dozen_classes_at_most(tmp_path):
+    facts = companion.inspect(folder(tmp_path / "scans", {f"class {index:02d}": 3 for index in range(20)}))
+    assert (
+        facts.examples.n_classes == 12
+        and len(facts.counts["all" if "all" in facts.counts else "train"]) == 20
+    )
+    shown = datasets.sample(datasets.load_dataset("procedural:textures"))
+    assert shown.synthetic and len(shown.labels["train"]) == 24
+
+
 def test_too_few_images_to_split_are_still_counted(tmp_path):
     rows = [(f"{i}.png", "ab"[i % 2], f"P{i % 2}") for i in range(6)]
     facts = companion.inspect(manifest(tmp_path, rows, header="path,label,patient"))

@@ -7,7 +7,7 @@ and returns a `Dataset`: images as uint8, labels as integers, splits, class name
 from companion.datasets.dataset import SIZES, Dataset
 from companion.datasets.folds import Fold, fold
 from companion.datasets.images import ImageFiles
-from companion.datasets.inspection import Inspection, inspect
+from companion.datasets.inspection import Inspection, inspect, sample
 from companion.datasets.joint import joint_columns, pool
 from companion.datasets.load import (
     at_hand,
@@ -15,6 +15,7 @@ from companion.datasets.load import (
     load_dataset,
     medmnist_classes,
     medmnist_flags,
+    medmnist_origin,
     medmnist_samples,
 )
 from companion.datasets.natural import NAME as NATURAL
@@ -36,6 +37,8 @@ __all__ = [
     "load_dataset",
     "medmnist_classes",
     "medmnist_flags",
+    "medmnist_origin",
     "medmnist_samples",
     "pool",
+    "sample",
 ]

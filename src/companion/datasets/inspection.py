@@ -22,7 +22,7 @@ from companion.errors import InputError
 
 FEW = 25  # images of a class in training, under which scores are unsteady
 UNBALANCED = 10
-EXAMPLES = 6
+EXAMPLES, SHOWN_CLASSES = 6, 12
 COMPARED = 224  # side in pixels at which images are compared
 
 
@@ -193,10 +193,20 @@ def _splits(listing: Listing, of: Sequence[str], seed: int) -> list[str]:
     return list(splits)
 
 
+def sample(dataset: Dataset) -> Dataset:
+    """A few training images of the first dozen classes, for a figure."""
+    first = dataset.labels["train"]
+    labels = first if first.ndim == 1 else first.argmax(1)
+    return _examples(
+        dataset.name, dataset.classes, labels, dataset.images["train"], synthetic=dataset.synthetic
+    )
+
+
 def _examples(
     name: str, classes: tuple[str, ...], labels: np.ndarray, images: Any, *, synthetic: bool = False
 ) -> Dataset:
     rng = np.random.default_rng(0)
+    classes = classes[:SHOWN_CLASSES]
     chosen = [
         index
         for label in range(len(classes))
@@ -209,7 +219,6 @@ def _examples(
 
 
 def _of_arrays(dataset: Dataset) -> Inspection:
-    first = dataset.labels["train"]
     splits, labels, digests, names = [], [], [], []
     for split, images in dataset.images.items():
         for index, image in enumerate(images):
@@ -229,13 +238,7 @@ def _of_arrays(dataset: Dataset) -> Inspection:
         shared_patients={},
         unreadable=(),
         skipped=(),
-        examples=_examples(
-            dataset.name,
-            dataset.classes,
-            first if first.ndim == 1 else first.argmax(1),
-            dataset.images["train"],
-            synthetic=dataset.synthetic,
-        ),
+        examples=sample(dataset),
         **_duplicates(digests, names, splits, labels),
     )
 

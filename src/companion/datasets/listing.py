@@ -153,7 +153,7 @@ def assemble(listing: Listing, size: int, *, seed: int, progress: Progress | Non
     if highest:
         notes.append(f"grey values of more than 8 bits reach {highest}: 0 to {2**bits - 1} became 0 to 255")
     if listing.skipped:
-        notes.append(f"{len(listing.skipped)} files or folders were left out")
+        notes.append(f"{len(listing.skipped)} files or folders were left out: companion inspect lists them")
     files = {
         split: ImageFiles([listing.entries[i].path for i in index], size, grey=grey, bits=bits)
         for split, index in parts.items()

@@ -55,6 +55,11 @@ def medmnist_samples() -> dict[str, dict[str, int]]:
     return {flag: dict(info["n_samples"]) for flag, info in _medmnist_info().items()}
 
 
+def medmnist_origin(flag: str) -> str:
+    """Where the images of a MedMNIST flag come from and their licence, in words."""
+    return f"MedMNIST, {_medmnist_info()[flag]['license']}"
+
+
 def load_dataset(
     target: str | os.PathLike,
     *,
@@ -226,6 +231,6 @@ def _load_medmnist(
             labels={split: values.astype(np.int64) for split, values in labels.items()},
             classes=classes,
             task="multi-label" if multi else "binary" if len(classes) == 2 else "multi-class",
-            origin=f"MedMNIST, {info['license']}",
+            origin=medmnist_origin(flag),
         )
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from companion import store
-from companion.datasets import at_hand, load_dataset, medmnist_flags, medmnist_samples
+from companion.datasets import at_hand, load_dataset, medmnist_flags, medmnist_origin, medmnist_samples
 from companion.errors import CompanionError
 from companion.models import ARCHITECTURES, read_state
 from companion.ranking.pooling import SMALLEST_POOL
@@ -157,15 +157,18 @@ def _trained(target: str, size: int, architecture: str, seed: int) -> list[Candi
         side = training_size(source, size)
         if flag == target or at_hand(flag, side) is None:
             continue
-        try:
-            dataset = load_dataset(flag, size=side)
-        except CompanionError:
-            continue  # a damaged file is told where it is named
-        made = trained_file(dataset, architecture=architecture, seed=seed).is_file()
+        made = _is_trained(flag, side, architecture, seed)
         reason = "" if made else "not trained yet, about a minute each: name it with --source"
-        found.append(
-            Candidate(
-                source, f"trained here on {dataset.origin}", f"of its data: {dataset.origin}", side, reason
-            )
-        )
+        origin = medmnist_origin(flag)
+        found.append(Candidate(source, f"trained here on {origin}", f"of its data: {origin}", side, reason))
     return found
+
+
+def _is_trained(flag: str, size: int, architecture: str, seed: int) -> bool:
+    """Tell whether a model trained on a MedMNIST set lies in the cache; large sets are read only where one may."""
+    if not any((store.cache_dir() / "sources").glob(f"{flag}-*.safetensors")):
+        return False
+    try:
+        return trained_file(load_dataset(flag, size=size), architecture=architecture, seed=seed).is_file()
+    except CompanionError:
+        return False  # a damaged file is told where it is named

@@ -6,14 +6,20 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 
 from companion import store
 from companion.datasets import Dataset, Fold, fold
 from companion.errors import InputError
-from companion.models import best_device
+from companion.models import SourceModel, best_device
 from companion.ranking.table import Progress, Source, load, source_name
-from companion.training import FINE_TUNING_PROTOCOLS, SEED, fine_tune
+from companion.training import FINE_TUNING_PROTOCOLS, SEED, FineTuned, fine_tune
+from companion.training.metrics import auc_per_class, macro_auc
+
+BATCH = 256
+REDRAWS = 200
 
 
 def images_to_verify(dataset: Dataset, count: int, protocol: str = "quick") -> Fold:
@@ -80,7 +86,8 @@ def verify(
     -------
     pandas.DataFrame
         One row a source, in the ranking's order: ``source``, ``rank``, ``test_auc`` (macro one-vs-rest, 0 to 1),
-        ``test_accuracy``, ``epochs``, ``seconds``. ``attrs["verdict"]`` says in a line whether the first was the best.
+        ``test_accuracy``, ``epochs``, ``seconds``. ``attrs["verdict"]`` says in a line whether the first was the best,
+        and whether the test images can tell it from the best of the others.
 
     Raises
     ------
@@ -91,7 +98,8 @@ def verify(
     chosen = first_sources(table, count)
     by_name = {source_name(source): source for source in sources}
     report = progress or (lambda fraction, text: None)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    probabilities: list[np.ndarray] = []
     with store.data_directory(data_dir):
         for index, name in enumerate(chosen):
 
@@ -112,6 +120,7 @@ def verify(
                 device=best_device(device),
                 progress=step,
             )
+            probabilities.append(_probabilities(done, model, dataset.images["test"]))
             rows.append(
                 {
                     "source": name,
@@ -124,27 +133,60 @@ def verify(
             )
     found = pd.DataFrame(rows)
     found.attrs |= {
-        "verdict": _verdict(found),
+        "verdict": _verdict(found, probabilities, dataset.labels["test"], seed=seed),
         "protocol": protocol,
         "test_images": len(dataset.labels["test"]),
     }
     return found
 
 
-def _verdict(found: pd.DataFrame) -> str:
+def _probabilities(tuned: FineTuned, model: SourceModel, images: np.ndarray) -> np.ndarray:
+    """(n, classes) of a fine-tuned network, on the CPU."""
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(images), BATCH):
+            batch = model.prepare(images[start : start + BATCH])
+            parts.append(tuned.network(batch).float().softmax(1).numpy())
+    return np.concatenate(parts)
+
+
+def _verdict(
+    found: pd.DataFrame, probabilities: Sequence[np.ndarray], labels: np.ndarray, *, seed: int
+) -> str:
+    """Say whether the first was the best, and whether the test images can tell."""
     if found["test_auc"].isna().any():
         diverged = ", ".join(found.loc[found["test_auc"].isna(), "source"])
         return f"training of {diverged} diverged: nothing can be said"
-    best, first = found.loc[found["test_auc"].idxmax()], found.iloc[0]
-    place = int(found["test_auc"].rank(ascending=False, method="min").iloc[0])
-    once = "one run each, so small differences are chance"
-    if place == 1:
-        rest = found["test_auc"].iloc[1:].max()
+    names, aucs = list(found["source"]), found["test_auc"].to_numpy()
+    place = int((aucs > aucs[0]).sum()) + 1
+    rival = 1 + int(aucs[1:].argmax())
+    low, high = _interval(probabilities[0], probabilities[rival], labels, seed)
+    over = f"95 % interval over the {len(labels)} test images {low:.4f} to {high:.4f}; one run each"
+    lead = aucs[0] - aucs[rival]
+    if low <= 0 <= high:
         return (
-            f"the ranking was right: {first['source']} came first of {len(found)}, ahead by "
-            f"{first['test_auc'] - rest:.4f} AUC ({once})"
+            f"the first, {names[0]}, and {names[rival]} cannot be told apart on {len(labels)} test images: "
+            f"{lead:+.4f} AUC ({over})"
+        )
+    if place == 1:
+        return (
+            f"the ranking was right: {names[0]} came first of {len(found)}, {lead:.4f} AUC ahead of {names[rival]} "
+            f"({over})"
         )
     return (
-        f"the ranking was wrong: its first, {first['source']}, came in place {place} of {len(found)}, "
-        f"{best['test_auc'] - first['test_auc']:.4f} AUC behind {best['source']} ({once})"
+        f"the ranking was wrong: its first, {names[0]}, came in place {place} of {len(found)}, {-lead:.4f} AUC behind "
+        f"{names[rival]} ({over})"
     )
+
+
+def _interval(first: np.ndarray, rival: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float, float]:
+    """95 % percentile interval of the difference in AUC, over test images redrawn in pairs."""
+    rng = np.random.default_rng(seed)
+    drawn = [rng.integers(len(labels), size=len(labels)) for _ in range(REDRAWS)]
+    differences = [
+        macro_auc(auc_per_class(labels[index], first[index]))
+        - macro_auc(auc_per_class(labels[index], rival[index]))
+        for index in drawn
+    ]
+    low, high = np.nanquantile(differences, [0.025, 0.975])
+    return float(low), float(high)

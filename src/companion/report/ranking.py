@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -14,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from companion.datasets import sample
 from companion.report.files import check_folder, write_all
 
 if TYPE_CHECKING:  # a first look and the surroundings need no torch
     from companion.ranking import Candidate
 
+# Notes are put together with semicolons, and have some of their own.
+_NOTES = re.compile(r"; (?=\w+: |trained at )")
 NOT_CLINICAL = "Research software, not for clinical use."
 
 
@@ -88,7 +92,7 @@ def trivial(pool: dict[str, Any], rows: pd.DataFrame) -> str:
         return ""
     found = rows[rows["pretraining"] == "imagenet"]
     if found.empty:
-        return "the trivial answer, ImageNet first, is not among these"
+        return "the trivial answer, ImageNet first, is not among these: --source imagenet adds it"
     name, place = found["source"].iloc[0], found["rank"].iloc[0]
     if pd.isna(place):
         return f"the trivial answer: {name} first"
@@ -298,7 +302,7 @@ def write(table: pd.DataFrame, folder: Path, *, force: bool = False, extras: Ext
 
     check_folder(folder, force=force)
     picture = _png(figures.ranking(table), dpi=150)
-    examples = b"" if extras.examples is None else _png(figures.examples(extras.examples), dpi=80)
+    examples = b"" if extras.examples is None else _png(figures.examples(sample(extras.examples)), dpi=80)
     contents = {
         "ranking.csv": table.to_csv(index=False).encode(),
         "ranking.json": json.dumps(as_document(table, extras), indent=1).encode(),
