@@ -35,6 +35,7 @@ PAGES = [
         *(chapter["file"] for part in _CONTENTS["parts"] for chapter in part["chapters"]),
     )
 ]
+PAGES.append("search.html")
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +147,18 @@ def overflow(page) -> list[str]:
         [...document.querySelectorAll("main *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1)
         .slice(0, 5).map(e => e.outerHTML.slice(0, 120))"""
     )
+
+
+def test_the_checks_see_what_they_are_for(browser):
+    page = browser.new_page(viewport=PHONE)
+    page.set_content(
+        "<html lang=en><title>bad</title><main><h1>bad</h1><p style='color: #bbb'>faint</p>"
+        "<div style='width: 900px'>wide</div><img src='data:,'></main></html>"
+    )
+    found = {line.partition(" ")[0] for line in violations(page)}
+    assert {"color-contrast", "image-alt"} <= found
+    assert overflow(page)
+    page.close()
 
 
 # --- every page ----------------------------------------------------------------------------------------------
