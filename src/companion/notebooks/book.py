@@ -143,14 +143,14 @@ def html(folder: Path, out: Path) -> Path:
 def _mend(site: Path) -> None:
     """Mend two things that the pages' makers offer no setting for.
 
-    Docutils gives the entries of a bibliography a role that no list may hold. And myst-nb puts a cell's figures beside
-    its other outputs, not into an element like theirs, which the theme would make reachable by keyboard where it
+    Docutils gives the entries of a bibliography a role that no list may hold. And figures stand bare in
+    the page, not in an element like a cell's other outputs, which the theme makes reachable by keyboard where it
     scrolls.
     """
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         mended = text.replace('role="doc-biblioentry"', 'role="listitem"')
-        mended = _FIGURE.sub(r'<div class="output">\g<0></div>', mended)
+        mended = _FIGURE.sub(r'<div class="cell_output"><div class="output">\g<0></div></div>', mended)
         if mended != text:
             write_text(page, mended)
 
