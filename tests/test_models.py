@@ -180,6 +180,13 @@ def test_a_checkpoint_without_head_has_none(small_state):
     assert load({key: value for key, value in small_state.items() if not key.startswith("fc.")}).head is None
 
 
+def test_mnasnet_whose_parts_have_versions_is_loaded():
+    whole = models.build("mnasnet0_5", classes=3, seed=1)
+    found = models.from_state(dict(whole.state_dict()), architecture="mnasnet0_5", name="m", pretraining="x")
+    for key, value in found.backbone.state_dict().items():
+        assert torch.equal(value, whole.state_dict()[key]), key
+
+
 def test_half_precision_weights_become_float32(small_state):
     model = load({key: value.half() for key, value in small_state.items()})
     assert {value.dtype for value in model.backbone.parameters()} == {torch.float32}

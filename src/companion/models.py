@@ -320,7 +320,9 @@ def from_state(
             f"{origin or name} covers {covered:.0%} of the backbone of {architecture} ({len(fitting)} of "
             f"{len(wanted)} tensors; first one {reason}: {missing}): these are weights of another architecture"
         )
-    network.load_state_dict({key: value.float() for key, value in fitting.items()}, strict=False)
+    whole = network.state_dict()  # with the versions of its parts, which MnasNet asks for
+    whole.update({key: value.float() for key, value in fitting.items()})
+    network.load_state_dict(whole)
     return SourceModel(
         name=name,
         backbone=network.eval(),
