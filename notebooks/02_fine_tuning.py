@@ -232,8 +232,17 @@ judged.round(3) if complete else print("not judged: the replication is not compl
 # LEEP and is left out of its τ_w.
 
 # %% mystnb={"image": {"alt": "Heat map of weighted Kendall tau of every score on the replication's targets, with the mean"}}
-metrics = ["source", "target", "auc", *companion.published.METRICS, "proposed", "nca", "gradient_ratio"]
-figures.tau_table(companion.evaluation.weighted_tau(ours[metrics]), "our replication (corrected variants)")
+seven = [*companion.published.METRICS, "proposed"]
+our_taus = companion.evaluation.weighted_tau(
+    ours[["source", "target", "auc", *seven, "nca", "gradient_ratio"]]
+)
+figures.tau_table(our_taus, "our replication (corrected variants)")
+
+# %% [markdown]
+# And as the paper draws it in Fig. 5, score against AUC; the published counterpart is in [](05_ranking_sources.ipynb).
+
+# %% mystnb={"image": {"alt": "Grid of scatter plots, the replication's four targets by seven scores: score against test AUC with a regression line and its 95 percent band"}}
+figures.scores_against_auc(ours, seven, list(our_taus.index), our_taus)
 
 # %% [markdown]
 # ## At full size

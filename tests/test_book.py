@@ -81,3 +81,36 @@ def test_synthetic_note_stays_out_of_the_source(tmp_path):
     book._mark_synthetic(path)
     after = nbformat.read(path, as_version=4)
     assert [c.source for c in after.cells if c.id != book.NOTE_CELL_ID] == [c.source for c in before.cells]
+
+
+# What of the paper's figures and tables stands where: the page, and what makes it.
+SHOWN = {
+    "Fig. 1": ("book/method", 'figure("problem"'),
+    "Fig. 2": ("book/method", 'figure("method"'),
+    "Fig. 3": ("notebooks/03_nca_vs_lda", "figures.projections("),
+    "Fig. 4, published": ("notebooks/02_fine_tuning", "figures.transfer(published"),
+    "Fig. 4, our replication": ("notebooks/02_fine_tuning", "figures.transfer(\n    ours"),
+    "Fig. 4, architectures": ("notebooks/06_cross_domain", "figures.transfer(published"),
+    "Fig. 5, published": ("notebooks/05_ranking_sources", "figures.scores_against_auc(table"),
+    "Fig. 5, our replication": ("notebooks/02_fine_tuning", "figures.scores_against_auc(ours"),
+    "Fig. 5, architectures": ("notebooks/06_cross_domain", "figures.scores_against_auc(table"),
+    "Fig. 6": ("notebooks/04_gradient_ratio", "figures.ablation("),
+    "datasets": ("book/tables", 'table("datasets")'),
+    "transfer AUC of source datasets": ("book/tables", 'table("transfer_auc")'),
+    "transfer AUC of architectures": ("book/tables", 'table("transfer_auc_architectures")'),
+    "tau of source datasets": ("book/tables", 'table("tau")'),
+    "tau of architectures": ("book/tables", 'table("tau_architectures")'),
+    "ranks": ("book/tables", 'table("ranks")'),
+    "Nemenyi": ("book/tables", 'table("nemenyi")'),
+    "hyper-parameters": ("book/tables", 'table("chosen")'),
+    "claims": ("book/claims", 'table("claims")'),
+}
+
+
+@pytest.mark.parametrize("what", SHOWN)
+def test_every_figure_and_table_of_the_paper_is_in_the_book(site, what):
+    page, maker = SHOWN[what]
+    source = ROOT / (f"{page}.md" if page.startswith("book") else f"{page}.py")
+    assert maker in source.read_text(encoding="utf-8")
+    text = (site / f"{page}.html").read_text(encoding="utf-8")
+    assert ("<img" in text) if what.startswith("Fig") else ("<table" in text)

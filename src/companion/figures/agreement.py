@@ -129,7 +129,7 @@ def ablation(means: Mapping[str, pd.DataFrame]) -> Figure:
     means
         Setting -> τ_w table (targets by scores).
     """
-    figure, axes = figure_of(8, 3.2, 1, len(means), sharey=True, squeeze=False)
+    figure, axes = figure_of(3.7 * len(means) + 0.6, 3.2, 1, len(means), sharey=True, squeeze=False)
     rng = np.random.default_rng(0)  # spreads the points sideways, no more
     for axis, (setting, taus) in zip(axes[0], means.items(), strict=True):
         for place, (column, colour) in enumerate(
