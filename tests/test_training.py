@@ -320,6 +320,16 @@ def test_the_best_epoch_is_kept_and_patience_ends_training(target, monkeypatch):
     assert all(torch.equal(value, seen[1][name]) for name, value in network.state_dict().items())
 
 
+def test_the_best_epoch_of_mnasnet_is_kept_though_its_parts_have_versions(target):
+    data = loop.Resident(
+        target.images["train"][:16], target.labels["train"][:16], models.PLAIN_NORMALISATION, "cpu"
+    )
+    network = models.build("mnasnet0_5", classes=target.n_classes, seed=0)
+    with torch.random.fork_rng():
+        done = loop.fit(network, data, data, recipe(epochs=2, patience=2), seed=0)
+    assert done.status == "finished" and len(done.curve) == 2
+
+
 def test_schedules(target):
     train = loop.Resident(
         target.images["train"][:8], target.labels["train"][:8], models.PLAIN_NORMALISATION, "cpu"

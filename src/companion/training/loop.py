@@ -147,7 +147,8 @@ def fit(
         if recipe.patience and epoch - best_epoch >= recipe.patience:
             break
     if kept is not None:
-        network.load_state_dict(kept)
+        for name, value in network.state_dict().items():
+            value.copy_(kept[name])
     return Fit(curve, best_epoch if kept else len(curve) - 1, "finished", parts, time.perf_counter() - began)
 
 
