@@ -141,11 +141,19 @@ def violations(page) -> list[str]:
 
 
 def overflow(page) -> list[str]:
-    """What sticks out of the window to the right, if that makes the page scroll sideways."""
+    """What sticks out of the window to the right and is not clipped, if that makes the page scroll sideways."""
     return page.evaluate(
-        """() => document.documentElement.scrollWidth <= innerWidth ? [] :
-        [...document.querySelectorAll("main *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1)
-        .slice(0, 5).map(e => e.outerHTML.slice(0, 120))"""
+        """() => {
+        const clipped = (e) => {
+          for (let p = e.parentElement; p && p !== document.body; p = p.parentElement)
+            if (getComputedStyle(p).overflowX !== "visible") return true;
+          return false;
+        };
+        if (document.documentElement.scrollWidth <= innerWidth) return [];
+        return [...document.querySelectorAll("body *")]
+          .filter((e) => e.getBoundingClientRect().right > innerWidth + 1 && !clipped(e))
+          .slice(0, 5).map((e) => e.outerHTML.slice(0, 120));
+        }"""
     )
 
 
