@@ -146,7 +146,7 @@ def rank(
                 ranking.images_to_verify(dataset, verify)
             left_out: list[ranking.Candidate] = []
             if not source:
-                source, left_out = _default_sources(dataset, architecture, seed)
+                source, left_out = ranking.default_sources(dataset, architecture=architecture, seed=seed)
             how: dict[str, Any] = {
                 "architecture": architecture,
                 "seed": seed,
@@ -178,19 +178,6 @@ def rank(
     typer.echo(report.as_text(table, extras))
     for path in written:
         typer.echo(f"written: {path}")
-
-
-def _default_sources(dataset: Any, architecture: str, seed: int) -> tuple[list[str], list[Any]]:
-    """Names of the candidates that can be had here, and those left out."""
-    from companion.ranking import candidates
-
-    chosen, left_out = candidates(dataset.name, dataset.size, architecture=architecture, seed=seed)
-    if len(chosen) < 2:
-        raise InputError(
-            "only random weights can be had here without a download: name sources with --source, or bring some, as "
-            "companion fetch imagenet does"
-        )
-    return [candidate.source for candidate in chosen], left_out
 
 
 def _tell_cost(what: str, seconds: float) -> None:

@@ -137,9 +137,9 @@ def _path(given: str, root: Path, inside: Path, where: str) -> Path | None:
     """File of a row, or None where there is none; it must lie below the manifest's folder, links followed."""
     if "\0" in given:
         raise InputError(f"{where}: a path cannot hold a zero byte")
-    path = root / given
+    path = Path(os.path.normpath(root / given))
     if "\\" in given and not path.exists():
-        path = root / given.replace("\\", "/")  # written on Windows
+        path = Path(os.path.normpath(root / given.replace("\\", "/")))  # written on Windows
     try:
         real = path.resolve(strict=True)
     except FileNotFoundError:
