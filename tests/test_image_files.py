@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -121,6 +122,20 @@ def test_the_first_of_several_errors_is_told(tmp_path):
     assert images.in_parallel(work, range(60), what="x") == list(range(60))
     with pytest.raises(ValueError, match="70"):
         images.in_parallel(work, range(500), what="x")
+
+
+def test_ctrl_c_stops_what_has_not_begun():
+    begun = []
+
+    def work(item: int) -> None:
+        begun.append(item)
+        time.sleep(0.001)
+        if item == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        images.in_parallel(work, range(100_000), what="x")
+    assert len(begun) < 50_000
 
 
 def test_progress_counts_to_the_end(tmp_path):

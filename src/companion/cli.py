@@ -194,7 +194,9 @@ def notebook(
         typer.Option("-p", "--parameter", help="A parameter: -p name value (or name=value)."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File for the executed notebook.")] = None,
-    listing: Annotated[bool, typer.Option("--list", help="List notebooks and their parameters.")] = False,
+    listing: Annotated[
+        bool, typer.Option("--list", help="List notebooks and their parameters; NAME --help: those of one.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -203,9 +205,9 @@ def notebook(
     from companion.notebooks import NOTEBOOKS, parse, resolve
 
     if listing:
-        for known, model in NOTEBOOKS.items():
+        for known in [resolve(name)] if name else NOTEBOOKS:
             typer.echo(known)
-            for key, field in model.model_fields.items():
+            for key, field in NOTEBOOKS[known].model_fields.items():
                 typer.echo(f"  {key} = {field.default!r}  # {field.description or ''}")
         return
     if not name:
@@ -385,9 +387,14 @@ def _options(
 
 
 def _pair_up(arguments: list[str]) -> list[str]:
-    """Turn papermill's ``-p name value`` into ``-p name=value``: typer has no options of two values."""
+    """Turn papermill's ``-p name value`` into ``-p name=value``: typer has no options of two values.
+
+    ``NAME --help`` becomes ``NAME --list``: the help of a notebook is its parameters.
+    """
     if "notebook" not in arguments[:2]:
         return arguments
+    if "--help" in arguments and not arguments[arguments.index("notebook") + 1].startswith("-"):
+        arguments = ["--list" if word == "--help" else word for word in arguments]
     paired, rest = [], list(arguments)
     while rest:
         word = rest.pop(0)
