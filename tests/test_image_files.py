@@ -265,6 +265,24 @@ def test_a_manifest_gives_splits(tmp_path):
     assert {split: len(labels) for split, labels in found.labels.items()} == {"train": 7, "val": 7, "test": 6}
 
 
+def test_a_manifest_can_be_named_from_anywhere(tmp_path, monkeypatch):
+    manifest(tmp_path / "own", ROWS)
+    (tmp_path / "link").symlink_to(tmp_path / "own")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    hashes = {
+        load_dataset(path, size=28).content_hash
+        for path in ("../own/list.csv", "../link/list.csv", tmp_path / "own" / "list.csv")
+    }
+    assert len(hashes) == 1
+
+
+def test_images_that_a_manifest_does_not_list_are_told(tmp_path):
+    path = manifest(tmp_path, ROWS)
+    picture(tmp_path / "images" / "more.PNG")
+    assert scan_manifest(path).skipped == (("images/more.PNG", "not in the manifest"),)
+
+
 def test_the_order_of_lines_does_not_matter(tmp_path):
     first = load_dataset(manifest(tmp_path, ROWS), size=28)
     assert load_dataset(manifest(tmp_path, ROWS[::-1]), size=28).content_hash == first.content_hash
