@@ -127,6 +127,14 @@ def test_notebook_list_names_every_parameter(capsys):
         assert all(field in out for field in model.model_fields)
 
 
+def test_the_help_of_a_notebook_is_its_parameters(capsys):
+    code, out, _ = run(capsys, "notebook", "05", "--help")
+    assert code == 0 and out.startswith("05_ranking_sources\n") and "  per_class = 100" in out
+    assert "07_new_target" not in out
+    code, out, _ = run(capsys, "notebook", "--help")
+    assert code == 0 and "--parameter" in out
+
+
 def test_doctor_answers_as_json(capsys):
     code, out, err = run(capsys, "doctor", "--json")
     assert code == 0 and err == "" and json.loads(out)["packages"]["companion"]

@@ -79,6 +79,24 @@ def test_ybr_becomes_rgb(tmp_path):
     np.testing.assert_allclose(read(path, grey=False), red, atol=2)
 
 
+def test_pixels_stored_as_jpeg_are_decoded(tmp_path):
+    import io
+
+    import pydicom
+    from PIL import Image
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEGBaseline8Bit
+
+    red = np.full((32, 32, 3), (250, 10, 20), np.uint8)
+    data, stream = pydicom.dcmread(dicom(tmp_path / "x.dcm", red)), io.BytesIO()
+    Image.fromarray(red).save(stream, "JPEG", quality=95)
+    data.file_meta.TransferSyntaxUID, data.PhotometricInterpretation = JPEGBaseline8Bit, "YBR_FULL_422"
+    data.PixelData = encapsulate([stream.getvalue()])
+    data["PixelData"].VR = "OB"
+    data.save_as(tmp_path / "x.dcm")
+    np.testing.assert_allclose(read(tmp_path / "x.dcm", grey=False), red, atol=3)
+
+
 def test_files_without_a_suffix_are_known_by_their_mark(tmp_path):
     path = dicom(tmp_path / "a" / "IM0001", GREY)
     assert images.is_dicom(path) and images.probe(path).width == 32

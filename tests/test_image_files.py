@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -121,6 +122,20 @@ def test_the_first_of_several_errors_is_told(tmp_path):
     assert images.in_parallel(work, range(60), what="x") == list(range(60))
     with pytest.raises(ValueError, match="70"):
         images.in_parallel(work, range(500), what="x")
+
+
+def test_ctrl_c_stops_what_has_not_begun():
+    begun = []
+
+    def work(item: int) -> None:
+        begun.append(item)
+        time.sleep(0.001)
+        if item == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        images.in_parallel(work, range(100_000), what="x")
+    assert len(begun) < 50_000
 
 
 def test_progress_counts_to_the_end(tmp_path):
@@ -248,6 +263,24 @@ def test_a_manifest_gives_splits(tmp_path):
     found = load_dataset(manifest(tmp_path, rows, header="path,label,split"), size=28)
     assert found.official_split
     assert {split: len(labels) for split, labels in found.labels.items()} == {"train": 7, "val": 7, "test": 6}
+
+
+def test_a_manifest_can_be_named_from_anywhere(tmp_path, monkeypatch):
+    manifest(tmp_path / "own", ROWS)
+    (tmp_path / "link").symlink_to(tmp_path / "own")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    hashes = {
+        load_dataset(path, size=28).content_hash
+        for path in ("../own/list.csv", "../link/list.csv", tmp_path / "own" / "list.csv")
+    }
+    assert len(hashes) == 1
+
+
+def test_images_that_a_manifest_does_not_list_are_told(tmp_path):
+    path = manifest(tmp_path, ROWS)
+    picture(tmp_path / "images" / "more.PNG")
+    assert scan_manifest(path).skipped == (("images/more.PNG", "not in the manifest"),)
 
 
 def test_the_order_of_lines_does_not_matter(tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -120,6 +122,16 @@ def test_the_command_prints_and_writes(capsys, scans, tmp_path):
     assert code == 2 and "--force" in err
     code, out, _ = _run(capsys, scans, "--json")
     assert code == 0 and json.loads(out)["counts"]["train"] == {"a": 30, "b": 26}
+
+
+def test_a_first_look_needs_no_torch(scans):
+    program = (
+        "import sys\nfrom companion import cli\n"
+        f"try: cli.main(['inspect', {str(scans)!r}, '--json'])\n"
+        "except SystemExit as stopped: assert stopped.code == 0\nassert 'torch' not in sys.modules"
+    )
+    outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, outcome.stderr
 
 
 def test_without_images_nothing_is_named_or_shown(capsys, scans, tmp_path):

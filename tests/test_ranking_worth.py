@@ -11,10 +11,12 @@ import pytest
 from safetensors.torch import save_file
 
 from companion import cli, datasets, models, rank, ranking, report, sources
+from companion.datasets import images, listing
 from companion.errors import InputError
 from companion.ranking import sureness, verification
 from companion.ranking.table import training_size
 from companion.training import FINE_TUNING_PROTOCOLS
+from image_files import folder
 
 SMALL = "shufflenet_v2_x0_5"
 
@@ -112,6 +114,33 @@ def test_the_only_size_on_this_machine_is_taken(data):
     assert training_size("train:breastmnist", 224) == 28
     assert training_size("train:breastmnist+procedural:cells", 224) == 28
     assert training_size("train:retinamnist", 224) == 64  # to be downloaded, so in the better size
+
+
+def test_sources_share_one_decoding(tmp_path, monkeypatch):
+    root = folder(tmp_path / "scans", {"a": 30, "b": 30})
+    monkeypatch.setattr(listing, "IN_MEMORY", 0)
+    read, decoded = images.read, []
+    monkeypatch.setattr(
+        images, "read", lambda path, *given, **more: decoded.append(path) or read(path, *given, **more)
+    )
+    pair = [models.scratch(SMALL, seed=seed, name=f"scratch {seed}") for seed in range(2)]
+    table = rank(root, pair, size=28, per_class=12, scores=())
+    assert len(decoded) == len(set(decoded)) == table.attrs["cost"]["images"] == 24
+
+
+def test_without_sources_the_call_takes_the_candidates(own_cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(InputError, match="only random weights can be had here"):
+        rank("procedural:lesions")
+    monkeypatch.setattr(
+        "companion.ranking.at_hand.candidates", lambda *_a, **_o: ([_had("scratch"), _had("x")], [])
+    )
+    with pytest.raises(InputError, match="no source 'x'"):
+        rank("procedural:lesions", architecture=SMALL, per_class=12, scores=())
+
+
+def _had(name: str) -> ranking.Candidate:
+    return ranking.Candidate(name, "", "", None)
 
 
 # --- agreement ---------------------------------------------------------------------------------------------

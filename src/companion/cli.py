@@ -146,7 +146,7 @@ def rank(
                 ranking.images_to_verify(dataset, verify)
             left_out: list[ranking.Candidate] = []
             if not source:
-                source, left_out = _default_sources(dataset, architecture, seed)
+                source, left_out = ranking.default_sources(dataset, architecture=architecture, seed=seed)
             how: dict[str, Any] = {
                 "architecture": architecture,
                 "seed": seed,
@@ -180,19 +180,6 @@ def rank(
         typer.echo(f"written: {path}")
 
 
-def _default_sources(dataset: Any, architecture: str, seed: int) -> tuple[list[str], list[Any]]:
-    """Names of the candidates that can be had here, and those left out."""
-    from companion.ranking import candidates
-
-    chosen, left_out = candidates(dataset.name, dataset.size, architecture=architecture, seed=seed)
-    if len(chosen) < 2:
-        raise InputError(
-            "only random weights can be had here without a download: name sources with --source, or bring some, as "
-            "companion fetch imagenet does"
-        )
-    return [candidate.source for candidate in chosen], left_out
-
-
 def _tell_cost(what: str, seconds: float) -> None:
     from companion.report import duration
 
@@ -207,7 +194,9 @@ def notebook(
         typer.Option("-p", "--parameter", help="A parameter: -p name value (or name=value)."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File for the executed notebook.")] = None,
-    listing: Annotated[bool, typer.Option("--list", help="List notebooks and their parameters.")] = False,
+    listing: Annotated[
+        bool, typer.Option("--list", help="List notebooks and their parameters; NAME --help: those of one.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -216,9 +205,9 @@ def notebook(
     from companion.notebooks import NOTEBOOKS, parse, resolve
 
     if listing:
-        for known, model in NOTEBOOKS.items():
+        for known in [resolve(name)] if name else NOTEBOOKS:
             typer.echo(known)
-            for key, field in model.model_fields.items():
+            for key, field in NOTEBOOKS[known].model_fields.items():
                 typer.echo(f"  {key} = {field.default!r}  # {field.description or ''}")
         return
     if not name:
@@ -398,9 +387,14 @@ def _options(
 
 
 def _pair_up(arguments: list[str]) -> list[str]:
-    """Turn papermill's ``-p name value`` into ``-p name=value``: typer has no options of two values."""
+    """Turn papermill's ``-p name value`` into ``-p name=value``: typer has no options of two values.
+
+    ``NAME --help`` becomes ``NAME --list``: the help of a notebook is its parameters.
+    """
     if "notebook" not in arguments[:2]:
         return arguments
+    if "--help" in arguments and not arguments[arguments.index("notebook") + 1].startswith("-"):
+        arguments = ["--list" if word == "--help" else word for word in arguments]
     paired, rest = [], list(arguments)
     while rest:
         word = rest.pop(0)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from companion.datasets.folders import SPLIT_NAMES
-from companion.datasets.images import shown
+from companion.datasets.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, shown
 from companion.datasets.listing import Entry, Listing
 from companion.errors import InputError, did_you_mean
 
@@ -37,14 +37,13 @@ def scan(manifest: Path) -> Listing:
         several labels, or a split that is none.
     """
     rows, columns = _rows(manifest)
-    root = manifest.absolute().parent
-    inside = root.resolve()
+    root = manifest.resolve().parent
     entries: dict[Path, Entry] = {}
     gone = []
     for number, row in rows:
         where = f"{shown(manifest)}, line {number}"
         label = _label(row, columns, where)
-        path = _path(row[columns["path"]].strip(), root, inside, where)
+        path = _path(row[columns["path"]].strip(), root, where)
         if path is None:
             gone.append((number, row[columns["path"]]))
             continue
@@ -67,7 +66,19 @@ def scan(manifest: Path) -> Listing:
         )
     _check(manifest, list(entries.values()))
     ordered = tuple(sorted(entries.values(), key=lambda entry: os.fsencode(entry.path)))
-    return Listing(root, shown(f"{root.name}/{manifest.stem}"), f"manifest {shown(manifest.name)}", ordered)
+    name, origin = shown(f"{root.name}/{manifest.stem}"), f"manifest {shown(manifest.name)}"
+    return Listing(root, name, origin, ordered, _unlisted(root, set(entries)))
+
+
+def _unlisted(root: Path, listed: set[Path]) -> tuple[tuple[str, str], ...]:
+    """Images that lie beside listed ones and are not in the manifest."""
+    found = [
+        child
+        for folder in {path.parent for path in listed}
+        for child in folder.iterdir()
+        if child.suffix.lower() in IMAGE_SUFFIXES | DICOM_SUFFIXES and child not in listed
+    ]
+    return tuple(sorted((shown(path.relative_to(root)), "not in the manifest") for path in found))
 
 
 def _rows(manifest: Path) -> tuple[list[tuple[int, dict[str, str]]], dict[str, str]]:
@@ -133,13 +144,13 @@ def _label(row: Mapping[str, str], columns: Mapping[str, str], where: str) -> st
     return label
 
 
-def _path(given: str, root: Path, inside: Path, where: str) -> Path | None:
+def _path(given: str, root: Path, where: str) -> Path | None:
     """File of a row, or None where there is none; it must lie below the manifest's folder, links followed."""
     if "\0" in given:
         raise InputError(f"{where}: a path cannot hold a zero byte")
-    path = root / given
+    path = Path(os.path.normpath(root / given))
     if "\\" in given and not path.exists():
-        path = root / given.replace("\\", "/")  # written on Windows
+        path = Path(os.path.normpath(root / given.replace("\\", "/")))  # written on Windows
     try:
         real = path.resolve(strict=True)
     except FileNotFoundError:
@@ -148,7 +159,7 @@ def _path(given: str, root: Path, inside: Path, where: str) -> Path | None:
         raise InputError(
             f"{where}: {shown(given)} cannot be followed: a link that leads back to itself, or no file name"
         ) from error
-    if not real.is_relative_to(inside):
+    if not real.is_relative_to(root):
         raise InputError(
             f"{where}: {shown(given)} leads out of {shown(root)}: only what lies below the manifest is read; move the "
             "manifest to a folder above the images"

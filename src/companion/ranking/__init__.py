@@ -5,9 +5,9 @@ pool; different architectures with one pre-training form another, in which the p
 The two are never merged.
 """
 
-from companion.ranking.agreement import agreement
-from companion.ranking.candidates import Candidate, candidates
+from companion.ranking.at_hand import Candidate, candidates, default_sources
 from companion.ranking.cost import fine_tuning_seconds
+from companion.ranking.methods import agreement
 from companion.ranking.pooling import SMALLEST_POOL, Pool, pooled_ncti, pools, rank_pool
 from companion.ranking.scoring import PAPER_SCORES, Card, score
 from companion.ranking.sureness import FEWEST, repeat, repeat_cost
@@ -23,6 +23,7 @@ __all__ = [
     "Pool",
     "agreement",
     "candidates",
+    "default_sources",
     "fine_tuning_seconds",
     "first_sources",
     "images_to_verify",

@@ -43,11 +43,15 @@ def training_size(name: str, size: int) -> int:
 
     At most `TRAINED_AT`; and 28 where that is the only size of a MedMNIST set on this machine.
     """
-    wanted = max((offered for offered in SIZES if offered <= min(size, TRAINED_AT)), default=SIZES[0])
+    wanted = _offered(size)
     flags = [part for part in trained_on(name) if part in medmnist_flags()]
     if any(at_hand(flag, wanted) is None for flag in flags) and all(at_hand(flag, 28) for flag in flags):
         return 28
     return wanted
+
+
+def _offered(size: int) -> int:
+    return max((offered for offered in SIZES if offered <= min(size, TRAINED_AT)), default=SIZES[0])
 
 
 def load(
@@ -78,7 +82,7 @@ def load(
 
 def rank(
     target: str | os.PathLike | Dataset,
-    sources: Sequence[Source],
+    sources: Sequence[Source] | None = None,
     *,
     size: int | None = None,
     seed: int = SEED,
@@ -98,8 +102,8 @@ def rank(
     target, size, data_dir, trust
         As for `load_dataset`.
     sources
-        As for `load_source`, at least two; `companion.ranking.candidates` names those that can be had here.
-        ``"train:…"`` is trained at the target's size, 64 px at most.
+        As for `load_source`, at least two; None takes those that can be had here without a download, see
+        `companion.ranking.candidates`. ``"train:…"`` is trained at the target's size, 64 px at most.
     seed
         Seed of the draw of images, of random weights and of training.
     per_class, scores, variant, device
@@ -126,7 +130,8 @@ def rank(
         If data or weights cannot be had.
     """
     began = time.perf_counter()
-    names = check_sources(sources, data_dir=data_dir)
+    if sources is not None:
+        check_sources(sources, data_dir=data_dir)
     wanted = list(dict.fromkeys([*TERMS, *scores]))
     check_scores(wanted)
     chosen = str(best_device(device))
@@ -135,6 +140,11 @@ def rank(
         if not isinstance(target, Dataset):
             report(0.0, f"loading {os.fspath(target)}")
             target = load_dataset(target, size=size, trust=trust, progress=lambda line: report(0.0, line))
+        if sources is None:
+            from companion.ranking.at_hand import default_sources
+
+            sources, _ = default_sources(target, architecture=architecture, seed=seed)
+        names = [source_name(source) for source in sources]
         # Drawn, and so decoded, once for all sources; an unusable target is told before any is loaded or trained.
         drawn = target.draw(per_class, seed=seed)
         cards, models, seconds = [], [], {}
@@ -190,8 +200,8 @@ def rank(
     return table
 
 
-def check_sources(sources: Sequence[Source], *, data_dir: str | os.PathLike | None = None) -> list[str]:
-    """Return the sources' names, or refuse them before any work.
+def check_sources(sources: Sequence[Source], *, data_dir: str | os.PathLike | None = None) -> None:
+    """Refuse sources that cannot be ranked, before any work.
 
     Raises
     ------
@@ -208,7 +218,6 @@ def check_sources(sources: Sequence[Source], *, data_dir: str | os.PathLike | No
         for source in sources:
             if not isinstance(source, SourceModel):
                 check_name(source)
-    return names
 
 
 def about(name: str, model: SourceModel) -> dict[str, Any]:
@@ -234,7 +243,7 @@ def _synthetic_note(dataset: Dataset, models: Sequence[SourceModel]) -> str:
 def _note(card: Card, model: SourceModel, dataset: Dataset) -> str:
     notes = [f"{name}: {reason.removeprefix(f'{name}: ')}" for name, reason in card.reasons.items()]
     side = model.provenance.get("input_size")
-    if side and model.name.startswith("train:") and side < min(dataset.size, TRAINED_AT):
+    if side and model.name.startswith("train:") and side < _offered(dataset.size):
         notes.append(f"trained at {side} px, the size of its data on this machine")
     return "; ".join(notes)
 

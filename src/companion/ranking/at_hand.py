@@ -5,8 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from companion import store
-from companion.datasets import at_hand, load_dataset, medmnist_flags, medmnist_origin, medmnist_samples
-from companion.errors import CompanionError
+from companion.datasets import (
+    Dataset,
+    at_hand,
+    load_dataset,
+    medmnist_flags,
+    medmnist_origin,
+    medmnist_samples,
+)
+from companion.errors import CompanionError, InputError
 from companion.models import ARCHITECTURES, read_state
 from companion.ranking.pooling import SMALLEST_POOL
 from companion.ranking.table import training_size
@@ -85,6 +92,25 @@ def candidates(
         else:
             left_out.append(candidate)
     return chosen, left_out
+
+
+def default_sources(
+    dataset: Dataset, *, architecture: str = "resnet18", seed: int = SEED
+) -> tuple[list[str], list[Candidate]]:
+    """Names of the candidates for a target, and those left out.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to compare.
+    """
+    chosen, left_out = candidates(dataset.name, dataset.size, architecture=architecture, seed=seed)
+    if len(chosen) < 2:
+        raise InputError(
+            "only random weights can be had here without a download: name sources (--source), or bring some, as "
+            "companion fetch imagenet does"
+        )
+    return [candidate.source for candidate in chosen], left_out
 
 
 def _imagenet(architecture: str) -> list[Candidate]:
