@@ -12,28 +12,13 @@ from pathlib import Path
 import pytest
 
 import companion
-from companion.errors import CompanionError, InputError, SurroundingsError, did_you_mean, require_extra
+from companion.errors import CompanionError, InputError, SurroundingsError, did_you_mean, require_extra, told
+from companion.notebooks import pages
 
 ROOT = Path(companion.__file__).parent
 
 # A room imports only rooms above it. `errors` is every room's.
-ROOMS = (
-    "errors",
-    "store",
-    "published",
-    "datasets",
-    "models",
-    "scores",
-    "training",
-    "sources",
-    "ranking",
-    "replication",
-    "evaluation",
-    "figures",
-    "report",
-    "notebooks",
-    "cli",
-)
+ROOMS = ("errors", *pages.ROOMS)
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 
@@ -139,3 +124,11 @@ def test_a_missing_extra_is_told_with_the_line_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(SurroundingsError, match=r"pip install 'transferability-companion\[dicom\]'"):
         require_extra("pydicom", "dicom")
+
+
+def test_a_module_run_by_itself_tells_a_mistake_in_one_line(capsys):
+    def wrong() -> None:
+        raise SurroundingsError("no space")
+
+    assert (told(lambda: None), told(wrong)) == (0, 3)
+    assert capsys.readouterr().err == "companion: no space\n"

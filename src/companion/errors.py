@@ -6,7 +6,8 @@ Everything else that escapes is a fault of this package and keeps its traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 
 
 class CompanionError(Exception):
@@ -49,3 +50,13 @@ def require_extra(module: str, extra: str):
         raise SurroundingsError(
             f"{module} is not installed: run  pip install 'transferability-companion[{extra}]'"
         ) from error
+
+
+def told(work: Callable[[], object]) -> int:
+    """Do a module's work from the command line; a mistake becomes one line on stderr and its exit code."""
+    try:
+        work()
+    except CompanionError as error:
+        print(f"companion: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0

@@ -14,7 +14,7 @@ import pandas as pd
 
 from companion import replication, store
 from companion.datasets import load_dataset
-from companion.errors import CompanionError
+from companion.errors import told
 from companion.evaluation.closeness import compare, representations
 from companion.models import best_device
 from companion.sources import load_source
@@ -49,18 +49,13 @@ def table() -> pd.DataFrame:
     return whole
 
 
-def main() -> int:
+def main() -> None:
     """Compute the table and put it into the package."""
-    try:
-        place = Path(str(resources.files("companion.replication"))) / "projections.parquet"
-        found = table()
-        with store.atomic_path(place) as temporary:
-            found.to_parquet(temporary, index=False)
-    except CompanionError as error:
-        print(f"companion: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    place = Path(str(resources.files("companion.replication"))) / "projections.parquet"
+    found = table()
+    with store.atomic_path(place) as temporary:
+        found.to_parquet(temporary, index=False)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(told(main))

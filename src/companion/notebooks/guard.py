@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from companion.errors import CompanionError, InputError
+from companion.errors import InputError, told
 from companion.notebooks.execution import repository
 from companion.store import write_text
 
@@ -70,22 +70,23 @@ def check(site: Path, root: Path, *, expected_commit: str | None = None) -> int:
     return len(pages)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Check a site and say what is wrong with it."""
+def main(arguments: list[str] | None = None) -> None:
+    """Check a site and say how many pages it has.
+
+    Raises
+    ------
+    InputError
+        As for `check`; also outside a checkout.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("site", type=Path)
     parser.add_argument("--commit", default=None)
     given = parser.parse_args(arguments)
-    try:
-        root = repository()
-        if root is None:
-            raise InputError("there is no checkout of the book's repository here: change into one")
-        print(f"{check(given.site, root, expected_commit=given.commit)} pages, fit to go online")
-    except CompanionError as error:
-        print(f"companion: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    root = repository()
+    if root is None:
+        raise InputError("there is no checkout of the book's repository here: change into one")
+    print(f"{check(given.site, root, expected_commit=given.commit)} pages, fit to go online")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(told(main))

@@ -7,24 +7,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-from companion.errors import CompanionError
+from companion.errors import told
 from companion.notebooks.book import checkout, execute_all
 from companion.notebooks.parameters import NOTEBOOKS
 
 
-def main() -> int:
+def main() -> None:
     """Execute every notebook, then replace the committed ones all at once."""
-    try:
-        root = checkout()
-        with tempfile.TemporaryDirectory() as folder:
-            execute_all(root, Path(folder), data="real")
-            for name in NOTEBOOKS:
-                shutil.copyfile(Path(folder) / f"{name}.ipynb", root / "notebooks" / f"{name}.ipynb")
-    except CompanionError as error:
-        print(f"companion: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    root = checkout()
+    with tempfile.TemporaryDirectory() as folder:
+        execute_all(root, Path(folder), data="real")
+        for name in NOTEBOOKS:
+            shutil.copyfile(Path(folder) / f"{name}.ipynb", root / "notebooks" / f"{name}.ipynb")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(told(main))

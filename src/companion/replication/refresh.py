@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from companion import store
-from companion.errors import CompanionError, SurroundingsError
+from companion.errors import SurroundingsError, told
 from companion.models import best_device
 from companion.replication import tables
 from companion.replication.execution import execute
@@ -47,21 +47,16 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> int:
+def main() -> None:
     """Adopt what is packaged, do the rest, refresh the packaged tables."""
-    try:
-        planned = plan(read("standard"), store.cache_dir() / "replications" / "standard")
-        adopt(planned)
-        for line in cost(planned, device=str(best_device())):
-            print(line, file=sys.stderr)
-        execute(planned, report=lambda _, text: print(text, file=sys.stderr, flush=True))
-        for path in write(planned, frames(planned)):
-            shutil.copyfile(path, Path(__file__).parent / path.name)
-    except CompanionError as error:
-        print(f"companion: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    planned = plan(read("standard"), store.cache_dir() / "replications" / "standard")
+    adopt(planned)
+    for line in cost(planned, device=str(best_device())):
+        print(line, file=sys.stderr)
+    execute(planned, report=lambda _, text: print(text, file=sys.stderr, flush=True))
+    for path in write(planned, frames(planned)):
+        shutil.copyfile(path, Path(__file__).parent / path.name)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(told(main))
