@@ -183,7 +183,7 @@ def rank(
 def _tell_cost(what: str, seconds: float) -> None:
     from companion.report import duration
 
-    typer.echo(f"{what}: at most about {duration(seconds)}", err=True)
+    typer.echo(f"{what}: about {duration(seconds)}", err=True)
 
 
 @app.command()

@@ -24,7 +24,7 @@ LEVEL = 0.05
 
 
 def repeat_cost(table: pd.DataFrame, repeats: int) -> float:
-    """Seconds that `repeat` will take at most, from what the ranking itself took."""
+    """Seconds that `repeat` will take, about: from what the ranking itself took."""
     return repeats * PART * sum(spent["scoring"] for spent in table.attrs["cost"]["by_source"].values())
 
 

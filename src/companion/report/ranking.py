@@ -130,7 +130,7 @@ def spent(table: pd.DataFrame) -> str:
     tuning = cost["fine_tuning"]
     return (
         f"This took {duration(cost['seconds'])}{memory} for {cost['images']} images and {len(cost['by_source'])} "
-        f"sources; fine-tuning each of them once would take at most about {duration(tuning['quick'])} (quick protocol) "
+        f"sources; fine-tuning each of them once would take about {duration(tuning['quick'])} (quick protocol) "
         f"or {duration(tuning['standard'])} (standard), estimated from the time of the pass."
     )
 
@@ -200,8 +200,12 @@ def _origin(source: dict[str, Any]) -> str:
 
 def _remarks(table: pd.DataFrame, pool: dict[str, Any], rows: pd.DataFrame) -> list[str]:
     said = [trivial(pool, rows), "" if pool["kind"] == "left_out" else agreed(table, pool)]
+    sources: dict[str, list[str]] = {}
+    for row in rows.itertuples():
+        for note in filter(None, _NOTES.split(str(row.note))):
+            sources.setdefault(note, []).append(str(row.source))
     return [line for line in said if line] + [
-        f"{row.source}: {row.note}" for row in rows.itertuples() if row.note
+        f"{', '.join(names)}: {note}" for note, names in sources.items()
     ]
 
 
