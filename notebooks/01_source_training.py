@@ -193,7 +193,8 @@ pooled
 # %%
 leave_target_out = companion.load_source(spec, size=size, seed=seed, protocol=chosen)
 print(leave_target_out.name, "with", leave_target_out.head.out_features, "outputs")
-pd.Series(leave_target_out.provenance["loss_per_epoch"], name="training loss by epoch").round(3).to_frame().T
+losses = leave_target_out.provenance["loss_per_epoch"]
+pd.DataFrame({"training loss": losses}, index=pd.RangeIndex(1, len(losses) + 1, name="epoch")).round(3)
 
 # %% [markdown]
 # From the command line, `companion replicate` trains sources as a protocol file says, the paper's or your own:

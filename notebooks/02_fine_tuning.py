@@ -49,6 +49,7 @@ run = check("02_fine_tuning", globals())
 
 # %%
 import pandas as pd
+from IPython.display import display
 
 from companion.training import FINE_TUNING_PROTOCOLS
 from companion.training.protocols import as_dict
@@ -59,7 +60,8 @@ shown.loc["runs for each source on this target"] = {
     name: len(known.settings(target)) * len(known.folds) * len(known.seeds)
     for name, known in FINE_TUNING_PROTOCOLS.items()
 }
-shown
+with pd.option_context("display.max_colwidth", None):
+    display(shown)
 
 # %% [markdown]
 # ## The fold
@@ -189,7 +191,7 @@ figures.transfer(
 )
 
 # %%
-ours.pivot(index="source", columns="target", values="auc").round(3)
+ours.pivot(index="source", columns="target", values="auc").rename_axis(None, axis=1).round(3)
 
 # %% [markdown]
 # ### Which run is the truth?

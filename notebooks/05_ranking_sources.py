@@ -72,6 +72,8 @@ taus = evaluation.weighted_tau("source_datasets")
 figures.scores_against_auc(table, metrics, list(taus.index), taus)
 
 # %% [markdown]
+# [](../book/explorer.md) shows any one panel large, with its interval, the two orders and the regret.
+#
 # What to see: few panels show a clean line. The sources of a target often lie within a hundredth of AUC of each other,
 # and one far-off source can bend a line. The paper therefore compares *orders*.
 
@@ -270,9 +272,7 @@ from companion import scores
 
 dataset = companion.load_dataset(target, size=size)
 ranking = companion.rank(dataset, sources, per_class=per_class, seed=seed, scores=list(scores.REGISTRY))
-ranking[
-    ["pool", "rank", "source", "proposed", "gap", "order", "nca", "gradient_ratio", "logme", "leep"]
-].round(3)
+ranking[["rank", "source", "proposed", "gap", "order", "nca", "gradient_ratio", "logme", "leep"]].round(3)
 
 # %% mystnb={"image": {"alt": "Bars of the combined score, NCA and gradient ratio of every source for the live target"}}
 figures.ranking(ranking)

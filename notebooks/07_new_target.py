@@ -84,7 +84,7 @@ figures.examples(dataset)
 
 # %%
 ranking = companion.rank(dataset, sources, per_class=per_class, seed=seed)
-ranking.drop(columns=["architecture", "pretraining", "note"]).round(3)
+ranking.drop(columns=["pool", "architecture", "pretraining", "note"]).round(3)
 
 # %% mystnb={"image": {"alt": "Bars of the combined score, NCA and gradient ratio of every candidate"}}
 figures.ranking(ranking)

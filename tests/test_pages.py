@@ -122,6 +122,8 @@ def test_how_numbers_are_shown():
         "holds",
         "(not attempted)",
     ]
-    assert pages.tiny(3.07e-10) == "3.1e-10" and pages.tiny(0.0052) == "0.0052"
+    assert pages.shown(3.07e-10, 3) == "3e−10" and pages.shown(0.0052, 4) == "0.0052"
+    column = pages.markdown(pd.DataFrame({"a": [1.0, 0.25]}, index=["x", "y"]))
+    assert "1.000" in column and "0.250" in column
     table = pages.markdown(pd.DataFrame({"a": [1.0, np.nan]}, index=pd.Index(["x", "y"], name="i")))
     assert table.splitlines()[0].split() == ["|", "i", "|", "a", "|"] and "nan" not in table

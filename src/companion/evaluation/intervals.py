@@ -64,6 +64,9 @@ def tau_draws(
     return np.asarray(found)
 
 
+MOST_UNDEFINED = 0.05  # share of draws without τ_w, above which a target has no interval
+
+
 class Intervals(NamedTuple):
     """Bootstrap intervals of τ_w."""
 
@@ -107,7 +110,7 @@ def bootstrap(
     Returns
     -------
     Intervals
-        Percentile intervals; NaN where τ_w is undefined.
+        Percentile intervals; NaN where τ_w is undefined, on the target itself or in more than a twentieth of the draws.
 
     Raises
     ------
@@ -163,7 +166,9 @@ def bootstrap(
         },
         index=pd.MultiIndex.from_product([targets, names], names=["target", "score"]),
     )
-    per_target.loc[per_target["tau"].isna(), ["low", "high"]] = np.nan
+    # Draws in which the score is constant are left out, and an interval from the others need not hold the value.
+    often = np.isnan(drawn).mean(axis=-1).ravel() > MOST_UNDEFINED
+    per_target.loc[per_target["tau"].isna() | often, ["low", "high"]] = np.nan
     # A score without τ_w on a target has its mean over the others, in every draw alike.
     drawn[exact.loc[targets].isna().to_numpy()] = np.nan
     means = mean_over_targets(drawn)

@@ -140,14 +140,15 @@ def ablation(means: Mapping[str, pd.DataFrame]) -> Figure:
             axis.scatter(place + rng.uniform(-0.18, 0.18, len(values)), values, s=14, color=colour)
             axis.annotate(
                 f"mean {values.mean():.3f}",
-                (place, 0.96),
+                (place, 1.0),
                 xycoords=("data", "axes fraction"),
                 ha="center",
+                va="bottom",
                 fontsize=9,
             )
         axis.axhline(0, color=INK, linewidth=0.8)
         axis.set_xticks(range(3), ["NCA × gradients", "NCA alone", "gradients alone"], fontsize=9)
-        axis.set_title(setting.replace("_", " "), loc="left", fontsize=10)
+        axis.set_title(setting.replace("_", " "), loc="left", fontsize=10, pad=18)
     axes[0][0].set_ylabel("weighted Kendall τ")
     return figure
 
@@ -309,7 +310,7 @@ def regrets(table: pd.DataFrame, choices: Mapping[str, str]) -> Figure:
     return figure
 
 
-def transfer(table: pd.DataFrame, sizes: Mapping[str, float], title: str, *, columns: int = 6) -> Figure:
+def transfer(table: pd.DataFrame, sizes: Mapping[str, float], title: str, *, columns: int = 4) -> Figure:
     """Draw the paper's Fig. 4: test AUC of every source on every target, sources sorted by size, best marked.
 
     Parameters
@@ -326,7 +327,7 @@ def transfer(table: pd.DataFrame, sizes: Mapping[str, float], title: str, *, col
     width = min(columns, len(targets))
     height = -(-len(targets) // width)
     figure, axes = figure_of(
-        1.55 * width + 1.4, (0.19 * len(order) + 0.9) * height, height, width, squeeze=False, sharey=True
+        1.75 * width + 1.2, (0.19 * len(order) + 0.9) * height, height, width, squeeze=False, sharey=True
     )
     for axis, target in zip(axes.flat, targets, strict=False):
         block = table[(table["target"] == target) & table["auc"].notna()].set_index("source")
@@ -340,9 +341,9 @@ def transfer(table: pd.DataFrame, sizes: Mapping[str, float], title: str, *, col
         axis.scatter(
             auc, present, s=14, color=[ORANGE if source == best else BLUE for source in present], zorder=3
         )
-        axis.set_yticks(range(len(order)), [short(source) for source in order], fontsize=7)
+        axis.set_yticks(range(len(order)), [short(source) for source in order], fontsize=8)
         axis.set_title(short(target), fontsize=9)
-        axis.tick_params(axis="x", labelsize=6)
+        axis.tick_params(axis="x", labelsize=8)
         axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
         axis.grid(axis="y", color="#dddddd", linewidth=0.5)
     for axis in axes.flat[len(targets) :]:

@@ -124,7 +124,7 @@ def chance(values: pd.DataFrame, level: float) -> Figure:
     axis.set_xticks(range(len(values)), [str(name) for name in values.index])
     axis.set_ylim(0, 1)
     axis.set_ylabel("NCA term")
-    figure.legend(loc="outside upper center", ncols=values.shape[1], frameon=False, fontsize=9)
+    axis.legend(loc="lower center", ncols=values.shape[1], fontsize=9)
     mark_synthetic(figure, "synthetic features")
     return figure
 

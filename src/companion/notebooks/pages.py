@@ -158,19 +158,30 @@ def shown(value: Any, digits: int) -> str:
     number = float(value)
     if np.isnan(number):
         return "(not attempted)"
-    text = f"{number:,.0f}" if number.is_integer() else f"{number:.{digits}f}"
+    if number.is_integer():
+        text = f"{number:,.0f}"
+    elif abs(number) < 0.5 * 10.0**-digits:
+        text = f"{number:.0e}"  # it would read as nothing
+    else:
+        text = f"{number:.{digits}f}"
     return text.replace("-", "−")
 
 
 def markdown(frame: pd.DataFrame, digits: int = 3) -> str:
-    """A table as Markdown, with its index; empty cells where a value is missing."""
-    texts = frame.map(
-        lambda value: (
-            ""
-            if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
-            else shown(value, digits)
-        )
-    )
+    """A table as Markdown, with its index; empty cells where a value is missing, one form of number a column."""
+
+    def text(value: Any, whole: bool) -> str:
+        if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+            return ""
+        if whole or not isinstance(value, float) or not value.is_integer():
+            return shown(value, digits)
+        return f"{value:.{digits}f}".replace("-", "−")
+
+    texts = frame.astype(object).copy()
+    for column in texts.columns:
+        numbers = [value for value in texts[column] if isinstance(value, float) and not np.isnan(value)]
+        whole = all(value.is_integer() for value in numbers)
+        texts[column] = [text(value, whole) for value in texts[column]]
     names = [frame.index.name or "", *map(str, frame.columns)]
     return texts.to_markdown(tablefmt="github", headers=names, disable_numparse=True)
 
@@ -201,7 +212,8 @@ def reference(module: str) -> str:
             continue
         directive = "autoclass" if inspect.isclass(thing) else "autofunction"
         lines.append(f".. {directive}:: {module}.{name}")
-        if directive == "autoclass":
+        # What the docstring lists as attributes would stand there twice.
+        if directive == "autoclass" and "Attributes\n" not in (inspect.getdoc(thing) or ""):
             lines.append("   :members:")
         lines.append("")
     return "\n".join([*lines, "```"])
@@ -223,7 +235,7 @@ def claims_table(table: pd.DataFrame) -> str:
             said = f"{row['rule']} {said}"
         found = {1.0: "supported", 0.0: "undecided", -1.0: "contradicted"}.get(row["found"], "")
         if row["rule"] != "verdict":
-            found = "" if pd.isna(row["found"]) else tiny(row["found"])
+            found = "" if pd.isna(row["found"]) else shown(row["found"], 4)
         remarks = "; ".join([*row["caveats"], *([row["reason"]] if row["reason"] else [])])
         rows.append(
             {
@@ -232,16 +244,11 @@ def claims_table(table: pd.DataFrame) -> str:
                 "found": found,
                 "status": f"**{row['status']}**" + (f": {remarks}" if remarks else ""),
                 "evidence": row["evidence"],
-                "why this tolerance": row["why"],
                 "shown in": f"[](<{link}>)",
+                "why this tolerance": row["why"],
             }
         )
     return markdown(pd.DataFrame(rows, index=pd.Index(table.index, name="id")))
-
-
-def tiny(value: float) -> str:
-    """A number that may be very small."""
-    return f"{value:.2g}" if 0 < abs(value) < 5e-4 else shown(value, 4)
 
 
 def datasets() -> pd.DataFrame:
@@ -292,7 +299,8 @@ def _taus(setting: str) -> pd.DataFrame:
 
 def _ranks(setting: str) -> pd.DataFrame:
     ranks = evaluation.friedman(evaluation.weighted_tau(setting)).ranks
-    whole = pd.concat([ranks.rename(index=short), ranks.mean().to_frame("mean rank").T])
+    means = ranks.mean().map("{:.2f}".format).to_frame("mean rank").T
+    whole = pd.concat([ranks.rename(index=short).map("{:g}".format), means])
     return whole.rename(columns=lambda name: TITLES.get(name, name)).rename_axis("target")
 
 
@@ -330,21 +338,14 @@ def chosen_counts() -> pd.DataFrame:
 
 def statements() -> pd.DataFrame:
     """What our replication says of the statements written down before it."""
-    try:
-        found = evaluation.statements(replication.runs(), replication.scores())
-    except InputError as error:
-        return pd.DataFrame({"not judged": [str(error)]}, index=pd.Index([""], name=""))
-    return found.set_index("statement")
+    return evaluation.statements(replication.runs(), replication.scores()).set_index("statement")
 
 
 def closeness_leads() -> pd.DataFrame:
     """How much closer NCA comes to fine-tuned features than LDA and than no projection."""
     from companion.evaluation.closeness import leads
 
-    try:
-        table = replication.projections()
-    except SurroundingsError as error:
-        return pd.DataFrame({"not measured": [str(error)]}, index=pd.Index([""], name=""))
+    table = replication.projections()
     words = {1.0: "closer", 0.0: "undecided", -1.0: "less close"}
     parts = {}
     for over, label in (("lda", "NCA against LDA"), ("before", "NCA against no projection")):

@@ -27,8 +27,10 @@ def parc(
     Features are projected on 32 principal components and standardised. With :math:`\rho` the Pearson
     correlation between two points,
 
-    .. math:: \mathrm{PARC} =
-    100\cdot\mathrm{spearman}\bigl(\{1-\rho(x_i,x_j)\},\{1-\rho(e_{y_i},e_{y_j})\}\bigr)_{i<j}
+    .. math::
+
+        \mathrm{PARC} =
+        100\cdot\mathrm{spearman}\bigl(\{1-\rho(x_i,x_j)\},\{1-\rho(e_{y_i},e_{y_j})\}\bigr)_{i<j}
 
     with :math:`e_y` the one-hot label. The label distance takes two values (same class or not), so Spearman's
     correlation needs only the mean rank of the same-class pairs; ties in the features share their rank.
