@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import companion
+from companion import cli
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -57,6 +58,22 @@ def test_readme_commands_exist():
     for target in re.findall(r"^make (\w+)", readme, flags=re.M):
         assert re.search(rf"^{target}:", makefile, flags=re.M)
     assert "pip install companion" not in readme.replace("transferability-companion", "")
+
+
+def test_the_example_output_is_what_the_command_prints(capsys):
+    block = next(part for part in (ROOT / "README.md").read_text().split("```") if "$ companion rank" in part)
+    command, *shown = [line for line in block.strip().splitlines() if line and line != "..."]
+    with pytest.raises(SystemExit):
+        cli.main(command.removeprefix("$ companion ").split())
+    printed = [line for line in capsys.readouterr().out.splitlines() if line]
+
+    def form(lines: list[str]) -> list[list[str]]:
+        """Lines without what another processor's last digits may change: numbers, places, the order of the rows."""
+        words = [re.sub(r"-?\d+\.\d+|–", "#", line).split() for line in lines]
+        return sorted(row[1:2] + row[4:] if row[0].isdigit() else row for row in words)
+
+    first = printed[: len(shown) - 1] + printed[-1:]
+    assert form(first) == form(shown)
 
 
 @pytest.mark.parametrize(
