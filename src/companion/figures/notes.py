@@ -118,9 +118,7 @@ def chance(values: pd.DataFrame, level: float) -> Figure:
         bars = axis.bar(spots, values[variant], width, color=colour, label=str(variant))
         axis.bar_label(bars, fmt="%.3f", fontsize=8)
     axis.axhline(level, color=INK, linestyle="--", linewidth=0.9)
-    axis.annotate(
-        "chance", (1.0, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
-    )
+    axis.annotate("chance", (0.01, level), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
     axis.set_xticks(range(len(values)), [str(name) for name in values.index])
     axis.set_ylim(0, 1)
     axis.set_ylabel("NCA term")

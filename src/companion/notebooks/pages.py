@@ -226,7 +226,7 @@ def claims_table(table: pd.DataFrame) -> str:
     """Every claim: what was said, what was found, within what, on what evidence, with what result."""
     notebooks = {"scores": "scores.md", "reproduction": "reproduction.md"}
     rows = []
-    for _, row in table.iterrows():
+    for name, row in table.iterrows():
         link = notebooks.get(row["page"], f"../notebooks/{row['page']}.ipynb")
         said = "" if pd.isna(row["value"]) else shown(row["value"], 4)
         if row["rule"] == "within" and row["tolerance"]:
@@ -240,15 +240,16 @@ def claims_table(table: pd.DataFrame) -> str:
         rows.append(
             {
                 "claim": f"{row['claim']} ({row['where']})",
+                "status": f"**{row['status']}**" + (f": {remarks}" if remarks else ""),
                 "said": said,
                 "found": found,
-                "status": f"**{row['status']}**" + (f": {remarks}" if remarks else ""),
                 "evidence": row["evidence"],
                 "shown in": f"[](<{link}>)",
                 "why this tolerance": row["why"],
+                "id": f"`{name}`",
             }
         )
-    return markdown(pd.DataFrame(rows, index=pd.Index(table.index, name="id")))
+    return markdown(pd.DataFrame(rows).set_index("claim"))
 
 
 def datasets() -> pd.DataFrame:
