@@ -152,7 +152,11 @@ def test_help_does_not_import_torch():
 
 def test_ctrl_c_gets_one_line_and_leaves_nothing(tmp_path):
     # Everything is imported before the signal is sent, so that it arrives in the middle of training.
-    program = "import kornia, companion.ranking, companion.cli as cli; print('ready', flush=True); cli.main()"
+    # A shell that starts these tests in the background has its children ignore the signal; a person's does not.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import kornia, companion.ranking, companion.cli as cli; print('ready', flush=True); cli.main()"
+    )
     command = [sys.executable, "-c", program, "rank", "procedural:lesions"]
     process = subprocess.Popen(
         [*command, *SOURCES, "--source", "train:procedural:textures", "--out", str(tmp_path / "out")],

@@ -72,7 +72,11 @@ def test_intervals_hold_the_value_and_repeat(table):
     shown = found.targets.dropna()
     assert (shown["low"] <= shown["high"]).all() and shown[["low", "high"]].abs().max().max() <= 1 + 1e-12
     assert ((found.mean["low"] < found.mean["mean"]) & (found.mean["mean"] < found.mean["high"])).all()
-    assert found.targets["tau"].isna().sum() == found.targets["low"].isna().sum() == 2  # SFDA
+    assert ((shown["low"] <= shown["tau"]) & (shown["tau"] <= shown["high"])).all()
+    # SFDA: undefined on two targets, and constant in many redraws of two more, where it saturates but for a source.
+    missing = found.targets["low"].isna()
+    assert found.targets["tau"].isna().sum() == 2 and missing.sum() == 4
+    assert set(found.targets.index[missing].get_level_values("score")) == {"sfda"}
     again = evaluation.bootstrap(table, draws=300)
     for one, other in zip(found, again, strict=True):
         pd.testing.assert_frame_equal(one, other, check_exact=True)

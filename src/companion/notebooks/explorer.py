@@ -22,9 +22,6 @@ from companion.store import write_text
 
 SCORES = (COMBINED, *TERMS, *published.METRICS)
 DRAWS, LEVEL = 2000, 0.95
-# A score with two values only (SFDA, saturated but for one source) is constant in many resamples. τ_w is undefined
-# there, and an interval from the others need not hold the value.
-FEWEST_VALUES = 3
 SETTINGS = {
     "source_datasets": "Source datasets (one ResNet-18, trained on each)",
     "architectures": "Architectures (each trained on ImageNet)",
@@ -74,9 +71,7 @@ def _orientation(setting: str, *, inverted: bool) -> dict[str, Any]:
     cells: dict[str, dict[str, Any]] = {}
     for target, rows in table.groupby("target"):
         for score in SCORES:
-            found = intervals.targets.loc[(target, score)].copy()
-            if rows[score].nunique() < FEWEST_VALUES:
-                found[["low", "high"]] = np.nan
+            found = intervals.targets.loc[(target, score)]
             first = rows["source"][rows[score] == rows[score].max()]
             cells.setdefault(str(target), {})[score] = {
                 "values": _plain(rows[score]),
