@@ -16,7 +16,7 @@ import replicating
 from companion import cli, models, replication, store
 from companion.errors import InputError, SurroundingsError
 from companion.replication import execution, jobs, protocol, tables
-from companion.replication.engines import engine
+from companion.replication.engines import _ask, engine
 
 
 @pytest.fixture(scope="module")
@@ -326,6 +326,21 @@ def test_workers_that_cannot_do_it(cluster, monkeypatch):
     with distributed.LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=50) as empty:
         with pytest.raises(SurroundingsError, match="has no workers"):
             opened(empty.scheduler_address)
+
+
+def test_a_worker_that_dies_while_it_is_asked_is_left_out():
+    class Client:
+        def __init__(self, **answers):
+            self.answers = answers
+
+        def run(self, function, argument, *, on_error):
+            assert on_error == "return"
+            return self.answers
+
+    gone = OSError("Address removed.")
+    assert _ask(Client(one=gone, two="0.1"), "tcp://here", str, "x") == {"two": "0.1"}
+    with pytest.raises(SurroundingsError, match="died while they were asked"):
+        _ask(Client(one=gone), "tcp://here", str, "x")
 
 
 def no_spec(_name):

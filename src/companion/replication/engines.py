@@ -7,7 +7,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -84,14 +84,13 @@ def _check_workers(client: Any, scheduler: str) -> int:
             f"Dask worker {crowded[0]} runs {found[crowded[0]]['nthreads']} tasks at a time in one process: start "
             "workers with  --nthreads 1"
         )
-    lacking = [
-        address for address, spec in client.run(importlib.util.find_spec, "companion").items() if not spec
-    ]
+    specs = _ask(client, scheduler, importlib.util.find_spec, "companion")
+    lacking = [address for address, spec in specs.items() if not spec]
     if lacking:
         raise SurroundingsError(
             f"Dask worker {lacking[0]} has no package companion: install transferability-companion=={__version__} there"
         )
-    versions = client.run(importlib.metadata.version, "transferability-companion")
+    versions = _ask(client, scheduler, importlib.metadata.version, "transferability-companion")
     other = [address for address, version in versions.items() if version != __version__]
     if other:
         raise SurroundingsError(
@@ -99,3 +98,15 @@ def _check_workers(client: Any, scheduler: str) -> int:
             "install one version everywhere"
         )
     return len(found)
+
+
+def _ask(client: Any, scheduler: str, function: Callable[[str], Any], argument: str) -> dict[str, Any]:
+    """Answer of every worker to a question; one that dies while it is asked is left out, the others can work."""
+    answers = client.run(function, argument, on_error="return")
+    alive = {address: answer for address, answer in answers.items() if not isinstance(answer, OSError)}
+    if not alive:
+        raise SurroundingsError(
+            f"the workers of the Dask scheduler at {scheduler} died while they were asked what they have: see their "
+            "logs, then try again"
+        )
+    return alive
