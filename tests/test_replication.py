@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures as futures
 import json
 import multiprocessing
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ import yaml
 import replicating
 from companion import cli, models, replication, store
 from companion.errors import InputError, SurroundingsError
-from companion.replication import execution, jobs, protocol, tables
+from companion.replication import engines, execution, jobs, protocol, tables
 from companion.replication.engines import _ask, engine
 
 
@@ -341,6 +343,24 @@ def test_a_worker_that_dies_while_it_is_asked_is_left_out():
     assert _ask(Client(one=gone, two="0.1"), "tcp://here", str, "x") == {"two": "0.1"}
     with pytest.raises(SurroundingsError, match="died while they were asked"):
         _ask(Client(one=gone), "tcp://here", str, "x")
+
+
+def test_a_cluster_without_workers_is_told_instead_of_waited_for(monkeypatch):
+    monkeypatch.setattr(engines, "PATIENCE", 0.05)
+    monkeypatch.setattr(execution, "LOOK_EVERY", 0.02)
+
+    class Client:
+        def get_executor(self):
+            return SimpleNamespace(submit=lambda *_: futures.Future())  # never done
+
+        def scheduler_info(self, *, n_workers):
+            return {"workers": {}}
+
+    job = SimpleNamespace(run=SimpleNamespace(spec="scratch", source="scratch", target="x", key="k"))
+    counted = execution._Counter(None)
+    counted.begin(1, "scores")
+    with pytest.raises(SurroundingsError, match=r"tcp://here has had no workers for 0.05 s: start some"):
+        execution._work(engines.OnCluster(Client(), "tcp://here"), 1, print, [job], None, counted)
 
 
 def no_spec(_name):

@@ -7,6 +7,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 
 from companion import __version__
 from companion.errors import SurroundingsError, require_extra
+
+PATIENCE = 60  # seconds without a worker
 
 
 class Here(futures.Executor):
@@ -26,6 +29,36 @@ class Here(futures.Executor):
         except Exception as error:  # as an executor does: the exception belongs to the future
             done.set_exception(error)
         return done
+
+
+class OnCluster(futures.Executor):
+    """Hands work to a Dask cluster, which waits for ever where its workers are gone for good; this tells."""
+
+    def __init__(self, client: Any, scheduler: str) -> None:
+        self._client, self._scheduler = client, scheduler
+        self._executor = client.get_executor()
+        self._alone_since: float | None = None
+
+    def submit(self, function, /, *args, **kwargs):  # noqa: D102
+        return self._executor.submit(function, *args, **kwargs)
+
+    def check(self) -> None:
+        """Look for workers; call it now and then while nothing finishes.
+
+        Raises
+        ------
+        SurroundingsError
+            If there has been none for a minute: a worker that died is started again sooner, where it is at all.
+        """
+        if self._client.scheduler_info(n_workers=-1)["workers"]:
+            self._alone_since = None
+            return
+        self._alone_since = self._alone_since or time.monotonic()
+        if time.monotonic() - self._alone_since >= PATIENCE:
+            raise SurroundingsError(
+                f"the Dask scheduler at {self._scheduler} has had no workers for {PATIENCE} s: start some; what is "
+                "stored is kept, and the same command goes on"
+            )
 
 
 def _one_share(threads: int) -> None:
@@ -58,7 +91,7 @@ def engine(*, workers: int = 1, scheduler: str | None = None) -> Iterator[tuple[
                 f"no Dask scheduler answers at {scheduler}: start one with  dask scheduler  or mend the address"
             ) from error
         with client:
-            yield client.get_executor(), _check_workers(client, scheduler)
+            yield OnCluster(client, scheduler), _check_workers(client, scheduler)
     elif workers > 1:
         context = multiprocessing.get_context("spawn")
         threads = max(1, torch.get_num_threads() // workers)

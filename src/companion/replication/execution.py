@@ -16,12 +16,13 @@ from typing import Any
 from companion import store
 from companion.errors import CompanionError, SurroundingsError
 from companion.models import best_device
-from companion.replication.engines import engine
+from companion.replication.engines import OnCluster, engine
 from companion.replication.jobs import Job, fine_tune_job, prepare, score_job
 from companion.replication.planning import Plan, score_key
 from companion.replication.protocol import label, trained_on
 
 Report = Callable[[float, str], None]
+LOOK_EVERY = 5.0  # seconds, whether the workers are still there
 
 
 def execute(
@@ -125,7 +126,9 @@ def _work(
                 at_work[executor.submit(function, job)] = job, claim
             if not at_work:
                 return
-            finished, _ = futures.wait(at_work, return_when=futures.FIRST_COMPLETED)
+            finished, _ = futures.wait(at_work, timeout=LOOK_EVERY, return_when=futures.FIRST_COMPLETED)
+            if not finished and isinstance(executor, OnCluster):
+                executor.check()
             for future in finished:
                 job, claim = at_work.pop(future)
                 with claim:
