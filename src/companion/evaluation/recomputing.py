@@ -224,7 +224,8 @@ def without_large(score: str) -> float:
 
 
 @functools.cache
-def _sized() -> pd.DataFrame:
+def sized_pairs() -> pd.DataFrame:
+    """Published pairs of source datasets with the trivial baselines, training-set size among them."""
     table = published.table("source_datasets")
     table = table[
         table["auc"].notna() & (table["source"] != table["target"]) & (table["target"] != "chestmnist")
@@ -235,7 +236,7 @@ def _sized() -> pd.DataFrame:
 @_measure
 def size_against_auc(column: str = "training_set_size", without: Sequence[str] = ()) -> float:
     """Mean τ_w of the number of training images against AUC."""
-    table = _sized()
+    table = sized_pairs()
     kept = table.loc[~table["source"].isin(without), ["source", "target", "auc", column]]
     return weighted_tau(kept)[column].mean()
 
@@ -243,7 +244,7 @@ def size_against_auc(column: str = "training_set_size", without: Sequence[str] =
 @_measure
 def size_interval_low() -> float:
     """Lower end of the 95 % bootstrap interval, over sources, of the mean τ_w of size against AUC."""
-    table = _sized()[["source", "target", "auc", "training_set_size"]]
+    table = sized_pairs()[["source", "target", "auc", "training_set_size"]]
     return bootstrap(table, against=None).mean.loc["training_set_size", "low"]
 
 

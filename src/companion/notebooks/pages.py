@@ -24,7 +24,7 @@ from companion import evaluation, figures, published, replication, store
 from companion.datasets import at_hand, load_dataset, medmnist_classes, medmnist_flags, medmnist_samples
 from companion.errors import InputError, SurroundingsError
 from companion.evaluation import synthetic
-from companion.evaluation.recomputing import LARGE, SEVEN
+from companion.evaluation.recomputing import LARGE, SEVEN, sized_pairs
 from companion.figures import TITLES, short
 
 MODALITIES = {
@@ -458,11 +458,7 @@ def _chance() -> Figure:
 
 
 def _sizes() -> Figure:
-    table = published.table("source_datasets")
-    table = table[
-        table["auc"].notna() & (table["source"] != table["target"]) & (table["target"] != "chestmnist")
-    ]
-    sized = evaluation.baselines(table)[["source", "target", "auc", "training_set_size"]]
+    sized = sized_pairs()[["source", "target", "auc", "training_set_size"]]
     small = sized[~sized["source"].isin(LARGE)]
     return figures.size_and_auc(
         pd.DataFrame(
