@@ -11,6 +11,7 @@ from torch import nn
 
 from companion import models
 from companion.training.loop import Recipe, Resident, fit
+from companion.training.memory import memory_layout
 
 BATCH = 32
 N_TRAIN, N_VAL = 192, 48  # the paper's 100 and 25 a class, for two classes, in whole batches
@@ -27,7 +28,7 @@ def images(count: int, size: int, seed: int, channels: int) -> tuple[np.ndarray,
 
 
 def network(device: str) -> nn.Module:
-    return models.build("resnet18", classes=2, seed=0).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return models.build("resnet18", classes=2, seed=0).to(device)
 
 
 def wait(device: str) -> None:
@@ -37,10 +38,18 @@ def wait(device: str) -> None:
 
 def bare_step(device: str, size: int, epochs: int) -> Any:
     """The step alone: same model, batch and memory format, tensors that are there; no data, no validation."""
-    model = network(device).train()
-    optimiser = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4, nesterov=True)
+    layout = memory_layout(torch.device(device), size)
+    model = network(device).to(memory_format=layout).train()  # type: ignore[call-overload]
+    optimiser = torch.optim.SGD(
+        model.parameters(),
+        lr=1e-3,
+        momentum=0.9,
+        weight_decay=1e-4,
+        nesterov=True,
+        fused=layout is torch.contiguous_format or None,
+    )
     criterion = nn.CrossEntropyLoss()
-    batch = torch.randn(BATCH, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+    batch = torch.randn(BATCH, 3, size, size, device=device).contiguous(memory_format=layout)
     labels = torch.randint(0, 2, (BATCH,), device=device)
     scaler = torch.amp.GradScaler(device, enabled=device != "cpu")
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import ctypes
+import subprocess
+import sys
 from dataclasses import replace
 from importlib import resources
 
@@ -277,6 +280,51 @@ def test_half_batches_give_the_gradient_of_the_whole():
         found.append((float(loss), network[1].weight.detach().clone()))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
     assert torch.allclose(found[0][1], found[1][1], atol=1e-7)
+
+
+@pytest.mark.parametrize(("size", "other"), [(28, torch.channels_last), (64, torch.contiguous_format)])
+def test_the_memory_layout_changes_nothing_but_time_and_rounding(size, other):
+    rng = np.random.default_rng(0)
+    data = loop.Resident(
+        rng.integers(0, 256, (64, size, size), dtype=np.uint8), np.arange(64) % 2, ((0.5,) * 3,) * 2, "cpu"
+    )
+    found = []
+    for layout in (data.layout, other):
+        data.layout = layout
+        network = models.build("resnet18", classes=2, seed=0)
+        loop.fit(network, data, None, recipe(augmentation="paper", lr=1e-3), seed=0)
+        found.append(torch.cat([value.detach().flatten() for value in network.parameters()]))
+    assert data.layout is other
+    start = models.build("resnet18", classes=2, seed=0)
+    change = found[0] - torch.cat([value.detach().flatten() for value in start.parameters()])
+    # Rounding can turn a unit on or off, which is .02 of the change here; exchanged axes would be of its own size.
+    assert (found[0] - found[1]).norm() < 0.1 * change.norm()
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+def test_freed_memory_is_kept_while_training_and_given_back_after():
+    code = """
+import resource, numpy
+from companion.training.memory import freed_memory_kept
+
+def faults_and_resident():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        held = [numpy.ones(1_000_000) for _ in range(10)]  # 80 MB in pieces of 8
+        del held
+    with open("/proc/self/statm") as pages:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, int(pages.read().split()[1])
+
+faults_and_resident()
+with freed_memory_kept():
+    faults_and_resident()
+    kept = faults_and_resident()
+print(*kept, *faults_and_resident())
+"""
+    found = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    faults_kept, resident_kept, faults, resident = (int(number) for number in found.stdout.split())
+    assert faults_kept < faults / 10  # 20,000 pages a round where nothing is kept
+    assert resident_kept - resident > 15_000  # pages of 4 KiB: most of the 80 MB went back
 
 
 def test_out_of_memory_halves_the_batch_once_and_is_recorded(target, monkeypatch):

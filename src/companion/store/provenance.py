@@ -11,7 +11,8 @@ import sys
 from typing import Any
 
 # Raised by hand when a change of the package alters results; stored rows and executed notebooks of another
-# results version are out of date, whatever else changed or did not.
+# results version are out of date, whatever else changed or did not. Rounding does not count: it differs between
+# processors, and numbers of threads, too.
 RESULTS_VERSION = 2
 
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "pandas", "torch", "torchvision")

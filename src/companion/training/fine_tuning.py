@@ -80,7 +80,7 @@ def fine_tune(
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         network = with_head(model, dataset.n_classes, protocol.dropout)
-        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(device)
         done = fit(network, tensors["train"], tensors["val"], recipe, seed=seed, report=progress)
     row: dict[str, Any] = {
         "source": model.name,

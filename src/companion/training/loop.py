@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from companion.errors import SurroundingsError
 from companion.training.augmentation import augmented
+from companion.training.memory import freed_memory_kept, memory_layout
 from companion.training.metrics import auc_per_class, macro_auc
 
 Report = Callable[[float, str], None]
@@ -31,15 +32,16 @@ class Resident:
         self.labels = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
         mean, deviation = (torch.tensor(part, device=device).view(1, 3, 1, 1) for part in normalisation)
         self.scale, self.shift = 1 / deviation, -mean / deviation
+        self.layout = memory_layout(self.images.device, self.images.shape[-1])
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def batch(self, index: Tensor, augmentation: str = "none") -> tuple[Tensor, Tensor]:
-        """Normalised images (m, 3, size, size) and labels; grey ones get their three channels last, to save work."""
+        """Normalised images (m, 3, size, size) and labels; grey ones become three channels only here, to save work."""
         images = augmented(augmentation, self.images[index].float().div_(255))
         images = images * self.scale + self.shift
-        return images.contiguous(memory_format=torch.channels_last), self.labels[index]
+        return images.contiguous(memory_format=self.layout), self.labels[index]
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Fit:
     seconds: float
 
 
+@freed_memory_kept()
 def fit(
     network: nn.Module,
     train: Resident,
@@ -98,6 +101,7 @@ def fit(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     device = train.images.device
+    network.to(memory_format=train.layout)  # type: ignore[call-overload]
     criterion = nn.BCEWithLogitsLoss() if recipe.loss == "bce" else nn.CrossEntropyLoss()
     optimiser = torch.optim.SGD(
         network.parameters(),
@@ -105,6 +109,8 @@ def fit(
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.momentum > 0,
+        # One sweep over the weights where torch gains by it; the numbers are the same to the last bit.
+        fused=train.layout is torch.contiguous_format or None,
     )
     schedule: Any = (
         torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.epochs)

@@ -104,7 +104,7 @@ def train_source(
 
     with torch.random.fork_rng():
         network = build(architecture, classes=dataset.n_classes, seed=seed)
-        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(device)
         done = fit(
             network,
             train,
