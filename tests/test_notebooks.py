@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jupytext
@@ -87,13 +85,68 @@ def test_runs_on_synthetic_images(name, tmp_path):
     assert any("image/png" in o.get("data", {}) for o in outputs)
 
 
-def test_plain_papermill_refuses_a_misspelt_parameter(tmp_path):
-    bare = tmp_path / "bare.ipynb"
-    nbformat.write(read(ROOT / "notebooks" / "05_ranking_sources.py"), bare)
-    command = [sys.executable, "-m", "papermill", str(bare), str(tmp_path / "out.ipynb"), "-k", "python3"]
-    outcome = subprocess.run([*command, "-p", "tarrget", "x"], capture_output=True, text=True, check=False)
-    assert outcome.returncode != 0
-    assert "unknown parameter 'tarrget'" in outcome.stderr and "Did you mean 'target'" in outcome.stderr
+def papermill(tmp_path, name, *options):
+    """Run the first cells of a notebook, up to the check and with a line after it, as `papermill` does."""
+    from click.testing import CliRunner
+    from papermill.cli import papermill as command
+
+    notebook = read(ROOT / "notebooks" / f"{name}.py")
+    last = next(number for number, cell in enumerate(notebook.cells) if "import check" in cell.source)
+    notebook.cells = [*notebook.cells[: last + 1], nbformat.v4.new_code_cell("run.parameters.model_dump()")]
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    (tmp_path / "parameters.yaml").write_text("size: large\nseed: 3\n")
+    paths = str(tmp_path / "in.ipynb"), str(tmp_path / "out.ipynb")
+    return CliRunner().invoke(command, [*paths, "-k", "python3", "--no-progress-bar", *options])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (
+            ("-p", "tarrget", "x"),
+            "unknown parameter 'tarrget' (there are target, size, seed, sources, per_class). Did you mean 'target'?",
+        ),
+        (("-p", "size", "large"), "'size' is 'large'"),
+        (("-p", "seed", "1.5"), "'seed' is 1.5"),
+        (("-r", "sources", "scratch"), "'sources'"),
+        (("-y", "{sizes: 64}"), "Did you mean 'size'?"),
+        (("-y", "{sources: [scratch, 3]}"), "'sources'"),
+        (("-y", "{target: [a, b]}"), "'target' is ['a', 'b']"),
+        (("-f", "parameters.yaml"), "'size' is 'large'"),
+        (("-p", "target", "brestmnist"), "Did you mean 'breastmnist'?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_plain_papermill_refuses(tmp_path, monkeypatch, options, says):
+    monkeypatch.chdir(tmp_path)
+    outcome = papermill(tmp_path, "05_ranking_sources", *options)
+    assert outcome.exit_code != 0
+    last = str(outcome.exception).strip().splitlines()[-1]
+    assert "InputError: 05_ranking_sources: " in last or "InputError: no dataset" in last
+    assert says in last
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-p", "size", "64", "-p", "seed", "3", "-p", "target", "procedural:lesions"),
+        ("-p", "size", "64", "-p", "seed", "3", "-p", "sources", "scratch, imagenet"),
+        ("-r", "size", "64", "-r", "seed", "3"),
+        ("-y", "{size: 64, seed: 3, sources: [scratch, imagenet]}"),
+        ("-f", "parameters.yaml", "-p", "size", "64"),
+        ("-p", "seed", "3", "-p", "size", "6.4e1"),
+    ],
+    ids=" ".join,
+)
+def test_what_plain_papermill_takes_arrives_as_what_it_should_be(tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    outcome = papermill(tmp_path, "05_ranking_sources", *options)
+    assert outcome.exit_code == 0, outcome.exception
+    (output,) = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs
+    found = ast.literal_eval(output.data["text/plain"])
+    assert (found["size"], found["seed"]) == (64, 3) and type(found["size"]) is int
+    if "imagenet" in " ".join(options):
+        assert found["sources"] == ["scratch", "imagenet"]
 
 
 def test_a_failing_cell_is_named_and_nothing_is_written(tmp_path):
