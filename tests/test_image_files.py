@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 import tracemalloc
 from pathlib import Path
@@ -11,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from companion.datasets import ImageFiles, images, listing, load_dataset
+from companion.datasets import ImageFiles, images, in_several_splits, listing, load_dataset
 from companion.datasets.folders import scan
 from companion.datasets.manifest import scan as scan_manifest
-from companion.datasets.splits import grouped_split
+from companion.datasets.splits import grouped_split, joined, stratified_split
 from companion.errors import InputError
 from image_files import folder, manifest, picture
 
@@ -310,6 +311,38 @@ def test_splits_drawn_here_never_share_a_patient(tmp_path):
     assert any(
         len(first[split]) != len(other[split]) or (first[split] != other[split]).any() for split in first
     )
+
+
+def test_copies_stay_in_one_split_and_alone_change_nothing():
+    labels = np.arange(60) % 2
+    plain = stratified_split(labels, seed=3)
+    assert {split: len(index) for split, index in plain.items()} == {"train": 42, "val": 6, "test": 12}
+    distinct = stratified_split(labels, [f"content {index}" for index in range(60)], seed=3)
+    assert all((plain[split] == distinct[split]).all() for split in plain)
+    # Every image three times, a copy with the other label among them: the first one's counts.
+    content = [f"content {index % 20}" for index in range(60)]
+    for seed in range(3):
+        found = stratified_split(labels, content, seed=seed)
+        parts = [{content[index] for index in part} for part in found.values()]
+        assert sum(map(len, parts)) == 20 and [len(part) for part in found.values()] == [42, 6, 12]
+
+
+def test_patients_with_a_copied_image_become_one():
+    groups = ["b", "a", "c", "b", "d", "e", "c"]
+    content = [1, 2, 3, 4, 4, 5, 2]  # b = d by 4, a = c by 2
+    assert joined(groups, content) == ["b", "a", "a", "b", "b", "e", "a"]
+    assert joined(groups, range(7)) == groups
+
+
+def test_copies_of_a_file_are_drawn_into_one_split(tmp_path):
+    root = folder(tmp_path / "f", {"a": 20, "b": 20})
+    for path in sorted(root.rglob("*.png")):
+        shutil.copy(path, path.with_name(f"again-{path.name}"))
+    listed = scan(root)
+    found = listing.divide(listed, [""] * 80, seed=0)
+    names = [{listed.entries[i].path.name.removeprefix("again-") for i in index} for index in found.values()]
+    assert sum(map(len, names)) == 40 and [len(index) for index in found.values()] == [56, 8, 16]
+    assert in_several_splits(load_dataset(root, size=28)) == 0
 
 
 def test_a_grouped_split_keeps_rare_classes_for_training():

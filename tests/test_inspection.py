@@ -49,6 +49,19 @@ def test_duplicates_are_found_whatever_their_format(scans):
     assert any("what is tested there has been seen" in line for line in facts.warnings)
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_images_in_several_splits_are_counted_wherever_they_are_kept(scans, monkeypatch, in_memory):
+    if not in_memory:
+        monkeypatch.setattr("companion.datasets.listing.IN_MEMORY", 0)
+    shutil.copy(scans / "train" / "a" / "a-0.png", scans / "train" / "a" / "again.png")  # within a split only
+    dataset = datasets.load_dataset(scans, size=28)
+    assert isinstance(dataset.images["train"], datasets.ImageFiles) is not in_memory
+    assert (
+        datasets.in_several_splits(dataset) == 5
+    )  # all of test, which has the names and so the pixels of train
+    assert datasets.in_several_splits(datasets.load_dataset("procedural:cells")) == 0
+
+
 def test_what_cannot_be_read_is_told_and_the_rest_counted(scans):
     whole = (scans / "train" / "a" / "a-1.png").read_bytes()
     (scans / "train" / "a" / "cut.png").write_bytes(whole[:-200])

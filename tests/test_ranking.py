@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -216,6 +217,15 @@ def test_the_same_seed_gives_the_same_numbers(table, target, sources):
     pd.testing.assert_frame_equal(again, table, check_exact=True)
     other = rank(target, sources, per_class=20, scores=QUICK_SCORES, seed=1)
     assert not np.array_equal(other["gradient_ratio"], table["gradient_ratio"])
+
+
+def test_images_that_are_tested_and_trained_on_are_told(target, sources):
+    tested = target.images["test"].copy()
+    tested[:3] = target.images["train"][:3]
+    leaking = replace(target, images=dict(target.images) | {"test": tested})
+    found = rank(leaking, sources[:2], per_class=10, scores=()).attrs["notes"]
+    assert len(found) == 1 and found[0].startswith("3 image(s) lie in more than one split")
+    assert rank(target, sources[:2], per_class=10, scores=()).attrs["notes"] == []
 
 
 def test_progress_rises_to_one(target, sources):

@@ -7,6 +7,7 @@ what it cannot mean. Which files there are is not its business.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import warnings
@@ -303,10 +304,15 @@ class ImageFiles:
         in_parallel(place, range(len(index)), what="reading images", progress=progress)
         return out
 
+    @functools.cached_property
+    def digests(self) -> list[bytes]:
+        """sha256 of the bytes of every file."""
+        return in_parallel(file_digest, self.paths, what="hashing")
+
     def file_digest(self) -> bytes:
         """sha256 over the bytes of the files and the form they are decoded to."""
         total = hashlib.sha256(repr((self.shape, self._options)).encode())
-        for digest in in_parallel(file_digest, self.paths, what="hashing"):
+        for digest in self.digests:
             total.update(digest)
         return total.digest()
 

@@ -218,14 +218,29 @@ def _examples(
     )
 
 
+def _digests(images: np.ndarray | ImageFiles) -> list[bytes]:
+    """What is the same for copies: of the pixels, or of files that stay on disk."""
+    if isinstance(images, ImageFiles):
+        return images.digests
+    return [hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest() for image in images]
+
+
+def in_several_splits(dataset: Dataset) -> int:
+    """How many distinct images of a dataset lie in more than one split: what is tested there has been seen.
+
+    Copies have the same pixels; where the images stay on disk, the same file content.
+    """
+    where = Counter(digest for images in dataset.images.values() for digest in set(_digests(images)))
+    return sum(count > 1 for count in where.values())
+
+
 def _of_arrays(dataset: Dataset) -> Inspection:
     splits, labels, digests, names = [], [], [], []
     for split, images in dataset.images.items():
-        for index, image in enumerate(images):
+        digests += [digest.hex() for digest in _digests(images)]
+        for index, label in enumerate(dataset.labels[split]):
             splits.append(split)
-            label = dataset.labels[split][index]
             labels.append(dataset.classes[int(label)] if label.ndim == 0 else repr(label.tolist()))
-            digests.append(hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest())
             names.append(f"{split}: {index}")
     return _with_warnings(
         name=dataset.name,

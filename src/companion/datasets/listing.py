@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from companion.datasets.dataset import SPLITS, Dataset, check
-from companion.datasets.images import Header, ImageFiles, Progress, in_parallel, probe, shown
-from companion.datasets.splits import grouped_split, stratified_split
+from companion.datasets.images import Header, ImageFiles, Progress, file_digest, in_parallel, probe, shown
+from companion.datasets.splits import grouped_split, joined, stratified_split
 from companion.errors import InputError
 
 # What is larger stays on disk, and is decoded as it is drawn.
@@ -107,8 +108,10 @@ def shared_groups(listing: Listing, of: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
-def divide(listing: Listing, of: Sequence[str], *, seed: int) -> Mapping[str, np.ndarray]:
-    """Indices of every split: the given ones, or drawn stratified and with every group in one split only.
+def divide(
+    listing: Listing, of: Sequence[str], *, seed: int, progress: Progress | None = None
+) -> Mapping[str, np.ndarray]:
+    """Indices of every split: the given ones, or drawn stratified, every group and all copies of a file in one split.
 
     Raises
     ------
@@ -126,9 +129,20 @@ def divide(listing: Listing, of: Sequence[str], *, seed: int) -> Mapping[str, np
             )
         given = np.array([entry.split for entry in listing.entries])
         return {split: np.flatnonzero(given == split) for split in SPLITS if (given == split).any()}
+    content = in_parallel(
+        _content, [entry.path for entry in listing.entries], what="comparing files", progress=progress
+    )
     if any(of):
-        return grouped_split(listing.labels, of, listing.classes, seed=seed)
-    return stratified_split(listing.labels, seed=seed)
+        return grouped_split(listing.labels, joined(of, content), listing.classes, seed=seed)
+    return stratified_split(listing.labels, content, seed=seed)
+
+
+def _content(path: Path) -> bytes:
+    """Digest of a file; one that cannot be read is like no other, and is told of by who decodes it."""
+    try:
+        return file_digest(path)
+    except OSError:
+        return os.fsencode(path)
 
 
 def bits_of(found: Sequence[Header]) -> int:
@@ -146,7 +160,7 @@ def assemble(listing: Listing, size: int, *, seed: int, progress: Progress | Non
         If a file cannot be read, or the whole cannot be worked with.
     """
     found = headers(listing, progress=progress)
-    parts = divide(listing, groups(listing, found), seed=seed)
+    parts = divide(listing, groups(listing, found), seed=seed, progress=progress)
     grey = all(header.grey for header in found)
     bits, highest = bits_of(found), max(header.highest for header in found)
     notes = []

@@ -106,8 +106,8 @@ def load_dataset(
 
     Notes
     -----
-    Where no splits are given, 70 % are drawn to train on, 10 % to validate and 20 % to test: stratified, and, where
-    the manifest or DICOM headers name patients, with each patient in one split only.
+    Where no splits are given, 70 % are drawn to train on, 10 % to validate and 20 % to test: stratified, with all
+    copies of a file in one split and, where the manifest or DICOM headers name patients, each patient in one only.
     """
     name = os.fspath(target)
     if size is not None and size not in SIZES:

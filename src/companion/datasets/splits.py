@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
+import pandas as pd
 
 from companion.errors import InputError
 
@@ -17,17 +18,51 @@ SPLITS = ("train", "val", "test")
 PARTS = 10  # of which one validates and two test
 
 
-def stratified_split(labels: np.ndarray, *, seed: int = 0) -> dict[str, np.ndarray]:
-    """Draw a seeded 70/10/20 split, as indices, class by class; small classes keep their images for training."""
+def stratified_split(
+    labels: np.ndarray, content: Sequence[Hashable] | None = None, *, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Draw a seeded 70/10/20 split, as indices, class by class; small classes keep their images for training.
+
+    Parameters
+    ----------
+    labels
+        (n,) class indices.
+    content
+        n values; images of equal value are copies: one is drawn, the others follow it.
+    seed
+        Of the draw.
+    """
     rng = np.random.default_rng(seed)
-    parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    copies, distinct = pd.factorize(pd.Series(range(len(labels)) if content is None else content))
+    first = pd.Series(copies).drop_duplicates().index
+    split = np.full(len(distinct), "train")
     for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
+        members = rng.permutation(np.flatnonzero(labels[first] == label))
         n_val, n_test = len(members) // 10, len(members) // 5
-        parts["val"].append(members[:n_val])
-        parts["test"].append(members[n_val : n_val + n_test])
-        parts["train"].append(members[n_val + n_test :])
-    return {split: np.sort(np.concatenate(found)) for split, found in parts.items()}
+        split[members[:n_val]] = "val"
+        split[members[n_val : n_val + n_test]] = "test"
+    return {name: np.flatnonzero(split[copies] == name) for name in SPLITS}
+
+
+def joined(groups: Sequence[str], content: Sequence[Hashable]) -> list[str]:
+    """Groups of which one has a copy of another's image become one group, named by the first of them.
+
+    Parameters
+    ----------
+    groups, content
+        n identifiers and n values, of the images; of equal value are copies.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    names, known = pd.factorize(pd.Series(groups), sort=True)
+    copies, distinct = pd.factorize(pd.Series(content))
+    shape = (len(known), len(known) + len(distinct))
+    links = coo_array((np.ones(len(names)), (names, len(known) + copies)), shape=shape)
+    links.resize(shape[1], shape[1])
+    of, _ = pd.factorize(connected_components(links, directed=False)[1][: len(known)])
+    first = pd.Series(of).drop_duplicates().index
+    return [known[first[of[name]]] for name in names]
 
 
 def grouped_split(

@@ -13,7 +13,7 @@ import pandas as pd
 from torch import nn
 
 from companion import store
-from companion.datasets import SIZES, Dataset, at_hand, load_dataset, medmnist_flags
+from companion.datasets import SIZES, Dataset, at_hand, in_several_splits, load_dataset, medmnist_flags
 from companion.errors import InputError
 from companion.models import SourceModel, best_device
 from companion.ranking.cost import fine_tuning_seconds, peak_memory
@@ -184,7 +184,7 @@ def rank(
     table.attrs |= {
         "target": repr(target),
         "synthetic": _synthetic_note(target, models),
-        "notes": list(target.notes),
+        "notes": [*target.notes, *_leaks(target)],
         "sources": [about(name, model) for name, model in zip(names, models, strict=True)],
         "cost": cost | {"seconds": time.perf_counter() - began},
         "provenance": store.provenance(
@@ -238,6 +238,16 @@ def _synthetic_note(dataset: Dataset, models: Sequence[SourceModel]) -> str:
     if dataset.synthetic:
         return "synthetic images"
     return f"{learnt} of {len(models)} sources learnt from synthetic images" if learnt else ""
+
+
+def _leaks(dataset: Dataset) -> list[str]:
+    shared = in_several_splits(dataset)
+    if not shared:
+        return []
+    return [
+        f"{shared} image(s) lie in more than one split: the scores use training images only, but what fine-tuning "
+        "is tested on has been seen; companion inspect lists them"
+    ]
 
 
 def _note(card: Card, model: SourceModel, dataset: Dataset) -> str:
