@@ -181,6 +181,27 @@ def test_how_batches_are_grouped_does_not_matter(monkeypatch, n):
         assert (other.triplets == results[0].triplets).all()
 
 
+@pytest.mark.parametrize("loss", ["triplet", "cross_entropy"])
+def test_a_batch_too_large_for_the_memory_goes_through_in_pieces(monkeypatch, loss):
+    model = _network("resnet18")
+    images, labels = make_images(45, 32)  # batches of 7, and 3 images left over
+    whole = single_pass(model, images, labels, loss=loss)
+    seen: list[int] = []
+    convolution = model.backbone.get_submodule(model.first_conv)
+    watch = convolution.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
+    monkeypatch.setattr(_gradient, "PIECE_PIXELS", 3 * 32**2)
+    try:
+        pieces = single_pass(model, images, labels, loss=loss)
+    finally:
+        watch.remove()
+    assert max(seen) == 3 and sum(seen) == 2 * 45
+    assert np.allclose(pieces.features, whole.features, rtol=1e-4, atol=1e-5)
+    assert np.allclose(pieces.first, whole.first, rtol=1e-3)
+    assert np.allclose(pieces.second, whole.second, rtol=1e-3)
+    assert (pieces.triplets == whole.triplets).all()
+    assert np.allclose(pieces.logits, whole.logits, rtol=1e-3, atol=1e-4)
+
+
 def test_only_groups_of_batches_are_pushed_through():
     model = copy.deepcopy(_network(SMALL))
     seen: list[int] = []
@@ -252,13 +273,15 @@ def test_logits_only_with_a_head():
     assert single_pass(headless, images, labels).logits is None
 
 
-def test_a_network_without_two_convolutions_has_features_but_no_ratio():
+def test_a_network_without_two_convolutions_has_features_but_no_ratio(monkeypatch):
     network = nn.Sequential(nn.Flatten(), nn.LazyLinear(8))
     network(torch.zeros(1, 3, 28, 28))
     model = models.SourceModel("flat", network, None, "flat", "nothing")
     images, labels = make_images(24, 28)
     done = single_pass(model, images, labels)
     assert done.features.shape == (24, 8) and len(done.first) == len(done.second) == 0
+    monkeypatch.setattr(_gradient, "PIECE_PIXELS", 1)
+    assert np.allclose(single_pass(model, images, labels).features, done.features, atol=1e-6)
     with pytest.raises(ValueError, match="no two convolutions"):
         gradient_ratio(model, images, labels)
 

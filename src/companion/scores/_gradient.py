@@ -30,6 +30,9 @@ LOSSES = ("triplet", "cross_entropy")
 # layer costs per call, but the allocator hands their memory back after each and pages it in anew.
 GROUP_PIXELS = 100 * 64 * 64
 
+# A batch of more pixels than this takes gigabytes at once: it goes through in pieces, twice, see `_Run._in_pieces`.
+PIECE_PIXELS = 120 * 224 * 224
+
 # Kernels of this many weights work on small maps. There their batch norm costs less than folding it, and their
 # weights stay in the default format, see `_SmallMapConvolution`.
 LARGE_KERNEL = 256 * 256 * 9
@@ -265,14 +268,15 @@ class _Watch:
             # The graph begins here, at a zero that is added: nothing before the first convolution's output is
             # differentiated, and the output is no leaf, so that the next layer may overwrite it.
             output = output.add_(torch.zeros(1, device=output.device, requires_grad=True))
-        # Registered before any layer overwrites the output, so this is the gradient of the convolution itself.
-        output.register_hook(self._backward)
+        if output.requires_grad:
+            # Registered before any layer overwrites the output, so this is the gradient of the convolution itself.
+            output.register_hook(self._backward)
         return output
 
     def _backward(self, gradient: torch.Tensor) -> None:
         self.gradient = gradient
 
-    def norm(self, images: slice) -> float:
+    def weight_gradient(self, images: slice) -> torch.Tensor:
         conv = self.convolution
         gradient = conv2d_weight(
             self.input[images],
@@ -285,7 +289,7 @@ class _Watch:
         )
         if self._factor is not None:
             gradient = gradient * self._factor  # back to the weights as they were before folding
-        return float(torch.linalg.vector_norm(gradient))
+        return gradient
 
 
 def _groups(n: int, batch: int, pixels: int) -> Iterator[list[slice]]:
@@ -402,25 +406,63 @@ class _Run:
         _shrink_convolutions(self.network, keep={watch.convolution for watch in self.watches})
 
     def __call__(self, group: list[slice]) -> _GroupResult:
-        network, watches = self.network, self.watches
+        held = max(1, PIECE_PIXELS // int(np.prod(self.images.shape[1:3])))
+        if group[0].stop - group[0].start > held:
+            parts = [self._in_pieces(part, held) for part in group]
+            features = torch.cat([features for features, _ in parts])
+            norms = [norms for _, norms in parts if norms]
+        else:
+            features, norms = self._at_once(group)
+        with torch.no_grad():
+            logits = None if self.head is None else self.head(features).cpu().numpy()
+        return _GroupResult(features.cpu().numpy(), logits, norms)
+
+    def _embed(self, images: slice) -> torch.Tensor:
+        inputs = self.model.prepare(self.images[images], self.device)
+        return _forward(self.network, inputs.contiguous(memory_format=torch.channels_last), self.model)
+
+    def _at_once(self, group: list[slice]) -> tuple[torch.Tensor, list[list[float]]]:
+        """Features of a group, and the norms of each of its batches."""
         begin, end = group[0].start, group[-1].stop
-        inputs = self.model.prepare(self.images[begin:end], self.device).contiguous(
-            memory_format=torch.channels_last
-        )
-        with torch.set_grad_enabled(bool(watches)):
-            embeddings = _forward(network, inputs, self.model)
+        with torch.set_grad_enabled(bool(self.watches)):
+            embeddings = self._embed(slice(begin, end))
         norms = []
-        if watches:
+        if self.watches:
             inside = [slice(part.start - begin, part.stop - begin) for part in group]
             targets = self.targets[begin:end]
             # Batches share the forward and the backward pass; their losses, and so their gradients, do not mix.
             losses = [self.objective(embeddings[part], targets[part]) for part in inside]
             torch.stack(losses).sum().backward()
-            norms = [[watch.norm(part) for watch in watches] for part in inside]
+            norms = [[_norm(watch.weight_gradient(part)) for watch in self.watches] for part in inside]
+        return embeddings.detach().float(), norms
+
+    def _in_pieces(self, batch: slice, held: int) -> tuple[torch.Tensor, list[float]]:
+        """Features of one batch and its norms, with the memory of `held` images.
+
+        The loss needs the embeddings of the whole batch, but their slopes are all that it tells the network. So the
+        embeddings come first, without a graph; then the images go through once more, piece by piece, each with its
+        slopes, and the pieces' weight gradients add up to the batch's.
+        """
+        pieces = [
+            slice(start, min(start + held, batch.stop)) for start in range(batch.start, batch.stop, held)
+        ]
         with torch.no_grad():
-            features = embeddings.detach().float()
-            logits = None if self.head is None else self.head(features).cpu().numpy()
-        return _GroupResult(features.cpu().numpy(), logits, norms)
+            embeddings = torch.cat([self._embed(piece) for piece in pieces])
+        if not self.watches:
+            return embeddings.float(), []
+        leaf = embeddings.clone().requires_grad_()
+        (slopes,) = torch.autograd.grad(self.objective(leaf, self.targets[batch]), leaf)
+        totals = [torch.zeros_like(watch.convolution.weight) for watch in self.watches]
+        for piece in pieces:
+            inside = slice(piece.start - batch.start, piece.stop - batch.start)
+            self._embed(piece).backward(slopes[inside])
+            for total, watch in zip(totals, self.watches, strict=True):
+                total += watch.weight_gradient(slice(None))
+        return embeddings.float(), [_norm(total) for total in totals]
+
+
+def _norm(gradient: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(gradient))
 
 
 def _forward(network: nn.Module, inputs: torch.Tensor, model: SourceModel) -> torch.Tensor:
