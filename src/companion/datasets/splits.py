@@ -57,9 +57,12 @@ def joined(groups: Sequence[str], content: Sequence[Hashable]) -> list[str]:
 
     names, known = pd.factorize(pd.Series(groups), sort=True)
     copies, distinct = pd.factorize(pd.Series(content))
-    shape = (len(known), len(known) + len(distinct))
-    links = coo_array((np.ones(len(names)), (names, len(known) + copies)), shape=shape)
-    links.resize(shape[1], shape[1])
+    nodes = len(known) + len(distinct)
+    pairs = (
+        names.astype(np.int32),
+        (len(known) + copies).astype(np.int32),
+    )  # scipy 1.11 takes no larger integers
+    links = coo_array((np.ones(len(names)), pairs), shape=(nodes, nodes))
     of, _ = pd.factorize(connected_components(links, directed=False)[1][: len(known)])
     first = pd.Series(of).drop_duplicates().index
     return [known[first[of[name]]] for name in names]
@@ -93,10 +96,13 @@ def grouped_split(
         raise InputError(
             f"{len(set(groups))} patients are too few to draw three splits from: give a split, or more patients"
         )
-    folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    # Its own shuffle differs between versions of scikit-learn; an order of the groups drawn here is the same in all.
+    codes, distinct = pd.factorize(pd.Series(groups), sort=True)
+    order = np.random.default_rng(seed).permutation(len(distinct))
+    folds = StratifiedGroupKFold(count)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a class has fewer images than parts: looked after below
-        parts = [np.sort(test) for _, test in folds.split(np.zeros(len(labels)), labels, list(groups))]
+        parts = [np.sort(test) for _, test in folds.split(np.zeros(len(labels)), labels, order[codes])]
     n_test = max(1, round(0.2 * count))
     for chosen in itertools.permutations(range(count), 1 + n_test):
         if list(chosen[1:]) != sorted(chosen[1:]):
