@@ -14,6 +14,7 @@ import pytest
 
 from companion import cli
 from companion.notebooks.parameters import NOTEBOOKS
+from image_files import picture
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -106,6 +107,21 @@ def test_report_escapes_names(tmp_path):
         dataset, [companion.models.scratch(seed=s, name=f"<b>{s}") for s in range(2)], scores=("nca",)
     )
     assert "<script>" not in report.as_page(table, b"") and "<b>" not in report.as_page(table, b"")
+
+
+def test_reports_escape_folders_and_files(capsys, four_sources, tmp_path):
+    target, evil = tmp_path / "<script>", "<img src=x onerror=alert(1)>"
+    for label in ("<script>", evil):
+        for index in range(24):
+            picture(target / label / f"{evil}{label[:4]}{index}.png")
+    (target / "<script>" / f"{evil}.txt").write_text("left out")
+    out = tmp_path / "report"
+    code, _, err = run(
+        capsys, "rank", str(target), *four_sources, "--size", "28", "--per-class", "10", "--out", str(out)
+    )
+    assert code == 0, err
+    page = (out / "ranking.html").read_text(encoding="utf-8")
+    assert "&lt;script&gt;" in page and "<script" not in page and "<img src=x" not in page
 
 
 def test_the_images_of_a_book_are_one_of_three_kinds(capsys):
