@@ -6,6 +6,7 @@ import ast
 import json
 from pathlib import Path
 
+import click
 import jupytext
 import nbformat
 import pytest
@@ -121,7 +122,7 @@ def test_what_plain_papermill_refuses(tmp_path, monkeypatch, options, says):
     monkeypatch.chdir(tmp_path)
     outcome = papermill(tmp_path, "05_ranking_sources", *options)
     assert outcome.exit_code != 0
-    last = str(outcome.exception).strip().splitlines()[-1]
+    last = click.unstyle(str(outcome.exception)).strip().splitlines()[-1]
     assert "InputError: 05_ranking_sources: " in last or "InputError: no dataset" in last
     assert says in last
 

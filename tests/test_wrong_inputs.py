@@ -410,7 +410,7 @@ COMMANDS = [
     (("rank", "procedural:lesion", *SOURCES), 2, "Did you mean 'lesions'?"),
     (("rank", "breastmnist", *SOURCES, "--size", "28", "--data-dir", "x.txt"), 2, "x.txt is a file"),
     (("rank", "", *SOURCES), 2, "a dataset without a name"),
-    (("rank",), 2, "Missing argument 'target'"),
+    (("rank",), 2, "Missing argument"),
     (("rank", "procedural:cells"), 2, "only random weights can be had here without a download"),
     (("rank", "procedural:cells", "-s", "scratch"), 2, "at least two sources: got 1"),
     ((*LESIONS, "--size", "30"), 2, "size 30 is not offered"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -177,12 +178,15 @@ def critical_difference(ranks: pd.DataFrame, nemenyi: pd.DataFrame) -> Figure:
     figure, axis = figure_of(8, 1.4 + 0.17 * ranks.shape[1])
     names = [title_of(name) for name in ranks.columns]
     differs = nemenyi.loc[ranks.columns, ranks.columns].set_axis(names, axis=0).set_axis(names, axis=1)
-    scikit_posthocs.critical_difference_diagram(
-        pd.Series(ranks.mean().to_numpy(), index=names),
-        differs,
-        ax=axis,
-        color_palette={name: CYCLE[place % len(CYCLE)] for place, name in enumerate(names)},
-    )
+    with warnings.catch_warnings():
+        # It halves a Series with numpy's array_split, of which pandas below 3 warns.
+        warnings.simplefilter("ignore", FutureWarning)
+        scikit_posthocs.critical_difference_diagram(
+            pd.Series(ranks.mean().to_numpy(), index=names),
+            differs,
+            ax=axis,
+            color_palette={name: CYCLE[place % len(CYCLE)] for place, name in enumerate(names)},
+        )
     axis.set_title(
         "mean rank over the targets, 1 = best; joined: not told apart at 5 %", fontsize=9, loc="left", pad=18
     )
