@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 HERE = Path(__file__).parent
 OUT = HERE.parent / "build" / "bench.json"
 
@@ -30,6 +32,17 @@ GROUPS = {
     "scores": (
         "1",
         "import scores; result = {'score_suite': scores.bench_score_suite(), 'nca': scores.bench_nca()}",
+    ),
+}
+
+
+# Where a GPU is at hand, the same ratios on it, and several fine-tunings that share it.
+ON_GPU = {
+    "training on the GPU": (
+        "2",
+        "import training; result = {'training_efficiency_gpu': training.bench_efficiency(28, device='cuda'), "
+        "'training_efficiency_64_gpu': training.bench_efficiency(64, device='cuda'), "
+        "'plain_loop_gpu': training.bench_plain(28, device='cuda'), 'together_gpu': training.bench_together(28)}",
     ),
 }
 
@@ -55,7 +68,8 @@ def measure(threads: str, code: str) -> dict[str, dict]:
 
 def main() -> None:
     found: dict[str, dict] = {}
-    for name, (threads, code) in GROUPS.items():
+    groups = GROUPS | (ON_GPU if torch.cuda.is_available() else {})
+    for name, (threads, code) in groups.items():
         print(f"{name}: measuring", file=sys.stderr)
         found |= measure(threads, code)
     OUT.parent.mkdir(exist_ok=True)

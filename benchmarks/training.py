@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import threading
 import time
 from typing import Any
 
@@ -9,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from companion import models
+from companion import datasets, models, replication
+from companion.replication.engines import engine
 from companion.training.loop import Recipe, Resident, fit
 from companion.training.memory import memory_layout
 
@@ -180,8 +183,80 @@ def bench_plain(size: int, *, device: str = "cpu", epochs: int = 4, repeats: int
     return found | {"what": what}
 
 
+def _one_run(device: str, size: int, epochs: int, seed: int) -> float:
+    """Fine-tune once; the last validation AUC."""
+    with torch.random.fork_rng():
+        train = Resident(*images(N_TRAIN, size, 0, 1), models.PLAIN_NORMALISATION, device)
+        val = Resident(*images(N_VAL, size, 1, 1), models.PLAIN_NORMALISATION, device)
+        curve = fit(network(device), train, val, recipe(epochs), seed=seed).curve
+        wait(device)
+    return curve[-1]["val_auc"]
+
+
+def _utilisation(stop: threading.Event, found: list[float]) -> None:
+    """Collect the percentage of time that kernels ran, twice a second."""
+    while not stop.wait(0.5):
+        found.append(float(torch.cuda.utilization()))  # type: ignore[no-untyped-call]
+
+
+def full_grid_images() -> float:
+    """Images that the paper's 15 x 11 x 120 fine-tunings pass through a network at most; evaluation counts a third."""
+    protocol = replication.read("paper")
+    total, samples = 0.0, datasets.medmnist_samples()
+    for _, target in protocol.pairs():
+        tuning, classes = protocol.fine_tuning, len(datasets.medmnist_classes()[target])
+        train = min(samples[target]["train"], tuning.train_per_class * classes)
+        val = min(samples[target]["val"], tuning.val_per_class * classes)
+        total += len(tuning.settings(target)) * (
+            tuning.epochs * (train + val / 3) + samples[target]["test"] / 3
+        )
+    return total
+
+
+def bench_together(
+    size: int = 28, *, device: str = "cuda", runs: int = 8, epochs: int = 20, repeats: int = 3
+) -> dict[str, Any]:
+    """Time of fine-tunings one after the other over that of as many processes that share the device."""
+    jobs = [(device, size, epochs, seed) for seed in range(runs)]
+    ratios, seconds, busy = [], [], []
+    _one_run(*jobs[0])
+    with engine(workers=runs) as (executor, _):
+        # Every process has loaded its libraries and has a context on the device before anything is measured.
+        list(
+            executor.map(_one_run, *zip(*[(device, size, 1, seed) for seed in range(4 * runs)], strict=True))
+        )
+        for _ in range(repeats):
+            began = time.perf_counter()
+            alone = [_one_run(*job) for job in jobs]
+            middle = time.perf_counter()
+            stop = threading.Event()
+            watch = threading.Thread(target=_utilisation, args=(stop, busy))
+            if device != "cpu" and importlib.util.find_spec("pynvml"):
+                watch.start()
+            together = list(executor.map(_one_run, *zip(*jobs, strict=True)))
+            seconds.append(time.perf_counter() - middle)
+            stop.set()
+            ratios.append((middle - began) / seconds[-1])
+            if device == "cpu":
+                assert together == alone
+            assert np.allclose(together, alone, atol=0.1)  # sums on a GPU come in no fixed order
+    low, middle_ratio, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    rate = runs * epochs * (N_TRAIN + N_VAL / 3) / float(np.median(seconds))
+    return {
+        "ratio": float(middle_ratio),
+        "low": float(low),
+        "high": float(high),
+        "images_per_second": rate,
+        "busy_percent": float(np.median(busy)) if busy else None,
+        "full_grid_hours": full_grid_images() / rate / 3600,
+        "what": f"{runs} fine-tunings together against one after the other, {size} px, batch {BATCH}, {device}",
+    }
+
+
 if __name__ == "__main__":
     chosen = "cuda" if torch.cuda.is_available() else "cpu"
     for pixels in (28, 64):
         print(bench_efficiency(pixels, device=chosen))
     print(bench_plain(28, device=chosen))
+    if chosen == "cuda":
+        print(bench_together(28))
