@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from companion import cli
+from companion import cli, parameters
 from companion.notebooks.parameters import NOTEBOOKS
 from image_files import picture
 
@@ -124,9 +124,24 @@ def test_reports_escape_folders_and_files(capsys, four_sources, tmp_path):
     assert "&lt;script&gt;" in page and "<script" not in page and "<img src=x" not in page
 
 
+@pytest.mark.parametrize("name", ["seed", "per_class", "repeats", "verify"])
+def test_a_parameter_means_the_same_in_a_notebook_and_a_command(name):
+    both = [model.model_fields[name] for model in (parameters.Rank, NOTEBOOKS["07_new_target"])]
+    assert both[0].description == both[1].description and both[0].metadata == both[1].metadata
+
+
+def test_the_help_of_a_command_is_its_model(capsys):
+    for model in parameters.CommandParameters.__subclasses__():
+        _, out, _ = run(capsys, model.__name__.lower(), "--help")
+        words = " ".join(out.replace("-\n", "-").split()).lower()
+        for name, field in model.model_fields.items():
+            assert " ".join(field.description.split()).lower() in words.replace("- ", "-"), (model, name)
+            assert parameters.flag(model, name).lower() in words
+
+
 def test_the_images_of_a_book_are_one_of_three_kinds(capsys):
     code, out, err = run(capsys, "book", "--data", "fake")
-    assert (code, out) == (2, "") and err.count("\n") == 1 and "auto, real, procedural" in err
+    assert (code, out) == (2, "") and err.count("\n") == 1 and "'auto', 'real' or 'procedural'" in err
 
 
 def test_unwritable_output(capsys, npz, tmp_path):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import errno
+import inspect as python_inspect
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from companion import __version__
+from companion import __version__, parameters
 from companion.errors import CompanionError, InputError
 
 app = typer.Typer(
@@ -25,10 +26,45 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Where datasets are looked up and downloaded to.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+
+def _as_typer_reads(annotation: Any) -> Any:
+    """Type of a parameter for typer: one of several words is text to it, and the model's to check."""
+    if get_origin(annotation) is Literal:
+        return str
+    return str | None if any(get_origin(part) is Literal for part in get_args(annotation)) else annotation
+
+
+def _command(model: type[parameters.CommandParameters]) -> Callable[[Callable[[Any], None]], None]:
+    """Make a command of a function that takes a model: typer reads the words, the model says what they mean."""
+
+    def register(function: Callable[[Any], None]) -> None:
+        declared = []
+        for name, field in model.model_fields.items():
+            flags = parameters.flags_of(model, name)
+            about = f"{field.description[0].upper()}{field.description[1:]}." if field.description else ""
+            info: Any = (
+                typer.Argument(help=about)
+                if flags is parameters.PLACE
+                else typer.Option(*(flags.names if flags else ()), help=about)
+            )
+            declared.append(
+                python_inspect.Parameter(
+                    name,
+                    python_inspect.Parameter.KEYWORD_ONLY,
+                    default=python_inspect.Parameter.empty if field.is_required() else field.default,
+                    annotation=Annotated[_as_typer_reads(field.annotation), info],
+                )
+            )
+
+        def run(**given: Any) -> None:
+            function(parameters.checked(model, given))
+
+        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        run.__signature__ = python_inspect.Signature(declared)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in declared}
+        app.command()(run)
+
+    return register
 
 
 @contextmanager
@@ -46,133 +82,84 @@ def _progress() -> Iterator[Callable[[float, str], None] | None]:
         yield lambda fraction, text: bar.update(task, completed=fraction, description=text)
 
 
-@app.command()
-def inspect(
-    target: Annotated[str, typer.Argument(help="As for rank.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for the facts and example images.")] = None,
-    images: Annotated[
-        bool, typer.Option("--images/--no-images", help="With pictures, and names of files and patients.")
-    ] = True,
-    size: Annotated[int | None, typer.Option(help="Of MedMNIST: 28, 64, 128 or 224.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the splits, where none are given.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite earlier files in that folder.")] = False,
-    data_dir: DataDir = None,
-    as_json: AsJson = False,
-) -> None:
+@_command(parameters.Inspect)
+def inspect(given: parameters.Inspect) -> None:
     """Look at TARGET first: counts, sizes, duplicates, what is left out."""
     from companion import report
     from companion.datasets import inspect as look
 
-    if out is not None:
-        report.check_folder(out, force=force, files=report.LOOK_FILES)
+    if given.out is not None:
+        report.check_folder(given.out, force=given.force, files=report.LOOK_FILES)
     with _progress() as progress:
         tell = None if progress is None else lambda line: progress(0.0, line)
-        facts = look(target, size=size, seed=seed, data_dir=data_dir, progress=tell)
-    written = report.write_look(facts, out, force=force, images=images) if out is not None else []
-    if as_json:
-        typer.echo(json.dumps(facts.as_document(names=images), indent=1))
+        facts = look(given.target, size=given.size, seed=given.seed, data_dir=given.data_dir, progress=tell)
+    written = (
+        report.write_look(facts, given.out, force=given.force, images=given.images)
+        if given.out is not None
+        else []
+    )
+    if given.as_json:
+        typer.echo(json.dumps(facts.as_document(names=given.images), indent=1))
         return
-    typer.echo(report.look_as_text(facts, names=images))
+    typer.echo(report.look_as_text(facts, names=given.images))
     for path in written:
         typer.echo(f"written: {path}")
 
 
-@app.command()
-def rank(
-    target: Annotated[
-        str,
-        typer.Argument(
-            help="MedMNIST flag, .npz file, folder of class folders, .csv or .tsv of paths and labels, procedural:NAME."
-        ),
-    ],
-    source: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--source",
-            "-s",
-            help="A source model; give it once for each. Without: those that can be had here.",
-        ),
-    ] = None,
-    size: Annotated[int | None, typer.Option(help="Image side in pixels: 28, 64, 128 or 224.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of draws, random weights and training.")] = 24,
-    per_class: Annotated[
-        int, typer.Option(min=3, help="Images scored: this many times the number of classes.")
-    ] = 100,
-    repeats: Annotated[
-        int, typer.Option(min=0, help="Rank so many times on parts of the images: how sure is the order?")
-    ] = 0,
-    verify: Annotated[
-        int, typer.Option(min=0, help="Fine-tune the first so many: was the ranking right?")
-    ] = 0,
-    variant: Annotated[str, typer.Option(help="corrected or published.")] = "corrected",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    architecture: Annotated[
-        str, typer.Option(help="Of imagenet, scratch, train: and checkpoints that do not say theirs.")
-    ] = "resnet18",
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Accept downloads without a published checksum.")
-    ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for the table, the figure and the report.")] = None,
-    images: Annotated[
-        bool, typer.Option("--images/--no-images", help="With example pictures of TARGET in the report.")
-    ] = True,
-    force: Annotated[
-        bool, typer.Option("--force", help="Overwrite an earlier report in that folder.")
-    ] = False,
-    data_dir: DataDir = None,
-    as_json: AsJson = False,
-) -> None:
+@_command(parameters.Rank)
+def rank(given: parameters.Rank) -> None:
     """Rank source models for TARGET without fine-tuning any of them."""
     from companion import report, store
 
-    if variant not in ("corrected", "published"):
-        raise InputError(f"--variant {variant!r} is none of corrected, published")
-    if out is not None:
-        report.check_folder(out, force=force)
-    with store.data_directory(data_dir):
+    if given.out is not None:
+        report.check_folder(given.out, force=given.force)
+    with store.data_directory(given.data_dir):
         with _progress() as progress:
             from companion import ranking
             from companion.datasets import load_dataset
             from companion.ranking.table import check_sources
             from companion.training import FINE_TUNING_PROTOCOLS
 
-            if repeats and repeats < ranking.FEWEST:
-                raise InputError(f"--repeats {repeats} says too little: give at least {ranking.FEWEST}")
+            source = given.source
             if source:
                 check_sources(source)
             told = None if progress is None else lambda line: progress(0.0, line)
-            dataset = load_dataset(target, size=size, trust=trust, progress=told)
-            if verify:
-                ranking.images_to_verify(dataset, verify)
+            dataset = load_dataset(given.target, size=given.size, trust=given.trust, progress=told)
+            if given.verify:
+                ranking.images_to_verify(dataset, given.verify)
             left_out: list[ranking.Candidate] = []
             if not source:
-                source, left_out = ranking.default_sources(dataset, architecture=architecture, seed=seed)
+                source, left_out = ranking.default_sources(
+                    dataset, architecture=given.architecture, seed=given.seed
+                )
             how: dict[str, Any] = {
-                "architecture": architecture,
-                "seed": seed,
-                "device": device,
-                "trust": trust,
+                "architecture": given.architecture,
+                "seed": given.seed,
+                "device": given.device,
+                "trust": given.trust,
             }
-            scoring = how | {"per_class": per_class, "variant": variant}
+            scoring = how | {"per_class": given.per_class, "variant": given.variant}
             table = ranking.rank(dataset, source, progress=progress, **scoring)
         sureness = verification = None
-        if (repeats or verify) and not any(pool["order"] == "determined" for pool in table.attrs["pools"]):
+        ordered = any(pool["order"] == "determined" for pool in table.attrs["pools"])
+        if (given.repeats or given.verify) and not ordered:
             typer.echo("no pool has an order, so there is nothing to repeat or to verify", err=True)
-            repeats = verify = 0
-        if repeats:
-            _tell_cost(f"{repeats} repeats", ranking.repeat_cost(table, repeats))
+        if given.repeats and ordered:
+            _tell_cost(f"{given.repeats} repeats", ranking.repeat_cost(table, given.repeats))
             with _progress() as progress:
-                sureness = ranking.repeat(table, dataset, source, repeats, progress=progress, **scoring)
-        if verify:
-            chosen, spent = ranking.first_sources(table, verify), table.attrs["cost"]
+                sureness = ranking.repeat(table, dataset, source, given.repeats, progress=progress, **scoring)
+        if given.verify and ordered:
+            chosen, spent = ranking.first_sources(table, given.verify), table.attrs["cost"]
             quick = FINE_TUNING_PROTOCOLS["quick"]
             seconds = ranking.fine_tuning_seconds(spent, dataset, quick, chosen)
             _tell_cost(f"fine-tuning {', '.join(chosen)}", seconds)
             with _progress() as progress:
-                verification = ranking.verify(table, dataset, source, verify, progress=progress, **how)
-    extras = report.Extras(left_out, sureness, verification, dataset if images else None)
-    written = report.write(table, out, force=force, extras=extras) if out is not None else []
-    if as_json:
+                verification = ranking.verify(table, dataset, source, given.verify, progress=progress, **how)
+    extras = report.Extras(left_out, sureness, verification, dataset if given.images else None)
+    written = (
+        report.write(table, given.out, force=given.force, extras=extras) if given.out is not None else []
+    )
+    if given.as_json:
         typer.echo(json.dumps(report.as_document(table, extras), indent=1))
         return
     typer.echo(report.as_text(table, extras))
@@ -186,87 +173,64 @@ def _tell_cost(what: str, seconds: float) -> None:
     typer.echo(f"{what}: about {duration(seconds)}", err=True)
 
 
-@app.command()
-def notebook(
-    name: Annotated[str, typer.Argument(help="Notebook, by name or number.")] = "",
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option("-p", "--parameter", help="A parameter: -p name value (or name=value)."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="File for the executed notebook.")] = None,
-    listing: Annotated[
-        bool, typer.Option("--list", help="List notebooks and their parameters; NAME --help: those of one.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
-    data_dir: DataDir = None,
-) -> None:
+@_command(parameters.Notebook)
+def notebook(given: parameters.Notebook) -> None:
     """Execute a notebook with parameters of your own."""
     from companion import store
     from companion.notebooks import NOTEBOOKS, parse, resolve
 
-    if listing:
-        for known in [resolve(name)] if name else NOTEBOOKS:
+    if given.listing:
+        for known in [resolve(given.name)] if given.name else NOTEBOOKS:
             typer.echo(known)
             for key, field in NOTEBOOKS[known].model_fields.items():
                 typer.echo(f"  {key} = {field.default!r}  # {field.description or ''}")
         return
-    if not name:
+    if not given.name:
         raise InputError("name a notebook, or give --list to see them")
-    known = resolve(name)
-    given = {key: value for key, _, value in (pair.partition("=") for pair in parameter or [])}
-    parse(known, given)
-    target = out or Path.cwd() / f"{known}.ipynb"
+    known = resolve(given.name)
+    values = {key: value for key, _, value in (pair.partition("=") for pair in given.parameter)}
+    parse(known, values)
+    target = given.out or Path.cwd() / f"{known}.ipynb"
     from companion.notebooks.execution import execute, repository
 
     root = repository()
-    if out is None and root and target.resolve().parent == (root / "notebooks").resolve():
+    if given.out is None and root and target.resolve().parent == (root / "notebooks").resolve():
         raise InputError(f"{target} is the committed notebook: say where to write with --out")
-    if target.exists() and not force:
+    if target.exists() and not given.force:
         raise InputError(f"{target} exists: give another --out, or --force to overwrite it")
     store.check_writable(target)
-    with store.data_directory(data_dir):
-        execute(known, given, target)
+    with store.data_directory(given.data_dir):
+        execute(known, values, target)
     typer.echo(str(target))
 
 
-@app.command()
-def replicate(
-    protocol: Annotated[str, typer.Argument(help="paper, standard, quick, or a YAML file.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the results; by default one in the cache directory.")
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Address of a Dask scheduler, such as tcp://host:8786.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it will cost, and stop.")] = False,
-    data_dir: DataDir = None,
-    as_json: AsJson = False,
-) -> None:
+@_command(parameters.Replicate)
+def replicate(given: parameters.Replicate) -> None:
     """Fine-tune every source of PROTOCOL on every target, here or on a cluster; running it again goes on."""
     from companion import replication, store
     from companion.models import best_device
 
-    if scheduler and workers > 1:
+    if given.scheduler and given.workers > 1:
         raise InputError("--workers is for this machine and --scheduler for a cluster: give one of them")
-    read = replication.read(protocol)
-    chosen = str(best_device(device)) if scheduler is None else device
-    folder = out or store.cache_dir() / "replications" / read.name
+    read = replication.read(given.protocol)
+    chosen = str(best_device(given.device)) if given.scheduler is None else given.device
+    folder = given.out or store.cache_dir() / "replications" / read.name
     store.check_writable(folder / "runs.parquet")
-    plan = replication.plan(read, folder, data_dir=data_dir)
+    plan = replication.plan(read, folder, data_dir=given.data_dir)
 
     def tell(line: str) -> None:
         typer.echo(line, err=True)
 
-    for line in replication.cost(plan, device=chosen, workers=workers, measured_here=scheduler is None):
+    for line in replication.cost(
+        plan, device=chosen, workers=given.workers, measured_here=given.scheduler is None
+    ):
         tell(line)
-    if not dry_run:
+    if not given.dry_run:
         with _progress() as progress:
             replication.execute(
                 plan,
-                workers=workers,
-                scheduler=scheduler,
+                workers=given.workers,
+                scheduler=given.scheduler,
                 device=chosen,
                 report=progress or (lambda _, text: tell(text)),
             )
@@ -275,8 +239,8 @@ def replicate(
                 f"{len(plan.missing)} run(s) are being done by another process on {folder}: run again when it ends"
             )
     runs, scores = replication.frames(plan)
-    files = [] if dry_run else replication.write(plan, (runs, scores))
-    if as_json:
+    files = [] if given.dry_run else replication.write(plan, (runs, scores))
+    if given.as_json:
         document = {
             "folder": str(folder),
             "planned": len(plan.runs),
@@ -296,69 +260,50 @@ def replicate(
         typer.echo(f"written: {path}")
 
 
-@app.command()
-def book(
-    data: Annotated[str, typer.Option(help="auto, real or procedural (synthetic).")] = "auto",
-    committed: Annotated[
-        bool, typer.Option("--committed", help="Build from the executed notebooks as committed.")
-    ] = False,
-    protocol: Annotated[
-        str | None, typer.Option(help="Of the notebooks that train: quick, standard or paper.")
-    ] = None,
-    data_dir: DataDir = None,
-) -> None:
+@_command(parameters.Book)
+def book(given: parameters.Book) -> None:
     """Execute every notebook afresh, then build the HTML book; print the page to open."""
     from companion import store
     from companion.notebooks.book import build
 
-    with store.data_directory(data_dir):
-        typer.echo(str(build(data=data, committed=committed, protocol=protocol)))
+    with store.data_directory(given.data_dir):
+        typer.echo(str(build(data=given.data, committed=given.committed, protocol=given.protocol)))
 
 
-@app.command()
-def fetch(
-    names: Annotated[
-        list[str],
-        typer.Argument(
-            help="MedMNIST flags, cifar10_32, runs (the authors' fine-tunings), or source models such as imagenet."
-        ),
-    ],
-    to: Annotated[Path | None, typer.Option("--to", help="Data directory to fetch into.")] = None,
-    size: Annotated[int, typer.Option(help="Image side of datasets: 28, 64, 128 or 224.")] = 28,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Accept downloads without a published checksum.")
-    ] = False,
-) -> None:
+@_command(parameters.Fetch)
+def fetch(given: parameters.Fetch) -> None:
     """Bring data and weights ahead of time, for a place without internet."""
     from companion import published, store
     from companion.datasets import NATURAL, load_dataset, medmnist_flags
 
-    with store.data_directory(to):
-        for name in names:
+    with store.data_directory(given.to):
+        for name in given.names:
             if name in (*medmnist_flags(), NATURAL):
                 typer.echo(
-                    repr(load_dataset(name, size=size, progress=lambda line: typer.echo(line, err=True)))
+                    repr(
+                        load_dataset(name, size=given.size, progress=lambda line: typer.echo(line, err=True))
+                    )
                 )
             elif name == "runs":
                 typer.echo(f"{len(published.runs())} fine-tuning runs of the authors, in {store.data_dir()}")
             else:
                 from companion.sources import load_source
 
-                if to is not None and name.partition(":")[0] in ("imagenet", "torchvision", "timm"):
+                if given.to is not None and name.partition(":")[0] in ("imagenet", "torchvision", "timm"):
                     raise InputError(
                         f"{name}: torch keeps these weights in a cache of its own, which --to does not move; "
                         "leave --to out and copy that cache (companion doctor names it)"
                     )
-                typer.echo(repr(load_source(name.removeprefix("weights:"), trust=trust)))
+                typer.echo(repr(load_source(name.removeprefix("weights:"), trust=given.trust)))
 
 
-@app.command()
-def doctor(as_json: AsJson = False) -> None:
+@_command(parameters.Doctor)
+def doctor(given: parameters.Doctor) -> None:
     """Tell what is installed, which device would be used, and which data is at hand."""
     from companion import report
 
     found = report.surroundings()
-    if as_json:
+    if given.as_json:
         typer.echo(json.dumps(found, indent=1))
         return
     for section, entries in found.items():

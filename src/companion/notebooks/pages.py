@@ -57,6 +57,7 @@ ROOMS = (
     "evaluation",
     "figures",
     "report",
+    "parameters",
     "notebooks",
     "cli",
 )

@@ -3,58 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from companion.datasets import SIZES
 from companion.errors import InputError, did_you_mean
-
-
-def _as_list(value: Any) -> Any:
-    """Accept ``a,b`` and a tuple for a list, since the command line can only give text."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _no_bool(value: Any) -> Any:
-    """Refuse True and False where a number is wanted; pydantic would take them for 1 and 0."""
-    if isinstance(value, bool):
-        raise ValueError("a number is wanted, not True or False")
-    return value
-
-
-def _offered(size: int) -> int:
-    if size not in SIZES:
-        raise ValueError(f"choose one of {', '.join(map(str, SIZES))}")
-    return size
-
-
-Names = Annotated[list[str], BeforeValidator(_as_list), Field(min_length=2)]
-Count = Annotated[int, BeforeValidator(_no_bool)]
-Size = Annotated[
-    int,
-    BeforeValidator(_no_bool),
-    AfterValidator(_offered),
-    Field(description="image side in pixels: 28, 64, 128 or 224"),
-]
-
-
-def _none_or_at_least(least: int) -> Any:
-    """Zero for "not at all", or enough of it to say something."""
-
-    def checked(value: int) -> int:
-        if value != 0 and value < least:
-            raise ValueError(f"0 for none, or at least {least}")
-        return value
-
-    return AfterValidator(checked)
-
-
-Repeats = Annotated[int, BeforeValidator(_no_bool), _none_or_at_least(5)]
-Verified = Annotated[int, BeforeValidator(_no_bool), _none_or_at_least(2)]
-Protocol = Literal["quick", "standard", "paper"]
+from companion.parameters import Names, Number, PerClass, Protocol, Repeats, Seed, Size, Verified, checked
 
 
 class NotebookParameters(BaseModel):
@@ -66,7 +20,7 @@ class NotebookParameters(BaseModel):
         "breastmnist", min_length=1, description="target dataset: MedMNIST flag, path or procedural:NAME"
     )
     size: Size = 28
-    seed: Count = Field(24, ge=0, lt=2**32, description="seed of draws, random weights and training")
+    seed: Seed = 24
 
     def source_names(self) -> list[str]:
         """Sources that are named, to be checked before any work."""
@@ -99,9 +53,7 @@ class WithSources(NotebookParameters):
 class Scored(WithSources):
     """Notebooks that score images."""
 
-    per_class: Count = Field(
-        100, ge=3, le=10_000, description="images scored: this many times the number of classes"
-    )
+    per_class: PerClass = 100
 
 
 class SourceTraining(WithSources):
@@ -133,7 +85,7 @@ class NcaVsLda(NotebookParameters):
     source: str = Field(
         "train:retinamnist", min_length=1, description="source model whose features are shown"
     )
-    folds: Count = Field(3, ge=1, le=5, description="folds that are compared, from the first: 1 to 5")
+    folds: Number = Field(3, ge=1, le=5, description="folds that are compared, from the first: 1 to 5")
     protocol: Protocol = Field("quick", description="fine-tuning protocol: quick, standard or paper")
 
     def source_names(self) -> list[str]:
@@ -174,9 +126,7 @@ class CrossDomain(NotebookParameters):
     natural: str = Field(
         "cifar10_32", min_length=1, description="natural images that local weights are trained on"
     )
-    per_class: Count = Field(
-        100, ge=3, le=10_000, description="images scored: this many times the number of classes"
-    )
+    per_class: PerClass = 100
 
     def source_names(self) -> list[str]:
         """Every architecture with its weights."""
@@ -205,12 +155,8 @@ class NewTarget(Scored):
         ],
         description="candidate source models",
     )
-    repeats: Repeats = Field(
-        10, description="rank so many times on parts of the images, 5 or more; 0: not at all"
-    )
-    verify: Verified = Field(
-        0, description="fine-tune the first so many sources to see whether the ranking was right; 0: none"
-    )
+    repeats: Repeats = 10
+    verify: Verified = 0
 
 
 NOTEBOOKS: dict[str, type[NotebookParameters]] = {
@@ -268,18 +214,4 @@ def parse(name: str, given: Mapping[str, Any]) -> NotebookParameters:
         Naming every parameter that is unknown, of the wrong type or out of range.
     """
     name = resolve(name)
-    model = NOTEBOOKS[name]
-    try:
-        return model(**given)
-    except ValidationError as error:
-        raise InputError(f"{name}: " + "; ".join(_explain(model, item) for item in error.errors())) from None
-
-
-def _explain(model: type[NotebookParameters], item: Mapping[str, Any]) -> str:
-    parameter = str(item["loc"][0]) if item["loc"] else "?"
-    if item["type"] == "extra_forbidden":
-        known = list(model.model_fields)
-        return (
-            f"unknown parameter {parameter!r} (there are {', '.join(known)}).{did_you_mean(parameter, known)}"
-        )
-    return f"parameter {parameter!r} is {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+    return checked(NOTEBOOKS[name], given, name)
