@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -51,6 +52,23 @@ def test_lock_pins_everything_and_names_no_place():
     locked = {line.partition("==")[0].lower().replace("_", "-") for line in lines}
     wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
     assert {re.match(r"[\w-]+", entry)[0].lower() for entry in wanted} <= locked
+
+
+def test_the_readme_s_badges_open_every_notebook():
+    readme = (ROOT / "README.md").read_text()
+    root = URL.replace("https://github.com/", "https://colab.research.google.com/github/")
+    opened = re.findall(rf"\({re.escape(root)}/blob/main/(notebooks/[\w.]+)\)", readme)
+    assert opened == re.findall(r"\]\((notebooks/[\w.]+)\)", readme)
+    assert opened == sorted(
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "notebooks").glob("*.ipynb")
+    )
+    for path in opened:  # that each equals its source is tests/test_notebooks.py's to check
+        title = next(
+            line
+            for line in (ROOT / path).with_suffix(".py").read_text().splitlines()
+            if line.startswith("# # ")
+        )
+        assert title.removeprefix("# # ") in readme and json.loads((ROOT / path).read_text())["nbformat"] == 4
 
 
 def test_readme_commands_exist():
