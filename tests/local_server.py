@@ -16,6 +16,7 @@ class Answer:
     body: bytes = b""
     status: int = 200
     promised: int | None = None  # Content-Length, where it is not the length of the body
+    location: str = ""  # where a redirect leads
 
 
 class LocalServer:
@@ -47,6 +48,8 @@ def running() -> Iterator[LocalServer]:
             self.send_response(answer.status)
             length = len(answer.body) if answer.promised is None else answer.promised
             self.send_header("Content-Length", str(length))
+            if answer.location:
+                self.send_header("Location", answer.location)
             self.end_headers()
             with contextlib.suppress(OSError):  # a client that gives up is part of some tests
                 self.wfile.write(answer.body)

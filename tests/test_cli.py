@@ -111,7 +111,7 @@ def test_report_escapes_names(tmp_path):
 
 def test_reports_escape_folders_and_files(capsys, four_sources, tmp_path):
     target, evil = tmp_path / "<script>", "<img src=x onerror=alert(1)>"
-    for label in ("<script>", evil):
+    for label in ("<script>", evil, "$x_{$"):  # the last would be broken mathematics in a figure
         for index in range(24):
             picture(target / label / f"{evil}{label[:4]}{index}.png")
     (target / "<script>" / f"{evil}.txt").write_text("left out")

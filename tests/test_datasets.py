@@ -548,3 +548,23 @@ def test_the_malicious_pickle_would_have_run(tmp_path):
 def test_a_size_that_is_not_offered_is_refused(target, size):
     with pytest.raises(InputError, match=f"size {size} is not offered: choose one of 28, 64, 128, 224"):
         load_dataset(target, size=size)
+
+
+def test_only_images_and_labels_of_an_npz_are_unpacked(tmp_path, monkeypatch):
+    from companion.datasets import arrays
+
+    rng = np.random.default_rng(0)
+    known = {
+        "train_images": rng.integers(0, 256, (8, 28, 28), dtype=np.uint8),
+        "train_labels": np.arange(8) % 2,
+    }
+    np.savez(tmp_path / "x.npz", readme=np.zeros(1 << 20), **known)
+    monkeypatch.setattr(arrays, "LARGEST_ARRAY", 1 << 16)
+    assert load_dataset(tmp_path / "x.npz").class_counts() == {"0": 4, "1": 4}
+    monkeypatch.setattr(arrays, "LARGEST_ARRAY", 1 << 10)
+    with pytest.raises(InputError, match="train_images would take over"):
+        load_dataset(tmp_path / "x.npz")
+    monkeypatch.undo()
+    monkeypatch.setattr(arrays, "PIXEL_LIMIT", 27 * 28)
+    with pytest.raises(InputError, match="train_images has images of more pixels than the limit"):
+        load_dataset(tmp_path / "x.npz")

@@ -180,3 +180,16 @@ def test_without_pydicom_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(SurroundingsError, match=r"pip install 'transferability-companion\[dicom\]'"):
         images.probe(path)
+
+
+def test_a_deflated_file_is_refused_before_it_is_unpacked(tmp_path):
+    import pydicom
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    path = dicom(tmp_path / "x.dcm", GREY)
+    data = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    data.save_as(path)
+    for look in (images.probe, lambda file: images.read(file, 28, grey=True)):
+        with pytest.raises(InputError, match="is stored deflated, which is not read"):
+            look(path)

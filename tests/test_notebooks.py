@@ -14,7 +14,16 @@ import pytest
 from companion import store
 from companion.errors import InputError
 from companion.notebooks import NOTEBOOKS, check, parse, resolve
-from companion.notebooks.execution import NotebookError, execute, read, source_cells, source_hash
+from companion.notebooks.execution import (
+    NotebookError,
+    execute,
+    locate,
+    read,
+    repository,
+    source_cells,
+    source_hash,
+)
+from companion.notebooks.inside import _plain
 from companion.notebooks.parameters import procedural
 
 ROOT = Path(__file__).parents[1]
@@ -148,6 +157,28 @@ def test_what_plain_papermill_takes_arrives_as_what_it_should_be(tmp_path, monke
     assert (found["size"], found["seed"]) == (64, 3) and type(found["size"]) is int
     if "imagenet" in " ".join(options):
         assert found["sources"] == ["scratch", "imagenet"]
+
+
+def test_only_this_project_s_notebooks_are_taken_from_around_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "_toc.yml").write_text("")
+    (tmp_path / "notebooks" / "07_new_target.ipynb").write_text("{}")
+    monkeypatch.chdir(tmp_path / "notebooks")
+    for project in (None, "not TOML [", '[project]\nname = "another"', "project = 3"):
+        if project is not None:
+            (tmp_path / "pyproject.toml").write_text(project)
+        assert repository() is None and locate("07_new_target").parent != tmp_path / "notebooks"
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "transferability-companion"')
+    assert repository() == tmp_path and locate("07_new_target").parent == tmp_path / "notebooks"
+
+
+def test_names_of_folders_stay_text_at_the_foot_of_a_page():
+    from markdown_it import MarkdownIt
+
+    name = "<img src=x onerror=alert(1)> | `x` [a](b) $y$ *z*"
+    table = f"| a | b |\n|---|---|\n| c | {_plain(name)} |"
+    page = MarkdownIt("gfm-like", {"linkify": False}).render(table)
+    assert "<img" not in page and "<a " not in page and "<em>" not in page and page.count("<td>") == 2
 
 
 def test_a_failing_cell_is_named_and_nothing_is_written(tmp_path):

@@ -61,6 +61,13 @@ def test_the_paper_s_protocol_is_the_paper_s_grid():
         ({"size": 32}, "size is 32"),
         ({"sources": None}, "sources is None"),
         ({"targets": []}, r"targets is \[\]"),
+        ({"name": "../../elsewhere"}, "name is '../../elsewhere'"),
+        ({"name": "/elsewhere"}, "name is '/elsewhere'"),
+        ({"source_training": {"name": "../x", "epochs": 1}}, "source_training.name is '../x'"),
+        (
+            {"fine_tuning": {"name": ".x", "epochs": 1, "patience": 1, "lr": 1, "batch_size": 1}},
+            "name is '.x'",
+        ),
         ({"fine_tuning": "quik"}, "fine_tuning is 'quik': .* Did you mean 'quick'"),
         ({"fine_tuning": {"name": "x", "lr": 0.1}}, "'fine_tuning.epochs' is missing"),
         ({"pool": ["procedural:cells"]}, "leave-target-out needs a pool of two or more"),
@@ -75,12 +82,30 @@ def test_wrong_protocol_files_are_refused_in_one_line(tmp_path, change, says):
     assert "\n" not in str(error.value) and str(path) in str(error.value)
 
 
-@pytest.mark.parametrize(("text", "says"), [("a: [", r"is not YAML \(line \d\)"), ("- 1", "wanted are keys")])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: [", r"is not YAML \(line \d\)"),
+        ("- 1", "wanted are keys"),
+        ("[" * 5000, "is not YAML"),
+        ("#" * 200_000, "over the limit"),
+    ],
+)
 def test_files_that_are_no_protocols(tmp_path, text, says):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=says):
         replication.read(path)
+
+
+def test_a_bomb_of_aliases_gets_one_short_line(tmp_path):
+    path = replicating.write(tmp_path / "mine.yaml")
+    nested = ["x0: &x0 [a, a, a, a, a, a, a, a]"]
+    nested += [f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 8)}]" for n in range(1, 7)]
+    path.write_text(path.read_text() + "\n".join(nested) + "\nsize: *x6\n")
+    with pytest.raises(InputError) as error:
+        replication.read(path)
+    assert len(str(error.value)) < 3000 and "\n" not in str(error.value)
 
 
 def test_an_unknown_protocol_and_a_missing_dataset(tmp_path):

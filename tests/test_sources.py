@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
 import sys
 import urllib.error
 import zipfile
@@ -66,13 +67,15 @@ def test_a_source_is_trained_once_and_then_loaded(own_cache, monkeypatch):
             load_source(TRAIN, **({"architecture": SMALL, "protocol": TINY} | other))
 
 
-@pytest.mark.parametrize("damage", ["cut off", "empty", "no metadata"])
+@pytest.mark.parametrize("damage", ["cut off", "empty", "no metadata", "a record that is none"])
 def test_a_damaged_file_in_the_cache_is_replaced(own_cache, damage):
     first = trained()
     (path,) = own_cache.rglob("*.safetensors")
     whole = path.read_bytes()
     if damage == "no metadata":
         save_file({"x": torch.zeros(1)}, path)
+    elif damage == "a record that is none":
+        save_file(models.read_state(path)[0], path, metadata={"companion": '{"provenance": ["x"]}'})
     else:
         path.write_bytes(whole[: len(whole) // 2] if damage == "cut off" else b"")
     again = trained()
@@ -206,6 +209,26 @@ def test_imagenet_weights_are_downloaded(monkeypatch, tmp_path):
     # This one has not the published sha256, and a second look finds that out.
     with pytest.raises(InputError, match="does not have the sha256 that its name gives"):
         load_source("imagenet", architecture=SMALL)
+
+
+def test_imagenet_weights_with_code_in_them_are_not_run(monkeypatch, tmp_path):
+    class Marked:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "code-ran",))
+
+    weights, _ = sources.imagenet_file(SMALL)
+    path = (
+        tmp_path / "weights.pth"
+    )  # a name without digits of a checksum; with eight, another file can be found
+    monkeypatch.setattr(sources, "imagenet_file", lambda _architecture: (weights, path))
+    torch.save({"conv1.weight": Marked()}, path)
+    with pytest.raises(InputError, match="code in it would be run: it is not loaded"):
+        load_source("imagenet", architecture=SMALL)
+    with zipfile.ZipFile(path, "w") as archive:  # torch.hub unpacks such a one, and unpickles what is in it
+        archive.writestr("weights.pth", pickle.dumps(Marked()))
+    with pytest.raises(InputError, match="is not a whole checkpoint"):
+        load_source("imagenet", architecture=SMALL)
+    assert [found.name for found in tmp_path.iterdir()] == ["weights.pth"]
 
 
 def test_imagenet_weights_without_a_connection(monkeypatch, tmp_path):

@@ -336,3 +336,12 @@ def test_provenance_says_how_a_result_came_about():
     assert record["results_version"] == store.RESULTS_VERSION
     assert (record["seed"], record["device"], record["data"]) == (3, "cpu", {"x": "y"})
     assert record["libraries"]["numpy"]
+
+
+def test_a_redirect_may_not_lead_away_from_https(tmp_path, server):
+    address = server.serve("/file", Answer(status=302, location="http://192.0.2.2/file"))
+    with pytest.raises(InputError, match=r"http://192\.0\.2\.2/file is not an https address"):
+        store.fetch(address, tmp_path / "file", trust=True)
+    moved = server.serve("/moved", Answer(status=302, location="/there"))
+    server.serve("/there", b"content")
+    assert store.fetch(moved, tmp_path / "file", trust=True).read_bytes() == b"content"

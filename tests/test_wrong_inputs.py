@@ -138,6 +138,12 @@ FOLDERS = {
     "a page of HTML named as an image": (with_file("x.png", b"<html></html>"), 2, "mend or remove it"),
     "a decompression bomb": (with_file("x.png", bomb(60_000)), 2, "b/x.png has more pixels than the limit of 150000000"),
     "an image just over the limit": (with_file("x.png", bomb(12_300)), 2, "over the limit of 150000000"),
+    "a PostScript program named as an image": (
+        with_file("x.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n"),
+        2,
+        "b/x.png cannot be read as an image",
+    ),
+    "a class whose name moves the cursor": (class_folders(**{"a": 2, "b\x1b[2J": 2}), 2, "b\\x1b[2J: the name of this class"),
     "an image in its alpha channel only": (with_picture("x.png", ALPHA), 2, "in the transparency only"),
     "decimal pixels from 0 to 255": (
         with_picture("x.tif", np.full((9, 9), 255, np.float32)),
@@ -215,6 +221,7 @@ MANIFESTS = {
     ),
     "no label": (listing([*ROWS, ("5.png", "")]), 2, "line 6 has no label"),
     "a label that is NaN": (listing([*ROWS, ("5.png", "NaN")]), 2, "line 6 has no label ('NaN')"),
+    "a label that rings the bell": (listing([*ROWS, ("5.png", "a\a")]), 2, "has a label that cannot be printed ('a\\x07')"),
     "several labels in a cell": (listing([*ROWS, ("5.png", "a|b")]), 2, "several labels ('a|b')"),
     "a file with two labels": (listing([*ROWS, ("1.png", "b")]), 2, "1.png is 'b' here and 'a' further up"),
     "a file listed twice": (listing([*ROWS, ("1.png", "a")]), 2, "1.png is listed twice"),

@@ -6,6 +6,7 @@ Everything else that escapes is a fault of this package and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import reprlib
 import sys
 from collections.abc import Callable, Iterable
 
@@ -26,6 +27,16 @@ class SurroundingsError(CompanionError, RuntimeError):
     """The surroundings failed: no internet, no space, no such device, a missing extra (exit code 3)."""
 
     exit_code = 3
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxtuple, _BRIEF.maxdict = 2, 10, 10, 10
+_BRIEF.maxstring = _BRIEF.maxother = 200
+
+
+def brief(value: object) -> str:
+    """`repr` of what a user gave, in one line whatever it is."""
+    return " ".join(_BRIEF.repr(value).split())
 
 
 def did_you_mean(name: object, options: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from companion.errors import InputError, did_you_mean
+from companion.errors import InputError, brief, did_you_mean
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -271,5 +271,5 @@ def _told(model: type[BaseModel], item: Mapping[str, Any]) -> str:
     message = item["msg"].removeprefix("Value error, ")
     message = f"{message[0].lower()}{message[1:]}"
     if issubclass(model, CommandParameters):
-        return f"{flag(model, name)} is {item['input']!r}: {message}"
-    return f"parameter {name!r} is {item['input']!r}: {message}"
+        return f"{flag(model, name)} is {brief(item['input'])}: {message}"
+    return f"parameter {name!r} is {brief(item['input'])}: {message}"

@@ -176,7 +176,12 @@ def _imagenet(architecture: str, *, name: str) -> SourceModel:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(weights.url, str(path), published, progress=sys.stderr.isatty())
+        # torchvision unpickles without restriction, and the file's name holds 8 digits of its checksum only: what
+        # cannot be read with restriction, code above all, does not reach it.
+        read_state(path)
         network = models.get_model(architecture, weights=weights, progress=False)
+    except InputError:
+        raise
     except (OSError, RuntimeError) as error:
         raise SurroundingsError(
             f"cannot download the ImageNet weights of {architecture} from {weights.url}: to go on without a "
@@ -311,9 +316,12 @@ def _record(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
         mean, deviation = record.get("normalisation", PLAIN_NORMALISATION)
         record["normalisation"] = tuple(map(float, mean)), tuple(map(float, deviation))
         names = (record.get("architecture", ""), record.get("pretraining", ""))
+        known = record.setdefault("provenance", {})
         if not all(isinstance(name, str) for name in names) or len(mean) != 3 or len(deviation) != 3:
             raise ValueError
-    except (ValueError, TypeError, AttributeError) as error:
+        if not isinstance(known, dict):
+            raise ValueError
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: its record under 'companion' is not one of this package's") from error
     return record
 
@@ -355,7 +363,7 @@ def _trained(
     if path.is_file():
         try:
             state, metadata = read_state(path)
-            known = _record(metadata, path).get("provenance", {})
+            known = _record(metadata, path)["provenance"]
             model = from_state(
                 state,
                 architecture=architecture,

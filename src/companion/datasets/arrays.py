@@ -8,17 +8,28 @@ from pathlib import Path
 import numpy as np
 
 from companion.datasets.dataset import SPLITS, Dataset, check
+from companion.datasets.images import PIXEL_LIMIT
 from companion.errors import InputError
+
+WANTED = frozenset(f"{split}_{part}" for split in SPLITS for part in ("images", "labels"))
+LARGEST_ARRAY = 32 << 30  # bytes; PathMNIST's training images at 224 px are 13.5 GB
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Arrays of a ``.npz`` file. Nothing is ever unpickled."""
+    """Images and labels of a ``.npz`` file; other members stay unread. Nothing is ever unpickled."""
     try:
         opened = np.load(path, allow_pickle=False)
         if not isinstance(opened, np.lib.npyio.NpzFile):
             raise InputError(f"{path} is a single array, not a .npz archive")
         with opened as archive:
-            found = {key: archive[key] for key in archive.files}
+            sizes = {info.filename: info.file_size for info in archive.zip.infolist()}
+            wanted = [key for key in archive.files if key in WANTED and f"{key}.npy" in sizes]
+            large = [key for key in wanted if sizes[f"{key}.npy"] > LARGEST_ARRAY]
+            if large:
+                raise InputError(
+                    f"{path}: {large[0]} would take over {LARGEST_ARRAY >> 30} GB: make it smaller"
+                )
+            return {key: archive[key] for key in wanted}
     except InputError:
         raise
     except Exception as error:
@@ -29,8 +40,6 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
             ) from error
         reason = "cannot be read" if isinstance(error, PermissionError) else "is not a whole .npz file"
         raise InputError(f"{path} {reason}") from error
-    # A member that is no array comes back as its bytes.
-    return {key: values for key, values in found.items() if isinstance(values, np.ndarray)}
 
 
 def _codes(path: Path, labels: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
@@ -66,6 +75,10 @@ def _codes(path: Path, labels: dict[str, np.ndarray]) -> tuple[dict[str, np.ndar
 def _check_pixels(path: Path, key: str, images: np.ndarray) -> np.ndarray:
     if images.dtype.kind == "f" and not np.isfinite(images).all():
         raise InputError(f"{path}: {key} contains NaN or infinite values")
+    if images.ndim > 2 and images.shape[1] * images.shape[2] > PIXEL_LIMIT:
+        raise InputError(
+            f"{path}: {key} has images of more pixels than the limit of {PIXEL_LIMIT}: make them smaller"
+        )
     if images.ndim == 4 and images.shape[3] == 1:
         images = images[..., 0]
     if images.dtype != np.uint8:
@@ -92,9 +105,11 @@ def load_npz(path: Path, *, name: str, size: int | None) -> Dataset:
         if f"{split}_{part}" not in arrays
     ]
     if missing or "train" not in splits:
+        with np.load(path, allow_pickle=False) as archive:
+            held = ", ".join(key for key in archive.files if f"{key}.npy" in archive.zip.namelist())
         raise InputError(
             f"{path} lacks {', '.join(missing or ['train_images', 'train_labels'])}: wanted are train_images and "
-            f"train_labels, and val_… and test_… where there are such; it has {', '.join(arrays) or 'nothing'}"
+            f"train_labels, and val_… and test_… where there are such; it has {held or 'nothing'}"
         )
     images = {split: _check_pixels(path, f"{split}_images", arrays[f"{split}_images"]) for split in splits}
     labels, classes = _codes(path, {split: arrays[f"{split}_labels"] for split in splits})

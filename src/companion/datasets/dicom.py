@@ -22,9 +22,16 @@ _COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_R
 def _header(path: Path, *, pixels: bool) -> Any:
     pydicom = require_extra("pydicom", "dicom")
     try:
+        syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
+        if (
+            syntax is not None and syntax.is_deflated
+        ):  # it would be unpacked whole, whatever its size, to be looked at
+            raise InputError(f"{shown(path)} is stored deflated, which is not read: export it uncompressed")
         found = pydicom.dcmread(path, stop_before_pixels=not pixels)
         missing = [name for name in ("Rows", "Columns", "PhotometricInterpretation") if name not in found]
         frames = int(found.get("NumberOfFrames") or 1)
+    except InputError:
+        raise
     except Exception as error:
         # A damaged file makes pydicom raise a dozen types.
         raise InputError(

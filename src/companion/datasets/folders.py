@@ -88,6 +88,8 @@ def _class_name(folder: Path) -> str:
         folder.name.encode("utf-8")
     except UnicodeEncodeError:
         raise InputError(f"{shown(folder)}: the name of this class is not valid UTF-8: rename it") from None
+    if not folder.name.isprintable():
+        raise InputError(f"{shown(folder)}: the name of this class cannot be printed: rename it")
     return folder.name
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from PIL import Image as Pillow
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+# Pillow reads dozens more, some by starting other programs: what a file is called does not decide what it is.
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 # Pillow's own guard against decompression bombs sits higher; a scan of 12,000 x 12,000 px still passes.
 PIXEL_LIMIT = 150_000_000
@@ -90,7 +92,8 @@ def _opened(path: Path) -> Iterator[Pillow.Image]:
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{shown(path)} cannot be read as an image (it is empty): mend or remove it")
-        with Image.open(path) as image:
+        Image.init()  # formats that are named are not looked for among those not loaded yet
+        with Image.open(path, formats=FORMATS) as image:
             check_pixels(path, image.width, image.height)
             if (
                 getattr(image, "n_frames", 1) > 1 and image.format != "MPO"

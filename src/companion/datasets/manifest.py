@@ -141,6 +141,8 @@ def _label(row: Mapping[str, str], columns: Mapping[str, str], where: str) -> st
             f"{where} has several labels ({label!r}): the scores are defined for one label an image; give one, or "
             "write a name that is one without | and ;"
         )
+    if not label.isprintable():
+        raise InputError(f"{where} has a label that cannot be printed ({label!r}): rename it")
     return label
 
 

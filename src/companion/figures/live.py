@@ -20,6 +20,7 @@ from companion.figures.style import (
     ORANGE,
     PURPLE,
     figure_of,
+    literal,
     mark_synthetic,
     short,
 )
@@ -49,7 +50,7 @@ def ranking(table: pd.DataFrame) -> Figure:
         ("gradient_ratio", "gradient ratio", ORANGE),
     )
     for row, (title, block) in zip(axes, parts, strict=True):
-        names = [short(name) for name in block["source"]][::-1]
+        names = [literal(short(name)) for name in block["source"]][::-1]
         for axis, (column, label, colour) in zip(row, columns, strict=True):
             values = block[column].to_numpy(dtype=float)[::-1]
             if np.isfinite(values).any():
@@ -91,7 +92,7 @@ def gradient_norms(passes: Mapping[str, Any], *, synthetic: bool = False) -> Fig
             done.first[counted],
             done.second[counted],
             s=34,
-            label=f"{short(name)}: {done.ratio():.2f}",
+            label=f"{literal(short(name))}: {done.ratio():.2f}",
             color=CYCLE[index % len(CYCLE)],
             marker=markers[index % len(markers)],
             alpha=0.85,
@@ -125,7 +126,7 @@ def examples(dataset: Any, per_class: int = 6, seed: int = 0) -> Figure:
         row[0].set_axis_on()
         row[0].set_xticks([])
         row[0].set_yticks([])
-        row[0].set_ylabel(dataset.classes[label], rotation=0, ha="right", va="center", fontsize=8)
+        row[0].set_ylabel(literal(dataset.classes[label]), rotation=0, ha="right", va="center", fontsize=8)
     mark_synthetic(figure, dataset.synthetic)
     return figure
 
@@ -190,7 +191,7 @@ def curves(
     for axis, (what, lines) in zip(axes[0], panels.items(), strict=True):
         for (name, values), (colour, dash) in zip(lines.items(), _LINES * 4, strict=False):
             epochs = np.arange(1, len(values) + 1)
-            axis.plot(epochs, values, color=colour, linestyle=dash, label=short(name))
+            axis.plot(epochs, values, color=colour, linestyle=dash, label=literal(short(name)))
             if marked and name in marked:
                 axis.plot(marked[name], values[marked[name] - 1], "o", color=colour)
         axis.set_xlabel("epoch")
@@ -222,7 +223,7 @@ def projections(
         for label, (colour, marker) in enumerate(zip((BLUE, ORANGE, *CYCLE[2:]), "o^sDvPX*", strict=False)):
             own = points[labels == label]
             if len(own):
-                name = classes[label] if axis is axes[0][0] else None
+                name = literal(classes[label]) if axis is axes[0][0] else None
                 axis.scatter(own[:, 0], own[:, 1], s=13, color=colour, marker=marker, alpha=0.75, label=name)
         axis.set_title(heading, fontsize=9, loc="left")
         axis.set_xticks([])

@@ -48,6 +48,11 @@ def figure_of(
     return figure, axes
 
 
+def literal(name: str) -> str:
+    """Name of a user's for a figure: a dollar sign is one, and begins no mathematics."""
+    return name.replace("$", r"\$")
+
+
 def short(name: str) -> str:
     """Dataset name without MedMNIST's ending, a source without its prefix, a path without its folders."""
     name = name.replace("\\", "/").rsplit("/", 1)[-1]

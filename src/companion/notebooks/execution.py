@@ -8,6 +8,7 @@ import os
 import sys
 import sysconfig
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,21 @@ class NotebookError(CompanionError):
         self.exit_code = exit_code
 
 
+def _is_checkout(folder: Path) -> bool:
+    """Tell this project's repository from a folder that has files of the same names: its notebooks are executed."""
+    if not ((folder / "_toc.yml").is_file() and (folder / "notebooks").is_dir()):
+        return False
+    try:
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        return project["name"] == "transferability-companion"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def repository() -> Path | None:
     """Find the checkout that the working directory lies in."""
     here = Path.cwd()
-    return next(
-        (
-            folder
-            for folder in (here, *here.parents)
-            if (folder / "_toc.yml").is_file() and (folder / "notebooks").is_dir()
-        ),
-        None,
-    )
+    return next((folder for folder in (here, *here.parents) if _is_checkout(folder)), None)
 
 
 def locate(name: str) -> Path:

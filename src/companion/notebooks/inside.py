@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import html
 import os
+import re
 import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass
@@ -96,6 +98,11 @@ def _show_figures() -> None:
         shell.enable_matplotlib("inline")
 
 
+def _plain(text: str) -> str:
+    """Text as it is, in a table of Markdown: names of folders and files may hold anything."""
+    return re.sub(r"([\\`*_\[\]|$~])", r"\\\1", html.escape(text, quote=False))
+
+
 def foot(run: Run, *datasets: Any) -> None:
     """Show how the page was made, at its end, and leave the same in the output's metadata.
 
@@ -122,10 +129,10 @@ def foot(run: Run, *datasets: Any) -> None:
     )
     libraries = ", ".join(f"{name} {version}" for name, version in record["libraries"].items())
     data = (
-        ", ".join(f"{name} `{digest[:12]}`" for name, digest in record["data"].items())
+        ", ".join(f"{_plain(name)} `{digest[:12]}`" for name, digest in record["data"].items())
         or "published tables only"
     )
-    given = ", ".join(f"`{name}={value!r}`" for name, value in record["parameters"].items())
+    given = ", ".join(_plain(f"{name}={value!r}") for name, value in record["parameters"].items())
     lines = [
         "| How this page was made | |",
         "|---|---|",
@@ -138,5 +145,5 @@ def foot(run: Run, *datasets: Any) -> None:
         f"| Run | {record['date']}, {record['seconds']} s |",
     ]
     if record["synthetic"]:
-        lines.append(f"| Note | **synthetic images**: {', '.join(record['synthetic'])} |")
+        lines.append(f"| Note | **synthetic images**: {', '.join(map(_plain, record['synthetic']))} |")
     display(Markdown("\n".join(lines)), metadata={"companion": record})

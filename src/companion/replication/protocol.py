@@ -17,10 +17,11 @@ from companion import store
 from companion.datasets import Dataset, Fold, fold
 from companion.errors import InputError, did_you_mean
 from companion.training import FINE_TUNING_PROTOCOLS, SOURCE_PROTOCOLS, FineTuning, Settings, SourceProtocol
-from companion.training.protocols import STRICT, as_dict, checked
+from companion.training.protocols import STRICT, FileName, as_dict, checked
 
 LEAVE_TARGET_OUT = "leave-target-out"
 Name = Annotated[str, Field(min_length=1)]
+LARGEST_FILE = 100_000  # characters
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -40,7 +41,7 @@ class Replication:
         Of ``train:`` sources and ``leave-target-out``.
     """
 
-    name: Name
+    name: FileName
     size: Literal[28, 64, 128, 224]
     sources: Annotated[tuple[Name, ...], Field(min_length=1)]
     targets: Annotated[tuple[Name, ...], Field(min_length=1)]
@@ -175,10 +176,15 @@ def read(protocol: str | os.PathLike) -> Replication:
             text, where = path.read_text(encoding="utf-8"), str(path)
         except UnicodeDecodeError as error:
             raise InputError(f"{path} is not a text file") from error
+    if len(text) > LARGEST_FILE:
+        raise InputError(
+            f"{where} has {len(text)} characters, over the limit of {LARGEST_FILE}: it is no protocol"
+        )
     try:
         given = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        line = f" (line {error.problem_mark.line + 1})" if getattr(error, "problem_mark", None) else ""
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1})" if mark else ""
         raise InputError(f"{where} is not YAML{line}") from error
     if not isinstance(given, dict):
         raise InputError(f"{where}: wanted are keys like name, size, sources, targets")

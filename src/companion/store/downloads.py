@@ -8,7 +8,8 @@ import warnings
 import zipfile
 import zlib
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 from companion.errors import InputError, SurroundingsError
 from companion.store.files import atomic_path, file_hash
@@ -50,6 +51,12 @@ def _check_url(url: str) -> None:
         local = host == "localhost"
     if parts.scheme != "https" and not (parts.scheme == "http" and local):
         raise InputError(f"{url} is not an https address: only https is downloaded from")
+
+
+def _check_hop(response: Any, *_arguments: Any, **_options: Any) -> None:
+    """Before a redirect is followed: it may not lead away from https."""
+    if response.is_redirect:
+        _check_url(urljoin(response.url, response.headers["location"]))
 
 
 def fetch(
@@ -120,7 +127,12 @@ def _download(url: str, path: Path, checksum: str | None) -> None:
         urls={path.name: url},
         retry_if_failed=1,
     )
-    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 20, timeout=_TIMEOUT_S)
+    downloader = pooch.HTTPDownloader(
+        progressbar=sys.stderr.isatty(),
+        chunk_size=1 << 20,
+        timeout=_TIMEOUT_S,
+        hooks={"response": _check_hop},
+    )
     manual = f"to go on without a connection, put the file at {path}"
     try:
         store.fetch(path.name, downloader=downloader)
@@ -133,6 +145,8 @@ def _download(url: str, path: Path, checksum: str | None) -> None:
         raise SurroundingsError(
             f"cannot reach {urlsplit(url).hostname} to download {url}: {manual}"
         ) from error
+    except InputError:
+        raise
     except ValueError as error:
         raise SurroundingsError(
             f"the download of {url} does not have the published {algorithm} {expected}: "

@@ -66,7 +66,7 @@ class RowStore:
                 rows[key] = stored["row"]
             except FileNotFoundError:
                 continue
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 aside = self.folder / "set-aside" / path.name
                 aside.parent.mkdir(parents=True, exist_ok=True)
                 with contextlib.suppress(FileNotFoundError):  # another process was quicker

@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from companion.datasets.folds import FOLD_SEED, TRAIN_PER_CLASS, VAL_PER_CLASS
-from companion.errors import InputError, did_you_mean
+from companion.errors import InputError, brief, did_you_mean
 
 SEED = 24  # the paper's
 STRICT = ConfigDict(extra="forbid")
@@ -37,6 +37,8 @@ def _listed(value: Any) -> Any:
 Grid = TypeVar("Grid")
 Several = Annotated[tuple[Grid, ...], BeforeValidator(_listed), Field(min_length=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
+# It becomes part of a file's name.
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -61,7 +63,7 @@ class SourceProtocol:
         ``"paper"``: the paper's six; ``"light"``: flip, crop, rotation; ``"none"``.
     """
 
-    name: str
+    name: FileName
     epochs: PositiveInt
     images_per_epoch: PositiveInt | None = None
     batch_size: PositiveInt = 64
@@ -119,7 +121,7 @@ class FineTuning:
         Before the new linear head.
     """
 
-    name: str
+    name: FileName
     epochs: PositiveInt
     patience: PositiveInt
     lr: Several[PositiveFloat]
@@ -201,7 +203,7 @@ def _explain(item: Mapping[str, Any], known: list[str]) -> str:
         return f"unknown key {path!r}.{did_you_mean(str(item['loc'][-1]), known)}"
     if item["type"] in ("missing", "missing_argument"):
         return f"key {path!r} is missing"
-    return f"{path} is {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+    return f"{path} is {brief(item['input'])}: {item['msg'][0].lower()}{item['msg'][1:]}"
 
 
 def as_dict(protocol: Any) -> dict[str, Any]:
