@@ -139,6 +139,19 @@ def test_the_help_of_a_command_is_its_model(capsys):
             assert parameters.flag(model, name).lower() in words
 
 
+def test_what_is_at_hand_is_copied_and_checked_instead_of_downloaded(capsys, data, tmp_path, monkeypatch):
+    def refuse(*_arguments, **_options):
+        raise AssertionError("downloaded")
+
+    monkeypatch.setattr("companion.store.downloads._download", refuse)
+    (data / "medmnist").mkdir(parents=True)
+    (data / "medmnist" / "breastmnist.npz").write_bytes(b"not the published file")
+    stick = tmp_path / "stick"
+    code, _, err = run(capsys, "fetch", "breastmnist", "--to", str(stick))
+    assert code == 2 and "stick/breastmnist.npz has md5" in err  # carried over, and found to be another file
+    assert (stick / "breastmnist.npz").read_bytes() == b"not the published file"
+
+
 def test_the_images_of_a_book_are_one_of_three_kinds(capsys):
     code, out, err = run(capsys, "book", "--data", "fake")
     assert (code, out) == (2, "") and err.count("\n") == 1 and "'auto', 'real' or 'procedural'" in err

@@ -154,3 +154,26 @@ def test_without_images_nothing_is_named_or_shown(capsys, scans, tmp_path):
     assert code == 0 and [path.name for path in written] == ["inspection.json"]
     assert "a-0" not in out + written[0].read_text() and "Jane" not in out + written[0].read_text()
     assert json.loads(written[0].read_text())["unreadable"] == 1
+
+
+def test_every_class_with_few_images_is_named():
+    said = datasets.too_few(
+        {"train": {"a": 280, "b": 4, "c": 21}, "val": {"a": 9, "b": 0}, "test": {"a": 3, "b": 1}}
+    )
+    assert said[0].startswith("few training images: 'b' 4, 'c' 21:")
+    assert said[1] == "class 'a' has 280 training images and 'b' 4"
+    assert said[2].startswith("hardly any val images: 'b' 0:") and said[3].startswith(
+        "hardly any test images: 'b' 1:"
+    )
+    assert datasets.too_few({"train": {"a": 100, "b": 90}}) == []
+    many = datasets.too_few({"all": {str(number): 9 for number in range(8)}})
+    assert many[0].endswith("and 3 more classes: scores will be unsteady")
+
+
+def test_a_look_without_images_takes_away_those_of_an_earlier_one(capsys, scans, tmp_path):
+    out = tmp_path / "look"
+    for more in ((), ("--no-images", "--force")):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["inspect", str(scans), "--out", str(out), *more])
+        assert not stopped.value.code
+    assert [path.name for path in out.iterdir()] == ["inspection.json"]

@@ -213,6 +213,11 @@ def test_weights_of_another_architecture_are_refused_with_what_they_cover(small_
         load(small_state, "resnet18")
     with pytest.raises(InputError, match=r"first one has another shape"):
         load({key: value[..., None] for key, value in small_state.items()})
+    deeper = models.build("resnet34").state_dict()  # it has all of resnet18's tensors, in their shapes
+    with pytest.raises(
+        InputError, match=r"holds 16 convolution\(s\) that resnet18 does not have .*layer1\.2\.conv1"
+    ):
+        load(deeper, "resnet18")
 
 
 class Malicious:

@@ -189,11 +189,29 @@ def test_repeats_count(repeated, table):
     assert repeated.attrs["seconds"] > 0 and list(repeated.attrs["verdicts"]) == [table["pool"].iloc[0]]
 
 
-def test_parts_are_drawn_without_replacement_and_differ(target):
+def test_parts_are_drawn_without_replacement_and_differ():
     labels = np.arange(50) % 2
-    parts = sureness._parts(labels, 6, target, 24)
+    parts = sureness._parts(labels, 6, 24)
     assert all(len(set(part.tolist())) == len(part) == 40 for part in parts)
     assert len({tuple(sorted(part.tolist())) for part in parts}) == 6
+    rare = np.repeat([0, 1, 2], [40, 4, 2])
+    for part in sureness._parts(rare, 6, 24):
+        assert np.bincount(rare[part]).tolist() == [32, 3, 2]
+
+
+def test_repeats_without_an_order_count_for_nobody():
+    names = ["a", "b", "c", "d"]
+    terms = {
+        name: np.array([[value, value]] * 6) for name, value in zip(names, (0.9, 0.6, 0.4, 0.1), strict=True)
+    }
+    terms["a"][:2, 1] = np.nan  # in two repeats one source lacks a term, so nobody has a place
+    combined = sureness._combined(names, terms, 6, kind="source_datasets")
+    assert combined.shape == (4, 4) and np.isfinite(combined).all()
+    rows = sureness._rows(pd.DataFrame({"pool": "p", "source": names, "rank": [1, 2, 3, 4]}), combined)
+    assert [row["first"] for row in rows] == [1, 0, 0, 0] and [row["lowest"] for row in rows] == [1, 2, 3, 4]
+    assert rows[0]["ahead"] == 1
+    terms["b"][:, 0] = np.nan
+    assert sureness._combined(names, terms, 6, kind="source_datasets").shape == (0, 4)
 
 
 @pytest.mark.parametrize(
@@ -206,19 +224,31 @@ def test_the_top_two_are_told_apart_by_a_sign_test(won, of, apart):
     assert ("they can be told apart" in line) == apart and ("cannot" in line) != apart
 
 
-def test_too_few_repeats_or_images_are_refused(table, target, four):
+def test_too_few_repeats_are_refused(table, target, four):
     with pytest.raises(InputError, match="give at least 5"):
         ranking.repeat(table, target, four, 4)
-    rare = datasets.Dataset(
-        "rare",
-        {"train": np.zeros((30, 28, 28), np.uint8)},
-        {"train": np.repeat([0, 1], [28, 2])},
-        ("a", "b"),
-        "binary",
-        "x",
+
+
+def test_what_the_ground_truth_says_depends_on_who_is_in_the_pool(table):
+    from companion import evaluation
+
+    small = table.assign(pretraining="elsewhere")
+    small.attrs = table.attrs
+    said = report.contexts(small)
+    assert "among the sources other than ImageNet, RadImageNet and pooled MedMNIST" in said
+    assert "mean weighted τ of 0.25" in said  # note 10 of the reproduction
+    mean = evaluation.weighted_tau("source_datasets")["proposed"].mean()
+    assert "imagenet" in set(table["pretraining"])
+    assert f"mean weighted τ of {mean:.2f}" in report.contexts(table) and "other than" not in report.contexts(
+        table
     )
-    with pytest.raises(InputError, match="too few to repeat on"):
-        ranking.repeat(table, rare, four, 5)
+
+
+def test_what_lies_level_with_the_second_is_named(table):
+    (pool,) = table.attrs["pools"]
+    rows = table.assign(proposed=[0.5, 0.0, 0.0, 0.0])
+    first, *others = rows["source"]
+    assert report.verdict(pool, rows).startswith(f"{first} leads {' and '.join(others)} by")
 
 
 # --- verification ------------------------------------------------------------------------------------------

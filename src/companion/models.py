@@ -302,7 +302,8 @@ def from_state(
     Raises
     ------
     InputError
-        If fewer than 99 % of the backbone's tensors are there in the right shape.
+        If fewer than 99 % of the backbone's tensors are there in the right shape, or one of its parts has more
+        convolutions in the file than in the network.
     """
     network = build(architecture)
     head = split_head(network)
@@ -319,6 +320,17 @@ def from_state(
         raise InputError(
             f"{origin or name} covers {covered:.0%} of the backbone of {architecture} ({len(fitting)} of "
             f"{len(wanted)} tensors; first one {reason}: {missing}): these are weights of another architecture"
+        )
+    parts = {name for name, _ in network.named_children()}
+    unused = [
+        key
+        for key, value in state.items()
+        if key not in wanted and value.ndim == 4 and key.partition(".")[0] in parts
+    ]
+    if unused:
+        raise InputError(
+            f"{origin or name} holds {len(unused)} convolution(s) that {architecture} does not have (first one: "
+            f"{unused[0]}): these are weights of another architecture"
         )
     whole = network.state_dict()  # with the versions of its parts, which MnasNet asks for
     whole.update({key: value.float() for key, value in fitting.items()})

@@ -7,7 +7,7 @@ and returns a `Dataset`: images as uint8, labels as integers, splits, class name
 from companion.datasets.dataset import SIZES, Dataset
 from companion.datasets.folds import Fold, fold
 from companion.datasets.images import ImageFiles
-from companion.datasets.inspection import Inspection, in_several_splits, inspect, sample
+from companion.datasets.inspection import Inspection, in_several_splits, inspect, sample, too_few
 from companion.datasets.joint import joint_columns, pool
 from companion.datasets.load import (
     at_hand,
@@ -42,4 +42,5 @@ __all__ = [
     "medmnist_samples",
     "pool",
     "sample",
+    "too_few",
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from companion.datasets.dataset import SPLITS, Dataset, check
-from companion.datasets.images import PIXEL_LIMIT
+from companion.datasets.images import PIXEL_LIMIT, shown
 from companion.errors import InputError
 
 WANTED = frozenset(f"{split}_{part}" for split in SPLITS for part in ("images", "labels"))
@@ -22,7 +22,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         if not isinstance(opened, np.lib.npyio.NpzFile):
             raise InputError(f"{path} is a single array, not a .npz archive")
         with opened as archive:
-            sizes = {info.filename: info.file_size for info in archive.zip.infolist()}
+            sizes = {info.filename: info.file_size for info in archive.zip.infolist()}  # type: ignore[union-attr]
             wanted = [key for key in archive.files if key in WANTED and f"{key}.npy" in sizes]
             large = [key for key in wanted if sizes[f"{key}.npy"] > LARGEST_ARRAY]
             if large:
@@ -96,6 +96,11 @@ def load_npz(path: Path, *, name: str, size: int | None) -> Dataset:
     """
     if not path.is_file():
         raise InputError(f"{path} is neither a file nor a folder")
+    if path.suffix.lower() != ".npz":
+        raise InputError(
+            f"{shown(path)} is no target: wanted is a folder of class folders, a .csv or .tsv of paths and labels, or "
+            "a .npz file"
+        )
     arrays = read_npz(path)
     splits = [split for split in SPLITS if f"{split}_images" in arrays or f"{split}_labels" in arrays]
     missing = [

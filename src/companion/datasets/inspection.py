@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from companion.datasets.listing import Listing, bits_of, divide, groups, shared_
 from companion.errors import InputError
 
 FEW = 25  # images of a class in training, under which scores are unsteady
+FEWEST = 3  # images of a class to validate or test on, under which an AUC is next to nothing
 UNBALANCED = 10
+SHOWN_FEW = 5
 EXAMPLES, SHOWN_CLASSES = 6, 12
 COMPARED = 224  # side in pixels at which images are compared
 
@@ -280,9 +282,39 @@ def _duplicates(
     }
 
 
+def too_few(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """What people should know of classes with few images, one line each.
+
+    Parameters
+    ----------
+    counts
+        Split -> class -> images.
+    """
+    said = []
+    train = counts.get("train", counts.get("all", {}))
+    rare = {name: count for name, count in train.items() if count < FEW}
+    if rare:
+        said.append(f"few training images: {_named(rare)}: scores will be unsteady")
+    smallest, largest = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
+    if train[largest] > UNBALANCED * max(1, train[smallest]):
+        said.append(
+            f"class {largest!r} has {train[largest]} training images and {smallest!r} {train[smallest]}"
+        )
+    for split in ("val", "test"):
+        rare = {name: count for name, count in counts.get(split, {}).items() if count < FEWEST}
+        if rare:
+            said.append(f"hardly any {split} images: {_named(rare)}: an AUC on them says little")
+    return said
+
+
+def _named(counts: Mapping[str, int]) -> str:
+    first = [f"{name!r} {count}" for name, count in sorted(counts.items(), key=lambda item: item[1])]
+    return ", ".join(first[:SHOWN_FEW]) + (
+        f" and {len(first) - SHOWN_FEW} more classes" if len(first) > SHOWN_FEW else ""
+    )
+
+
 def _with_warnings(**facts: Any) -> Inspection:
-    train = facts["counts"].get("train", facts["counts"].get("all", {}))
-    smallest, largest = min(train, key=train.get), max(train, key=train.get)
     said = []
     if facts["unreadable"]:
         said.append(f"{len(facts['unreadable'])} file(s) cannot be read: mend or remove them before ranking")
@@ -296,10 +328,5 @@ def _with_warnings(**facts: Any) -> Inspection:
         )
     if facts["contradictory"]:
         said.append(f"{facts['contradictory']} image(s) come with more than one label")
-    if train[smallest] < FEW:
-        said.append(f"class {smallest!r} has {train[smallest]} training image(s): scores will be unsteady")
-    if train[largest] > UNBALANCED * max(1, train[smallest]):
-        said.append(
-            f"class {largest!r} has {train[largest]} training images and {smallest!r} {train[smallest]}"
-        )
+    said += too_few(facts["counts"])
     return Inspection(**facts, warnings=tuple(said))

@@ -14,7 +14,7 @@ from companion.datasets import (
     medmnist_samples,
 )
 from companion.errors import CompanionError, InputError
-from companion.models import ARCHITECTURES, read_state
+from companion.models import ARCHITECTURES, check_architecture, read_state
 from companion.ranking.pooling import SMALLEST_POOL
 from companion.ranking.table import training_size
 from companion.sources import (
@@ -104,6 +104,7 @@ def default_sources(
     InputError
         If there is nothing to compare.
     """
+    check_architecture(architecture)
     chosen, left_out = candidates(dataset.name, dataset.size, architecture=architecture, seed=seed)
     if len(chosen) < 2:
         raise InputError(

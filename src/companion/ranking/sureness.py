@@ -43,7 +43,7 @@ def repeat(
     trust: bool = False,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Rank again and again on four fifths of the images, drawn without replacement.
+    """Rank again and again on four fifths of the images of every class, drawn without replacement.
 
     Parameters
     ----------
@@ -59,13 +59,14 @@ def repeat(
     pandas.DataFrame
         One row per source of every pool that has an order: ``pool``, ``source``, ``rank``, ``lowest`` and ``highest``
         (the worst and best rank over the repeats), ``first`` (share of repeats in which it came first), ``ahead``
-        (share in which it stood ahead of the next one). ``attrs["verdicts"]`` says of each pool whether its first two
-        can be told apart. The parts share images, so a new sample of patients would vary more than this.
+        (share in which it stood ahead of the next one), all of the repeats in which the pool had an order.
+        ``attrs["verdicts"]`` says of each pool whether its first two can be told apart. The parts share images, so a
+        new sample of patients would vary more than this.
 
     Raises
     ------
     InputError
-        If there are fewer than 5 repeats, or a part misses a class.
+        If there are fewer than 5 repeats.
     """
     if repeats < FEWEST:
         raise InputError(f"{repeats} repeats say too little: give at least {FEWEST}")
@@ -75,7 +76,7 @@ def repeat(
     blocks = {pool["pool"]: table[table["pool"] == pool["pool"]] for pool in pools}
     wanted = {name for block in blocks.values() for name in block["source"]}
     images, labels = dataset.draw(per_class, seed=seed)
-    parts = _parts(labels, repeats, dataset, seed)
+    parts = _parts(labels, repeats, seed)
     terms: dict[str, np.ndarray] = {}
     with store.data_directory(data_dir):
         chosen = [source for source in sources if source_name(source) in wanted]
@@ -99,8 +100,16 @@ def repeat(
     for pool in pools:
         block = blocks[pool["pool"]]
         combined = _combined(list(block["source"]), terms, repeats, kind=pool["kind"])
-        rows += _rows(block, combined)
-        verdicts[pool["pool"]] = _verdict(list(block["source"]), combined)
+        without = repeats - len(combined)
+        if len(combined):
+            rows += _rows(block, combined)
+            verdicts[pool["pool"]] = _verdict(list(block["source"]), combined)
+            if without:
+                verdicts[pool["pool"]] += f"; {without} of {repeats} repeats had no order and are left out"
+        else:
+            verdicts[pool["pool"]] = (
+                f"none of {repeats} repeats had an order: a term is not defined on so few images"
+            )
     found = pd.DataFrame(rows, columns=["pool", "source", "rank", "lowest", "highest", "first", "ahead"])
     found.attrs |= {
         "repeats": repeats,
@@ -111,29 +120,28 @@ def repeat(
     return found
 
 
-def _parts(labels: np.ndarray, repeats: int, dataset: Dataset, seed: int) -> list[np.ndarray]:
-    parts = [
-        np.random.default_rng([seed, number]).permutation(len(labels))[: int(PART * len(labels))]
-        for number in range(repeats)
-    ]
-    for part in parts:
-        counts = np.bincount(labels[part], minlength=dataset.n_classes)
-        if counts.min() < 2:
-            raise InputError(
-                f"{dataset.name}: a part of {PART:.0%} of the images has {counts.min()} of class "
-                f"{dataset.classes[int(counts.argmin())]!r}: too few to repeat on; draw more images a class"
-            )
+def _parts(labels: np.ndarray, repeats: int, seed: int) -> list[np.ndarray]:
+    """Four fifths of every class in random order, of a rare one at least two images."""
+    parts = []
+    for number in range(repeats):
+        rng = np.random.default_rng([seed, number])
+        chosen = []
+        for label in np.unique(labels):
+            members = rng.permutation(np.flatnonzero(labels == label))
+            chosen.append(members[: max(2, round(PART * len(members)))])
+        parts.append(rng.permutation(np.concatenate(chosen)))
     return parts
 
 
 def _combined(names: list[str], terms: dict[str, np.ndarray], repeats: int, *, kind: str) -> np.ndarray:
-    """(repeats, sources) combined scores, each repeat put on a scale within its pool as in a ranking."""
-    found = np.full((repeats, len(names)), np.nan)
+    """(repeats with an order, sources) combined scores, each repeat put on a scale in its pool as in a ranking."""
+    found = []
     for number in range(repeats):
         cards = pd.DataFrame([terms[name][number] for name in names], columns=list(TERMS), index=names)
         ranked, _ = rank_pool(cards, kind=kind)
-        found[number] = ranked.loc[names, COMBINED]
-    return found
+        if ranked["rank"].notna().any():
+            found.append(ranked.loc[names, COMBINED].to_numpy(dtype=float))
+    return np.array(found).reshape(-1, len(names))
 
 
 def _rows(block: pd.DataFrame, combined: np.ndarray) -> list[dict[str, Any]]:
@@ -144,8 +152,8 @@ def _rows(block: pd.DataFrame, combined: np.ndarray) -> list[dict[str, Any]]:
             "pool": row["pool"],
             "source": row["source"],
             "rank": row["rank"],
-            "lowest": int(np.nanmax(ranks[:, place])),
-            "highest": int(np.nanmin(ranks[:, place])),
+            "lowest": int(ranks[:, place].max()),
+            "highest": int(ranks[:, place].min()),
             "first": float((ranks[:, place] == 1).mean()),
             "ahead": float(ahead[place]),
         }

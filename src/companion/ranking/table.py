@@ -13,9 +13,17 @@ import pandas as pd
 from torch import nn
 
 from companion import store
-from companion.datasets import SIZES, Dataset, at_hand, in_several_splits, load_dataset, medmnist_flags
+from companion.datasets import (
+    SIZES,
+    Dataset,
+    at_hand,
+    in_several_splits,
+    load_dataset,
+    medmnist_flags,
+    too_few,
+)
 from companion.errors import InputError
-from companion.models import SourceModel, best_device
+from companion.models import SourceModel, best_device, check_architecture
 from companion.ranking.cost import fine_tuning_seconds, peak_memory
 from companion.ranking.pooling import pooled_ncti, pools, rank_pool
 from companion.ranking.scoring import PAPER_SCORES, Card, card_of, check_scores
@@ -134,6 +142,7 @@ def rank(
         check_sources(sources, data_dir=data_dir)
     wanted = list(dict.fromkeys([*TERMS, *scores]))
     check_scores(wanted)
+    check_architecture(architecture)
     chosen = str(best_device(device))
     report = progress or (lambda fraction, text: None)
     with store.data_directory(data_dir):
@@ -176,6 +185,7 @@ def rank(
             # The weights are not needed any more: nine networks need no more memory than one.
             models.append(replace(model, backbone=nn.Identity(), head=None))
     report(1.0, "done")
+    counts = {split: target.class_counts(split) for split in target.labels}
     table = _assemble(names, cards, models, target, variant=variant)
     cost: dict[str, Any] = {"by_source": seconds, "images": len(drawn[1]), "peak_memory_gb": peak_memory()}
     cost["fine_tuning"] = {
@@ -184,7 +194,7 @@ def rank(
     table.attrs |= {
         "target": repr(target),
         "synthetic": _synthetic_note(target, models),
-        "notes": [*target.notes, *_leaks(target)],
+        "notes": [*target.notes, *_leaks(target), *too_few(counts)],
         "sources": [about(name, model) for name, model in zip(names, models, strict=True)],
         "cost": cost | {"seconds": time.perf_counter() - began},
         "provenance": store.provenance(
@@ -208,16 +218,16 @@ def check_sources(sources: Sequence[Source], *, data_dir: str | os.PathLike | No
     InputError
         If there are fewer than two, one is named twice, or one does not exist.
     """
+    with store.data_directory(data_dir):
+        for source in sources:
+            if not isinstance(source, SourceModel):
+                check_name(source)
     names = [source_name(source) for source in sources]
     if len(names) < 2:
         raise InputError(f"a ranking needs at least two sources: got {len(names)}")
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled:
         raise InputError(f"source {doubled!r} is named twice")
-    with store.data_directory(data_dir):
-        for source in sources:
-            if not isinstance(source, SourceModel):
-                check_name(source)
 
 
 def about(name: str, model: SourceModel) -> dict[str, Any]:

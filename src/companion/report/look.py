@@ -63,4 +63,7 @@ def write_look(facts: Inspection, folder: Path, *, force: bool = False, images: 
         buffer = io.BytesIO()
         figures.examples(facts.examples).savefig(buffer, format="png", dpi=100)
         contents["examples.png"] = buffer.getvalue()
-    return write_all(folder, contents)
+    written = write_all(folder, contents)
+    if not images:  # of an earlier look, which --force lets go
+        (folder / "examples.png").unlink(missing_ok=True)
+    return written

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import platform
 import shutil
+from pathlib import Path
 
 from companion import store
 from companion.errors import SurroundingsError
@@ -22,12 +23,15 @@ def surroundings() -> dict[str, dict[str, str]]:
     for extra, module in extras.items():
         packages[f"extra {extra}"] = "installed" if importlib.util.find_spec(module) else "not installed"
     try:
+        import torch
+
         from companion.models import best_device, torchvision
 
         torchvision()
         device = str(best_device())
+        weights = str(Path(torch.hub.get_dir()) / "checkpoints")
     except (ImportError, SurroundingsError) as error:
-        device = f"none: {error}"
+        device, weights = f"none: {error}", "unknown"
     data = store.data_dir()
     found = (
         sorted({path.stem for pattern in ("*.npz", "*/*.npz") for path in data.glob(pattern)})
@@ -44,6 +48,7 @@ def surroundings() -> dict[str, dict[str, str]]:
         "directories": {
             "data": str(data),
             "cache": str(store.cache_dir()),
+            "torch's weights": weights,
             "free in cache": f"{free / 1e9:.0f} GB",
         },
         "data at hand": {
