@@ -1,6 +1,6 @@
 # For a machine with an NVIDIA GPU and its container toolkit:
 #   docker build -t companion .
-#   docker run --gpus all -v /path/to/data:/data companion rank breastmnist --source imagenet --source scratch ...
+#   docker run --gpus all --user "$(id -u)" -v /path/to/data:/data -v "$PWD":/work companion rank breastmnist --out ranking
 FROM python:3.11-slim
 RUN apt-get update && apt-get install -y --no-install-recommends git make && rm -rf /var/lib/apt/lists/*
 WORKDIR /companion
@@ -8,8 +8,11 @@ COPY requirements.lock pyproject.toml README.md LICENSE ./
 # PyTorch's Linux wheels bring CUDA; only the driver is the host's.
 RUN pip install --no-cache-dir -r requirements.lock
 COPY . .
-RUN pip install --no-cache-dir --no-deps --no-build-isolation . && useradd --create-home user
+RUN pip install --no-cache-dir --no-deps --no-build-isolation . && useradd --create-home user \
+  && mkdir /data /work && chown user /data /work
 USER user
-ENV COMPANION_DATA=/data COMPANION_CACHE=/home/user/cache
+# Weights and results belong to the mounted folders, and outlast the container.
+ENV COMPANION_DATA=/data COMPANION_CACHE=/data/cache TORCH_HOME=/data/torch
+WORKDIR /work
 ENTRYPOINT ["companion"]
 CMD ["doctor"]

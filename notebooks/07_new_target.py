@@ -43,11 +43,18 @@ per_class: int = 100  # images scored: this many times the number of classes
 repeats: int = 10  # rank so many times on parts of the images, 5 or more; 0: not at all
 verify: int = 0  # fine-tune the first so many sources to see whether the ranking was right; 0: none
 seed: int = 24  # seed of draws, random weights and training
+out: str = ""  # folder for the table, the figure and the page; empty: nothing is written
+images: bool = True  # with a few of your images, here and in the page
 
 # %%
+from pathlib import Path
+
+from companion import report
 from companion.notebooks import check
 
 run = check("07_new_target", globals())
+if out:
+    report.check_folder(Path(out), force=False)  # before any work: an earlier report is kept
 
 # %% [markdown]
 # ## Look at the data first
@@ -72,7 +79,7 @@ dataset
 # %% mystnb={"image": {"alt": "A few training images of every class of the target"}}
 from companion import figures
 
-figures.examples(dataset)
+figures.examples(dataset) if images else "left out"
 
 # %% [markdown]
 # ## The candidates
@@ -93,8 +100,6 @@ figures.ranking(ranking)
 # ## What it says, and what that is worth
 
 # %%
-from companion import report
-
 for pool in ranking.attrs["pools"]:
     rows = ranking[ranking["pool"] == pool["pool"]]
     print(f"{pool['pool']}: {report.verdict(pool, rows)}")
@@ -122,7 +127,7 @@ agreement(ranking).set_index("method").round(2)
 # %% [markdown]
 # ## How sure is the order?
 #
-# Ranked again on four fifths of the images, drawn without replacement. The parts overlap, so new patients would change more than
+# Ranked again on four fifths of the images of every class, drawn without replacement. The parts overlap, so new patients would change more than
 # this.
 
 # %%
@@ -150,16 +155,15 @@ print(checked.attrs["verdict"] if checked is not None else "not asked for: verif
 # %% [markdown]
 # ## Keep the result
 #
-# A table, a figure, and a page that opens without a connection. It shows a few of your images; leave `examples` out if it should
-# not.
+# With `out` set to a folder: a table, a figure, and a page that opens without a connection. The page shows a few of your images
+# unless `images` is False.
 
 # %%
-import tempfile
-from pathlib import Path
-
-folder = Path(tempfile.mkdtemp()) / "ranking"
-extras = report.Extras(sureness=sureness, verification=checked, examples=dataset)
-print(", ".join(path.name for path in report.write(ranking, folder, extras=extras)))
+if out:
+    extras = report.Extras(sureness=sureness, verification=checked, examples=dataset if images else None)
+    print("written:", *[str(path) for path in report.write(ranking, Path(out), extras=extras)], sep="\n")
+else:
+    print("nothing is written: name a folder in out, or use companion rank --out")
 
 # %% [markdown]
 # :::{admonition} What was seen

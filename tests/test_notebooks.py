@@ -84,7 +84,7 @@ def test_runs_on_synthetic_images(name, tmp_path):
     if "per_class" in NOTEBOOKS[name].model_fields:
         given["per_class"] = 20
     if "repeats" in NOTEBOOKS[name].model_fields:
-        given |= {"repeats": 5, "verify": 2}
+        given |= {"repeats": 5, "verify": 2, "out": str(tmp_path / "report"), "images": False}
     if name == "06_cross_domain":
         given["architectures"] = ["resnet18", "shufflenet_v2_x0_5"]
     stamp = execute(name, given, tmp_path / "out.ipynb", source=ROOT / "notebooks" / f"{name}.py")
@@ -93,6 +93,9 @@ def test_runs_on_synthetic_images(name, tmp_path):
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [o.get("text") for o in outputs if o.get("name") == "stderr"]
     assert any("image/png" in o.get("data", {}) for o in outputs)
+    if "out" in given:
+        page = (tmp_path / "report" / "ranking.html").read_text(encoding="utf-8")
+        assert "Some of the images" not in page and len(list((tmp_path / "report").iterdir())) == 4
 
 
 def papermill(tmp_path, name, *options):

@@ -10,21 +10,8 @@ from synthetic import make
 
 from companion import scores
 
-FROM_FEATURES = (
-    "nca",
-    "lda",
-    "logme",
-    "nleep",
-    "sfda",
-    "parc",
-    "ncti",
-    "hscore",
-    "transrate",
-    "gbc",
-    "knn",
-    "linear_probe",
-)
-FROM_LOGITS = ("leep", "nce")
+FROM_FEATURES = tuple(name for name, score in scores.REGISTRY.items() if score.inputs[0] == "features")
+FROM_LOGITS = tuple(name for name, score in scores.REGISTRY.items() if score.inputs[0] == "logits")
 ALL = FROM_FEATURES + FROM_LOGITS
 LEAVE_OUT = ("nca", "lda", "knn", "linear_probe")
 UNIT = {"nca", "lda", "nleep", "sfda", "knn", "linear_probe"}

@@ -246,3 +246,10 @@ def test_peak_memory_is_no_worse_than_points_squared_plus_features(name, shape):
     finally:
         tracemalloc.stop()
     assert peak < 8 * 8 * (n * n + n * d)
+
+
+def test_every_score_of_arrays_is_in_the_suite():
+    from companion.scores._suite import _FROM_FEATURES, _FROM_LOGITS
+
+    listed = {name for name, score in scores.REGISTRY.items() if "images" not in score.inputs}
+    assert set(_FROM_FEATURES) | set(_FROM_LOGITS) == listed

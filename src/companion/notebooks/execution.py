@@ -142,6 +142,8 @@ def execute(name: str, given: Mapping[str, Any], out: Path, *, source: Path | No
         changed[key] = _absolute(changed[key])
     if "sources" in changed:
         changed["sources"] = [_absolute(source) for source in changed["sources"]]
+    if changed.get("out"):
+        changed["out"] = str(Path(changed["out"]).expanduser().absolute())
     path = source or locate(name)
     notebook = read(path)
     for cell in notebook.cells:

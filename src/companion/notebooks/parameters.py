@@ -157,6 +157,10 @@ class NewTarget(Scored):
     )
     repeats: Repeats = 10
     verify: Verified = 0
+    out: str = Field(
+        "", description="folder for the table, the figure and the page; empty: nothing is written"
+    )
+    images: bool = Field(True, description="with a few of your images, in the notebook and in the page")
 
 
 NOTEBOOKS: dict[str, type[NotebookParameters]] = {
