@@ -11,10 +11,11 @@ import torch
 from pytorch_metric_learning.losses import TripletMarginLoss
 from torch import nn
 
-from companion import models, scores
+from companion import datasets, models, scores
 from companion.errors import InputError
 from companion.scores import _gradient
 from companion.scores._gradient import count_triplets, gradient_ratio, single_pass, triplet_loss
+from companion.training import SourceProtocol, train_source
 
 SMALL = "shufflenet_v2_x0_5"
 
@@ -287,6 +288,18 @@ def test_a_network_without_two_convolutions_has_features_but_no_ratio(monkeypatc
 
 
 # --- what cannot be done -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "larger"),
+    [("densenet121", 28, 64), ("inception_v3", 64, 224), ("vit_b_32", 64, 224)],
+)
+def test_a_size_that_a_network_cannot_take_is_told_before_it_is_trained(architecture, size, larger):
+    target = datasets.load_dataset("procedural:cells", size=size)
+    with pytest.raises(
+        InputError, match=f"{architecture} cannot take images of {size} px: .* for example {larger}"
+    ):
+        train_source(target, SourceProtocol("tiny", 1, 64), architecture=architecture)
 
 
 def test_images_too_small_for_a_network_are_told():

@@ -225,6 +225,37 @@ def build(architecture: str, *, classes: int = 1000, seed: int | None = None) ->
         return models.get_model(architecture, weights=None, **options)
 
 
+def refuses_size(error: Exception, architecture: str, size: int) -> InputError | None:
+    """Say in one line that a network cannot take images of `size` pixels, where that is what `error` means.
+
+    Maps that vanish raise a RuntimeError about sizes, a transformer's own check raises an AssertionError.
+    """
+    if size >= 224 or not (isinstance(error, AssertionError) or "input size" in str(error)):
+        return None
+    larger = 64 if isinstance(error, RuntimeError) and size < 64 else 224
+    return InputError(
+        f"{architecture} cannot take images of {size} px: load the data at a larger size, for example {larger}"
+    )
+
+
+def check_takes(network: nn.Module, architecture: str, size: int, device: torch.device | str) -> None:
+    """Refuse images of a size that a network cannot take, before anything is trained on them.
+
+    Raises
+    ------
+    InputError
+        Naming a size to try.
+    """
+    try:
+        with torch.inference_mode():
+            network.eval()(torch.zeros(1, 3, size, size, device=device))
+    except (RuntimeError, AssertionError) as error:
+        refused = refuses_size(error, architecture, size)
+        if refused is None:
+            raise
+        raise refused from error
+
+
 def scratch(architecture: str = "resnet18", *, seed: int = 0, name: str = "scratch") -> SourceModel:
     """Return a network with random, seeded weights and no head: the source "no pre-training at all"."""
     network = build(architecture, seed=seed)

@@ -15,7 +15,7 @@ from torch import nn
 
 from companion import store
 from companion.datasets import Dataset, Fold
-from companion.models import SourceModel
+from companion.models import SourceModel, check_takes
 from companion.training.loop import Recipe, Report, Resident, evaluate, fit
 from companion.training.protocols import FineTuning, Settings
 
@@ -81,6 +81,7 @@ def fine_tune(
         torch.manual_seed(seed)
         network = with_head(model, dataset.n_classes, protocol.dropout)
         network.to(device)
+        check_takes(network, model.architecture, dataset.size, device)
         done = fit(network, tensors["train"], tensors["val"], recipe, seed=seed, report=progress)
     row: dict[str, Any] = {
         "source": model.name,

@@ -9,7 +9,7 @@ import torch
 
 from companion.datasets import Dataset
 from companion.errors import InputError
-from companion.models import PLAIN_NORMALISATION, SourceModel, build, split_head
+from companion.models import PLAIN_NORMALISATION, SourceModel, build, check_takes, split_head
 from companion.training.loop import Recipe, Report, Resident, fit
 from companion.training.protocols import QUICK, SEED, SourceProtocol, as_dict
 
@@ -105,6 +105,7 @@ def train_source(
     with torch.random.fork_rng():
         network = build(architecture, classes=dataset.n_classes, seed=seed)
         network.to(device)
+        check_takes(network, architecture, dataset.size, device)
         done = fit(
             network,
             train,
