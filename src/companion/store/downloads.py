@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import os
 import sys
 import warnings
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -59,6 +62,41 @@ def _check_hop(response: Any, *_arguments: Any, **_options: Any) -> None:
         _check_url(urljoin(response.url, response.headers["location"]))
 
 
+def _resuming(partial: Path, *, keep: bool) -> Callable[..., None]:
+    """Make a downloader for pooch that goes on where an earlier download of the same file broke off.
+
+    Parameters
+    ----------
+    partial
+        Where what came is kept.
+    keep
+        Whether there is a checksum to tell whether the pieces belong together.
+    """
+    import pooch
+
+    def download(url: str, output_file: Any, caller: Any) -> None:
+        with open(partial, "ab" if keep else "wb") as sink:
+            began = sink.tell()
+
+            def look(response: Any, *_arguments: Any, **_options: Any) -> None:
+                _check_hop(response)
+                # The server sends the whole, or says that there is no more than what is here.
+                if began and response.status_code in (200, 416):
+                    sink.truncate(0)
+
+            headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={began}-"} if began else {})
+            pooch.HTTPDownloader(
+                progressbar=sys.stderr.isatty(),
+                chunk_size=1 << 16,
+                timeout=_TIMEOUT_S,
+                headers=headers,
+                hooks={"response": look},
+            )(url, sink, caller)
+        os.replace(partial, output_file)
+
+    return download
+
+
 def fetch(
     url: str,
     path: str | Path,
@@ -68,9 +106,10 @@ def fetch(
 ) -> Path:
     """Return `path`, downloading it from `url` if it is not there yet.
 
-    A file already there is checked too. A download that breaks off, or whose checksum is wrong, is tried once
-    more and then leaves nothing behind. Where no checksum is known the caller has to give one or say that the
-    file is trusted; the sha256 of a trusted download is kept beside it (``NAME.sha256``) and checked from
+    A file already there is checked too. A download that breaks off is tried once more; what came of a file with a
+    known checksum is then kept beside it (``.NAME.partial``), and the next call goes on there. One whose checksum is
+    wrong is tried once more and leaves nothing behind. Where no checksum is known the caller has to give one or say
+    that the file is trusted; the sha256 of a trusted download is kept beside it (``NAME.sha256``) and checked from
     then on.
 
     Parameters
@@ -113,6 +152,7 @@ def fetch(
 
 def _download(url: str, path: Path, checksum: str | None) -> None:
     import requests
+    from filelock import FileLock
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tqdm's, in a notebook without widgets: no bar is shown there anyway
@@ -127,20 +167,31 @@ def _download(url: str, path: Path, checksum: str | None) -> None:
         urls={path.name: url},
         retry_if_failed=1,
     )
-    downloader = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty(),
-        chunk_size=1 << 20,
-        timeout=_TIMEOUT_S,
-        hooks={"response": _check_hop},
-    )
+    partial = path.with_name(f".{path.name}.partial")
+    lock = path.with_name(f".{path.name}.lock")
+    kept = False
+
+    def worth_keeping() -> bool:
+        return bool(checksum) and partial.is_file() and partial.stat().st_size > 0
+
     manual = f"to go on without a connection, put the file at {path}"
     try:
-        store.fetch(path.name, downloader=downloader)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):  # of two processes one downloads, and the other finds the file there
+            if not path.is_file():
+                store.fetch(path.name, downloader=_resuming(partial, keep=bool(checksum)))
     except requests.exceptions.HTTPError as error:
+        kept = worth_keeping()
         status = "an error" if error.response is None else error.response.status_code
         raise SurroundingsError(f"cannot download {url}: {status} from the server; {manual}") from error
-    except requests.exceptions.ChunkedEncodingError as error:
-        raise SurroundingsError(f"the download of {url} was cut off twice: try again; {manual}") from error
+    except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ConnectionError) as error:
+        kept = worth_keeping()
+        if not kept and not isinstance(error, requests.exceptions.ChunkedEncodingError):
+            raise SurroundingsError(
+                f"cannot reach {urlsplit(url).hostname} to download {url}: {manual}"
+            ) from error
+        how = "what came is kept, and the same call goes on there" if kept else "try again"
+        raise SurroundingsError(f"the download of {url} was cut off twice: {how}; {manual}") from error
     except requests.exceptions.RequestException as error:
         raise SurroundingsError(
             f"cannot reach {urlsplit(url).hostname} to download {url}: {manual}"
@@ -154,6 +205,13 @@ def _download(url: str, path: Path, checksum: str | None) -> None:
         ) from error
     except OSError as error:
         raise SurroundingsError(f"cannot write {path}: {error.strerror or error}") from error
+    except KeyboardInterrupt:
+        kept = worth_keeping()
+        raise
+    finally:
+        for left in (lock,) if kept else (lock, partial):
+            with contextlib.suppress(OSError):
+                left.unlink()
 
 
 def fetch_zip_member(
