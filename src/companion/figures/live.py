@@ -50,13 +50,15 @@ def ranking(table: pd.DataFrame) -> Figure:
         ("gradient_ratio", "gradient ratio", ORANGE),
     )
     for row, (title, block) in zip(axes, parts, strict=True):
-        names = [literal(short(name)) for name in block["source"]][::-1]
+        # As the table calls them, but for the folders of a path.
+        names = [literal(name.rsplit("/", 1)[-1]) for name in block["source"]][::-1]
+        places = range(len(names))
         for axis, (column, label, colour) in zip(row, columns, strict=True):
             values = block[column].to_numpy(dtype=float)[::-1]
             if np.isfinite(values).any():
-                axis.barh(names, np.nan_to_num(values), color=colour)
+                axis.barh(places, np.nan_to_num(values), color=colour)
             else:
-                axis.set_yticks([])
+                axis.set_xticks([])
                 axis.text(
                     0.5,
                     0.5,
@@ -67,10 +69,8 @@ def ranking(table: pd.DataFrame) -> Figure:
                     color=INK,
                 )
             axis.set_xlabel(label)
-            if axis is not row[0]:
-                axis.set_yticklabels([]) if np.isfinite(values).any() else None
-        if not np.isfinite(block["proposed"].to_numpy(dtype=float)).any():
-            row[1].set_yticks(range(len(names)), names)
+            axis.set_yticks(places, names if axis is row[0] else [""] * len(names))
+            axis.set_ylim(-0.6, len(names) - 0.4)
         row[0].set_title(title, loc="left", fontsize=10)
     mark_synthetic(figure, table.attrs.get("synthetic", ""))
     return figure

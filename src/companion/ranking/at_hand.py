@@ -151,7 +151,13 @@ def _by_hand(target: str) -> list[Candidate]:
         if name == "medmnist" and target not in medmnist_flags():
             continue  # its weights are for a target that was left out
         path = by_hand_file(name, target)
-        reason = "" if path.is_file() else f"fetched by hand from {where}, and saved as {path}"
+        # Without the folders above: a report is sent to others.
+        place = path.relative_to(store.data_dir()).as_posix()
+        reason = (
+            ""
+            if path.is_file()
+            else f"fetched by hand from {where}, and saved as {place} in the data directory"
+        )
         found.append(Candidate(name, where, "as its authors say", 224, reason))
     return found
 
