@@ -19,6 +19,7 @@ def site(tmp_path):
         "format: jb-book\nroot: book/intro\nparts:\n  - caption: x\n    chapters:\n"
         "      - file: book/one\n      - file: notebooks/two\n"
     )
+    (root / "pyproject.toml").write_text('[project]\nname = "transferability-companion"\n')
     for page in ("book/intro", "book/one", "notebooks/two", "_static/template"):
         (built / page).parent.mkdir(parents=True, exist_ok=True)
         (built / f"{page}.html").write_text("<p>well</p>")
