@@ -23,9 +23,8 @@ def _header(path: Path, *, pixels: bool) -> Any:
     pydicom = require_extra("pydicom", "dicom")
     try:
         syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
-        if (
-            syntax is not None and syntax.is_deflated
-        ):  # it would be unpacked whole, whatever its size, to be looked at
+        # It would be unpacked whole, whatever its size, to be looked at.
+        if syntax is not None and syntax.is_deflated:
             raise InputError(f"{shown(path)} is stored deflated, which is not read: export it uncompressed")
         found = pydicom.dcmread(path, stop_before_pixels=not pixels)
         missing = [name for name in ("Rows", "Columns", "PhotometricInterpretation") if name not in found]
