@@ -6,9 +6,10 @@ last linear layer, which may be missing. Training and scoring live elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -225,17 +226,21 @@ def build(architecture: str, *, classes: int = 1000, seed: int | None = None) ->
         return models.get_model(architecture, weights=None, **options)
 
 
-def refuses_size(error: Exception, architecture: str, size: int) -> InputError | None:
-    """Say in one line that a network cannot take images of `size` pixels, where that is what `error` means.
+@contextlib.contextmanager
+def refusing_size(architecture: str, size: int) -> Iterator[None]:
+    """Say in one line that a network cannot take images of `size` pixels, where an error of the block means that.
 
     Maps that vanish raise a RuntimeError about sizes, a transformer's own check raises an AssertionError.
     """
-    if size >= 224 or not (isinstance(error, AssertionError) or "input size" in str(error)):
-        return None
-    larger = 64 if isinstance(error, RuntimeError) and size < 64 else 224
-    return InputError(
-        f"{architecture} cannot take images of {size} px: load the data at a larger size, for example {larger}"
-    )
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:
+        if size >= 224 or not (isinstance(error, AssertionError) or "input size" in str(error)):
+            raise
+        larger = 64 if isinstance(error, RuntimeError) and size < 64 else 224
+        raise InputError(
+            f"{architecture} cannot take images of {size} px: load the data at a larger size, for example {larger}"
+        ) from error
 
 
 def check_takes(network: nn.Module, architecture: str, size: int, device: torch.device | str) -> None:
@@ -246,14 +251,8 @@ def check_takes(network: nn.Module, architecture: str, size: int, device: torch.
     InputError
         Naming a size to try.
     """
-    try:
-        with torch.inference_mode():
-            network.eval()(torch.zeros(1, 3, size, size, device=device))
-    except (RuntimeError, AssertionError) as error:
-        refused = refuses_size(error, architecture, size)
-        if refused is None:
-            raise
-        raise refused from error
+    with refusing_size(architecture, size), torch.inference_mode():
+        network.eval()(torch.zeros(1, 3, size, size, device=device))
 
 
 def scratch(architecture: str = "resnet18", *, seed: int = 0, name: str = "scratch") -> SourceModel:

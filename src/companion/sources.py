@@ -180,8 +180,6 @@ def _imagenet(architecture: str, *, name: str) -> SourceModel:
         # cannot be read with restriction, code above all, does not reach it.
         read_state(path)
         network = models.get_model(architecture, weights=weights, progress=False)
-    except InputError:
-        raise
     except (OSError, RuntimeError) as error:
         raise SurroundingsError(
             f"cannot download the ImageNet weights of {architecture} from {weights.url}: to go on without a "

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
-from companion.models import SourceModel, refuses_size, split_head
+from companion.models import SourceModel, refusing_size, split_head
 
 MARGIN = 0.05
 BATCHES = 6  # batches of n // 6 images, so the seventh is what is left over
@@ -465,13 +465,8 @@ def _norm(gradient: torch.Tensor) -> float:
 
 
 def _forward(network: nn.Module, inputs: torch.Tensor, model: SourceModel) -> torch.Tensor:
-    try:
+    with refusing_size(model.architecture, inputs.shape[-1]):
         return network(inputs).flatten(1)
-    except (RuntimeError, AssertionError) as error:
-        refused = refuses_size(error, model.architecture, inputs.shape[-1])
-        if refused is None:
-            raise
-        raise refused from error
 
 
 def _objective(loss: str, classes: int, seed: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:

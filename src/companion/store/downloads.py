@@ -169,23 +169,25 @@ def _download(url: str, path: Path, checksum: str | None) -> None:
     )
     partial = path.with_name(f".{path.name}.partial")
     lock = path.with_name(f".{path.name}.lock")
-    kept = False
-
-    def worth_keeping() -> bool:
-        return bool(checksum) and partial.is_file() and partial.stat().st_size > 0
-
     manual = f"to go on without a connection, put the file at {path}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):  # of two processes one downloads, and the other finds the file there
-            if not path.is_file():
-                store.fetch(path.name, downloader=_resuming(partial, keep=bool(checksum)))
+            try:
+                if not path.is_file():
+                    store.fetch(path.name, downloader=_resuming(partial, keep=bool(checksum)))
+            except BaseException as error:
+                broke_off = isinstance(error, requests.exceptions.RequestException | KeyboardInterrupt)
+                if not (checksum and broke_off and partial.is_file() and partial.stat().st_size):
+                    _remove(partial)
+                raise
+            finally:
+                _remove(lock)
     except requests.exceptions.HTTPError as error:
-        kept = worth_keeping()
         status = "an error" if error.response is None else error.response.status_code
         raise SurroundingsError(f"cannot download {url}: {status} from the server; {manual}") from error
     except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ConnectionError) as error:
-        kept = worth_keeping()
+        kept = partial.is_file()
         if not kept and not isinstance(error, requests.exceptions.ChunkedEncodingError):
             raise SurroundingsError(
                 f"cannot reach {urlsplit(url).hostname} to download {url}: {manual}"
@@ -205,13 +207,11 @@ def _download(url: str, path: Path, checksum: str | None) -> None:
         ) from error
     except OSError as error:
         raise SurroundingsError(f"cannot write {path}: {error.strerror or error}") from error
-    except KeyboardInterrupt:
-        kept = worth_keeping()
-        raise
-    finally:
-        for left in (lock,) if kept else (lock, partial):
-            with contextlib.suppress(OSError):
-                left.unlink()
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def fetch_zip_member(
