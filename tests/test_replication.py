@@ -39,10 +39,30 @@ def again(plan, folder=None) -> replication.Plan:
 # --- protocols -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["paper", "standard", "quick"])
+@pytest.mark.parametrize("name", ["paper", "standard", "quick", "medical", "medical_seeds"])
 def test_packaged_protocols_are_whole(name):
     read = replication.read(name)
     assert read.name == name and list(read.pairs())
+
+
+def test_the_second_replication_is_the_planned_one():
+    read = replication.read("medical")
+    pairs = list(read.pairs())
+    assert len(pairs) == 13 * 7 - 3  # three targets are sources too, and a pool never holds the target
+    pooled = {
+        target: (read.spec("leave-target-out", target), read.spec("leave-target-out-matched", target))
+        for target in read.targets
+    }
+    assert all(target not in whole for target, (whole, _) in pooled.items())
+    assert all(part == f"{whole}@4708" for whole, part in pooled.values())
+    assert {protocol.label(source) for source, _ in pairs} >= {"imagenet_mobilenet_v2", "pneumoniamnist"}
+    hashes = dict.fromkeys((*read.targets, *read.pool, "tiny_imagenet"), "x")
+    runs = protocol.expand(read, hashes)
+    assert len(runs) == 528 and [run.fold for run in runs] == sorted(run.fold for run in runs)
+    of_file = read.sources[1]
+    other = protocol.expand(read, hashes | {of_file: "another file"})
+    changed = {a.source for a, b in zip(runs, other, strict=True) if a.key != b.key}
+    assert changed == {protocol.label(of_file)}
 
 
 def test_the_paper_s_protocol_is_the_paper_s_grid():
@@ -294,9 +314,11 @@ def test_other_data_on_a_worker_is_refused(finished):
         job.target()
 
 
-def test_packaged_rows_count_as_done(packaged, tmp_path):
+def test_packaged_rows_count_as_done(packaged, tmp_path, monkeypatch):
     from companion.replication import refresh
 
+    monkeypatch.setattr(refresh, "PACKAGED", tmp_path)
+    refresh.export(packaged)
     resumed = again(packaged, tmp_path / "out")
     assert refresh.adopt(resumed) == len(packaged.runs) and not resumed.missing
     found, expected = (

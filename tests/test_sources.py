@@ -106,6 +106,12 @@ def test_several_labels_an_image_can_be_trained_on():
     assert train_source(several, TINY, architecture=SMALL).head.out_features == 5
 
 
+def test_a_pool_is_trained_on_as_many_images_as_asked(own_cache):
+    both = load_source("train:procedural:cells+procedural:lesions@90", architecture=SMALL, protocol=TINY)
+    assert both.provenance["images"] == 90 and both.name.endswith("lesions@90")
+    assert sources.trained_on("train:a+b@90") == ["a", "b"] and sources.trained_on("train:a@90") == ["a@90"]
+
+
 # --- random, checkpoints -----------------------------------------------------------------------------------
 
 
@@ -289,3 +295,10 @@ def test_timm_that_is_not_installed_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(SurroundingsError, match=r"pip install 'transferability-companion\[timm\]'"):
         load_source("timm:resnet18")
+
+
+def test_a_checkpoint_is_found_in_the_data_directory(data):
+    path = sources.save(models.scratch(SMALL, seed=3), data / "weights" / "mine.safetensors")
+    assert same_weights(load_source("mine.safetensors"), load_source(str(path)))
+    with pytest.raises(InputError, match="other.safetensors: there is no such checkpoint"):
+        load_source("other.safetensors")

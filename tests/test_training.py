@@ -121,8 +121,14 @@ def test_pools_that_cannot_be(target):
 
 
 def test_a_pool_can_be_capped(target):
-    both = datasets.pool([target, datasets.load_dataset("procedural:cells")], per_dataset=50)
-    assert len(both.labels["train"]) == 100 and both.labels["train"].sum(1).tolist() == [1] * 100
+    whole, part, again = (
+        datasets.pool([target, datasets.load_dataset("procedural:cells")], total=total)
+        for total in (None, 100, 100)
+    )
+    assert len(part.labels["train"]) == 100 and len(part.labels["test"]) == len(whole.labels["test"])
+    drawn = {image.tobytes() for image in part.images["train"]}
+    assert len(drawn) == 100 and drawn < {image.tobytes() for image in whole.images["train"]}
+    assert part.labels["train"].any(0).all() and part.content_hash == again.content_hash != whole.content_hash
 
 
 def test_balanced_weights():

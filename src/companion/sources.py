@@ -70,10 +70,12 @@ def load_source(
         - a MedMNIST flag: MedMNIST's own released ResNet-18 weights;
         - ``"medmnist"`` (needs `target`, which was left out) and ``"radimagenet"``: files put in the data
           directory by hand, see Raises;
-        - a checkpoint: safetensors (preferred) or a torch file that holds tensors only;
+        - a checkpoint: safetensors (preferred) or a torch file that holds tensors only, by its path or its name in
+          the folder ``weights`` of the data directory;
         - ``"scratch"``: random weights, seeded;
         - ``"train:DATASET"``: trained here with `protocol` on anything `load_dataset` takes, once; kept.
-          ``"train:A+B"`` pools datasets in the paper's joint label space: its leave-target-out sources.
+          ``"train:A+B"`` pools datasets in the paper's joint label space: its leave-target-out sources;
+          ``"train:A+B@4000"`` draws 4000 images from the pool.
     target
         Target dataset, for ``"medmnist"``.
     architecture
@@ -119,7 +121,7 @@ def load_source(
                 load_dataset(part, size=size or 28, checksum=checksum, trust=trust)
                 for part in trained_on(name)
             ]
-            dataset = parts[0] if len(parts) == 1 else pool(parts)
+            dataset = parts[0] if len(parts) == 1 else pool(parts, total=_pool_size(name))
             return _trained(
                 dataset, protocol, architecture=architecture, seed=seed, device=device, progress=progress
             )
@@ -128,15 +130,32 @@ def load_source(
         if name in medmnist_flags():
             return _medmnist_weights(name, checksum=checksum, trust=trust)
         if name.endswith(CHECKPOINT_SUFFIXES):
-            return _checkpoint(Path(name).expanduser(), architecture=architecture)
+            return _checkpoint(checkpoint_file(name), architecture=architecture)
         check_name(name)
     raise AssertionError(f"check_name let {name!r} pass")
 
 
 def trained_on(name: str) -> list[str]:
-    """Datasets of a ``train:`` name; a path may have a plus sign of its own."""
+    """Datasets of a ``train:`` name, none of another; a path may have a plus or an at sign of its own."""
+    if not name.startswith("train:"):
+        return []
     wanted = name.removeprefix("train:")
-    return [wanted] if Path(wanted).expanduser().exists() else wanted.split("+")
+    if Path(wanted).expanduser().exists():
+        return [wanted]
+    return (wanted.rpartition("@")[0] if _pool_size(name) else wanted).split("+")
+
+
+def _pool_size(name: str) -> int | None:
+    """Training images that a pool is cut down to: 4000 of ``train:A+B@4000``."""
+    found = re.fullmatch(r"train:[^@]+\+[^@]+@([1-9][0-9]*)", name)
+    return int(found[1]) if found else None
+
+
+def checkpoint_file(name: str) -> Path:
+    """File of a checkpoint, named by its path or by its name in the folder ``weights`` of the data directory."""
+    path = Path(name).expanduser()
+    kept = store.data_dir() / "weights" / name
+    return kept if Path(name).name == name and not path.is_file() and kept.is_file() else path
 
 
 def check_name(source: str | os.PathLike) -> None:
@@ -152,7 +171,7 @@ def check_name(source: str | os.PathLike) -> None:
         for part in trained_on(name):
             find(part)
     elif name.endswith(CHECKPOINT_SUFFIXES):
-        if not Path(name).expanduser().is_file():
+        if not checkpoint_file(name).is_file():
             raise InputError(f"{name}: there is no such checkpoint file")
     elif name.startswith("torchvision:"):
         check_architecture(name.removeprefix("torchvision:"))

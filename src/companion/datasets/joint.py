@@ -53,16 +53,18 @@ def _keys(name: str, classes: Mapping[str, Sequence[str]]) -> list[tuple[str, st
     return [(name, label) for label in classes[name]]
 
 
-def pool(datasets: Sequence[Dataset], *, per_dataset: int | None = None, seed: int = 24) -> Dataset:
+def pool(datasets: Sequence[Dataset], *, total: int | None = None, seed: int = 24) -> Dataset:
     """Pool datasets into one multi-label dataset.
 
     Parameters
     ----------
     datasets
         Two or more, of one image size.
-    per_dataset
-        At most this many images of each dataset and split, drawn with `seed`; None takes all, and all are held in
-        memory at once.
+    total
+        At most this many training images, drawn from the pooled ones with `seed`, so that a pool can be compared with
+        a single dataset of that size; None takes all.
+    seed
+        Seed of that draw.
 
     Returns
     -------
@@ -89,22 +91,24 @@ def pool(datasets: Sequence[Dataset], *, per_dataset: int | None = None, seed: i
         for column, label in zip(where[dataset.name], labels, strict=True):
             titles[column] = titles[column] or f"{dataset.name}: {label}"
     colour = any(dataset.channels == 3 for dataset in datasets)
-    rng = np.random.default_rng(seed)
     images: dict[str, list[np.ndarray]] = {}
     targets: dict[str, list[np.ndarray]] = {}
     for dataset in datasets:
         for split, own in dataset.labels.items():
-            kept = np.sort(rng.permutation(len(own))[:per_dataset])
-            chosen = dataset.images[split][kept]
+            chosen = dataset.images[split][:]
             if colour and chosen.ndim == 3:
                 chosen = np.repeat(chosen[..., None], 3, axis=-1)
             images.setdefault(split, []).append(chosen)
-            targets.setdefault(split, []).append(_many_hot(own[kept], where[dataset.name], width))
+            targets.setdefault(split, []).append(_many_hot(own, where[dataset.name], width))
+    joined = {split: (np.concatenate(images[split]), np.concatenate(targets[split])) for split in images}
+    if total is not None:
+        kept = np.sort(np.random.default_rng(seed).permutation(len(joined["train"][1]))[:total])
+        joined["train"] = joined["train"][0][kept], joined["train"][1][kept]
     return check(
         Dataset(
-            name="+".join(names),
-            images={split: np.concatenate(parts) for split, parts in images.items()},
-            labels={split: np.concatenate(parts) for split, parts in targets.items()},
+            name="+".join(names) + ("" if total is None else f"@{total}"),
+            images={split: both[0] for split, both in joined.items()},
+            labels={split: both[1] for split, both in joined.items()},
             classes=tuple(titles),
             task="multi-label",
             origin="; ".join(dict.fromkeys(dataset.origin for dataset in datasets)),

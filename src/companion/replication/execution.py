@@ -19,7 +19,8 @@ from companion.models import best_device
 from companion.replication.engines import OnCluster, engine
 from companion.replication.jobs import Job, fine_tune_job, prepare, score_job
 from companion.replication.planning import Plan, score_key
-from companion.replication.protocol import label, trained_on
+from companion.replication.protocol import label
+from companion.sources import trained_on
 
 Report = Callable[[float, str], None]
 LOOK_EVERY = 5.0  # seconds, whether the workers are still there

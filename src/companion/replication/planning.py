@@ -16,7 +16,8 @@ from companion import store
 from companion.datasets import load_dataset
 from companion.models import build, to_batch
 from companion.replication.jobs import SCORES
-from companion.replication.protocol import Replication, Run, expand, trained_on
+from companion.replication.protocol import Replication, Run, expand
+from companion.sources import CHECKPOINT_SUFFIXES, check_name, checkpoint_file, trained_on
 from companion.training.protocols import as_dict
 
 
@@ -90,6 +91,11 @@ def plan(protocol: Replication, out: str | os.PathLike, *, data_dir: str | os.Pa
         hashes[name] = dataset.content_hash
         n_train, n_val, n_test = (len(dataset.labels.get(split, ())) for split in ("train", "val", "test"))
         sizes[name] = (n_train, n_val, n_test, dataset.n_classes)
+    with store.data_directory(where):
+        for source in protocol.sources:
+            if source.endswith(CHECKPOINT_SUFFIXES):
+                check_name(source)
+                hashes[source] = store.file_hash(checkpoint_file(source))
     rows = store.RowStore(out)
     expanded = expand(protocol, hashes)
     stored, damaged = rows.read([run.key for run in expanded])

@@ -16,10 +16,11 @@ from pydantic.dataclasses import dataclass
 from companion import store
 from companion.datasets import Dataset, Fold, fold
 from companion.errors import InputError, did_you_mean
+from companion.sources import trained_on
 from companion.training import FINE_TUNING_PROTOCOLS, SOURCE_PROTOCOLS, FineTuning, Settings, SourceProtocol
 from companion.training.protocols import STRICT, FileName, as_dict, checked
 
-LEAVE_TARGET_OUT = "leave-target-out"
+LEAVE_TARGET_OUT, MATCHED = "leave-target-out", "leave-target-out-matched"
 Name = Annotated[str, Field(min_length=1)]
 LARGEST_FILE = 100_000  # characters
 
@@ -31,8 +32,8 @@ class Replication:
     Attributes
     ----------
     sources
-        Names as `companion.load_source` takes them, and ``"leave-target-out"``: trained on all of `pool` but the
-        target.
+        Names as `companion.load_source` takes them; ``"leave-target-out"``: trained on all of `pool` but the target;
+        and ``"leave-target-out-matched"``: on as many images of that pool as `matched_images` says.
     targets, pool
         Names as `companion.load_dataset` takes them.
     size
@@ -49,18 +50,20 @@ class Replication:
     fine_tuning: FineTuning
     architecture: str = "resnet18"
     pool: tuple[Name, ...] = ()
+    matched_images: Annotated[int, Field(ge=1)] | None = None
 
     def spec(self, source: str, target: str) -> str:
         """Name under which `load_source` finds a source for a target."""
-        if source != LEAVE_TARGET_OUT:
+        if source not in (LEAVE_TARGET_OUT, MATCHED):
             return source
-        return "train:" + "+".join(name for name in self.pool if name != target)
+        pooled = "train:" + "+".join(name for name in self.pool if name != target)
+        return f"{pooled}@{self.matched_images}" if source == MATCHED else pooled
 
     def pairs(self) -> Iterator[tuple[str, str]]:
         """Every source with every target, but for a target as its own source."""
         for target in self.targets:
             for source in self.sources:
-                if label(source) != target:
+                if label(source) != label(target):
                     yield source, target
 
     def fold(self, dataset: Dataset, number: int) -> Fold:
@@ -76,8 +79,8 @@ class Replication:
 
 
 def label(source: str) -> str:
-    """Name of a source in result tables: the dataset it was trained on."""
-    return source.removeprefix("train:")
+    """Name of a source in result tables: the dataset it was trained on, or the file it is read from."""
+    return source.removeprefix("train:").removesuffix(".npz").removesuffix(".safetensors")
 
 
 @plain_dataclass(frozen=True)
@@ -101,7 +104,8 @@ def expand(protocol: Replication, hashes: Mapping[str, str]) -> list[Run]:
     protocol
         What to expand.
     hashes
-        Content hash of every dataset that is a target or that a source is trained on; they are part of the keys.
+        Content hash of every dataset that is a target or that a source is trained on, and of every checkpoint; they
+        are part of the keys.
     """
     tuning = as_dict(protocol.fine_tuning)
     common = {name: tuning[name] for name in _DECIDING}
@@ -109,8 +113,8 @@ def expand(protocol: Replication, hashes: Mapping[str, str]) -> list[Run]:
     for number in protocol.fine_tuning.folds:
         for source, target in protocol.pairs():
             spec = protocol.spec(source, target)
-            made_of = {part: hashes[part] for part in trained_on(spec)}
-            training = as_dict(protocol.source_training) if made_of else None
+            made_of = {part: hashes[part] for part in (*trained_on(spec), spec) if part in hashes}
+            training = as_dict(protocol.source_training) if trained_on(spec) else None
             for seed in protocol.fine_tuning.seeds:
                 for settings in protocol.fine_tuning.settings(target):
                     key = store.digest(
@@ -140,11 +144,6 @@ _DECIDING = (
     "dropout",
     "augmentation",
 )
-
-
-def trained_on(spec: str) -> list[str]:
-    """Datasets a source is trained on here; none where its weights are loaded."""
-    return spec.removeprefix("train:").split("+") if spec.startswith("train:") else []
 
 
 def read(protocol: str | os.PathLike) -> Replication:
@@ -201,11 +200,13 @@ def read(protocol: str | os.PathLike) -> Replication:
                 )
             given[key] = as_dict(known[value])
     replication = checked(Replication, given, where)
-    if LEAVE_TARGET_OUT in replication.sources:
+    if MATCHED in replication.sources and not replication.matched_images:
+        raise InputError(f"{where}: {MATCHED} needs matched_images, the number of images it is trained on")
+    if {LEAVE_TARGET_OUT, MATCHED} & set(replication.sources):
         short = [t for t in replication.targets if len(set(replication.pool) - {t}) < 2]
         if short:
             raise InputError(
-                f"{where}: {LEAVE_TARGET_OUT} needs a pool of two or more datasets beside the target {short[0]}"
+                f"{where}: leave-target-out needs a pool of two or more datasets beside the target {short[0]}"
             )
     for target in replication.targets:
         replication.fine_tuning.settings(target)

@@ -16,9 +16,9 @@ from companion.datasets import load_dataset
 from companion.errors import InputError, SurroundingsError, did_you_mean
 from companion.models import SourceModel
 from companion.ranking import pooled_ncti
-from companion.replication.protocol import Replication, label, trained_on
+from companion.replication.protocol import Replication, label
 from companion.scores import COMBINED, REGISTRY, combine
-from companion.sources import load_source
+from companion.sources import load_source, trained_on
 from companion.training.protocols import checked
 
 RULES = ("lowest_val_loss", "highest_val_auc", "mean_of_best")

@@ -55,6 +55,7 @@ class Recipe:
     weight_decay: float
     augmentation: str
     loss: str  # "cross-entropy" or "bce"
+    nesterov: bool = True  # wherever momentum is not 0
     schedule: str = "cosine"
     step_epochs: int = 15
     patience: int | None = None
@@ -108,7 +109,7 @@ def fit(
         lr=recipe.lr,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
+        nesterov=recipe.nesterov and recipe.momentum > 0,
         # One sweep over the weights where torch gains by it; the numbers are the same to the last bit.
         fused=train.layout is torch.contiguous_format or None,
     )

@@ -51,6 +51,8 @@ class SourceProtocol:
         At most this many.
     images_per_epoch
         Images drawn an epoch, with replacement and every class equally likely; None: as many as there are.
+    nesterov
+        Nesterov momentum. The authors' source training has plain momentum, their fine-tuning Nesterov.
     schedule, step_epochs
         ``"cosine"`` lets the learning rate fall to zero along half a cosine over the epochs; ``"step"`` divides it by
         ten every `step_epochs`.
@@ -69,6 +71,7 @@ class SourceProtocol:
     batch_size: PositiveInt = 64
     lr: PositiveFloat = 0.02
     momentum: Momentum = 0.9
+    nesterov: bool = True
     weight_decay: NonNegativeFloat = 1e-4
     schedule: Literal["cosine", "step"] = "cosine"
     step_epochs: PositiveInt = 15
@@ -82,10 +85,24 @@ QUICK = SourceProtocol("quick", epochs=8, images_per_epoch=768)
 STANDARD = SourceProtocol("standard", epochs=15, images_per_epoch=3000, lr=0.05, augmentation="paper")
 # The paper's: leave-target-out MedMNIST, and RadImageNet.
 PAPER = SourceProtocol(
-    "paper", epochs=45, batch_size=128, lr=0.1, schedule="step", patience=20, augmentation="paper"
+    "paper",
+    epochs=45,
+    batch_size=128,
+    lr=0.1,
+    nesterov=False,
+    schedule="step",
+    patience=20,
+    augmentation="paper",
 )
 RADIMAGENET = SourceProtocol(
-    "radimagenet", epochs=45, batch_size=256, lr=0.1, schedule="step", patience=10, augmentation="paper"
+    "radimagenet",
+    epochs=45,
+    batch_size=256,
+    lr=0.1,
+    nesterov=False,
+    schedule="step",
+    patience=10,
+    augmentation="paper",
 )
 SOURCE_PROTOCOLS = {protocol.name: protocol for protocol in (QUICK, STANDARD, PAPER, RADIMAGENET)}
 

@@ -88,6 +88,7 @@ def train_source(
         batch_size=protocol.batch_size,
         lr=protocol.lr,
         momentum=protocol.momentum,
+        nesterov=protocol.nesterov,
         weight_decay=protocol.weight_decay,
         augmentation=protocol.augmentation,
         loss=loss,
