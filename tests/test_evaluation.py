@@ -16,8 +16,8 @@ import companion
 from companion import evaluation, figures, published
 from companion.errors import InputError, SurroundingsError
 from companion.evaluation import ceiling as ceiling_module
-from companion.evaluation import statements
 from companion.evaluation.intervals import tau_draws
+from companion.evaluation.statements import interval
 
 SEVEN = [*published.METRICS, "proposed"]
 
@@ -587,11 +587,11 @@ def test_a_table_can_be_held_against_the_replication(replication):
 
 
 def test_the_interval_over_targets_is_student_s_and_covers():
-    low, high = statements.interval([0.1, 0.2, 0.3, 0.6])
+    low, high = interval([0.1, 0.2, 0.3, 0.6])
     expected = ttest_1samp([0.1, 0.2, 0.3, 0.6], 0).confidence_interval(0.95)
     assert (low, high) == pytest.approx((expected.low, expected.high))
     drawn = np.random.default_rng(0).normal(0.1, 0.2, (4000, 7)) + np.random.default_rng(1).exponential(
         0.1, (4000, 7)
     )
-    low, high = statements.interval(drawn)
+    low, high = interval(drawn)
     assert 0.93 <= ((low <= 0.2) & (0.2 <= high)).mean() <= 0.97
