@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import companion
-from companion.scores._gradient import single_pass
+from companion.scores.forward_pass import single_pass
 from single_pass import realistic_resnet18
 
 CLASSES = 5

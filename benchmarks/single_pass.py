@@ -10,7 +10,7 @@ import torch
 from pytorch_metric_learning.losses import TripletMarginLoss
 
 from companion import models
-from companion.scores._gradient import single_pass
+from companion.scores.forward_pass import single_pass
 
 
 def realistic_resnet18(seed: int = 0) -> models.SourceModel:

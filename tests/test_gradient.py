@@ -13,8 +13,9 @@ from torch import nn
 
 from companion import datasets, models, scores
 from companion.errors import InputError
-from companion.scores import _gradient
-from companion.scores._gradient import count_triplets, gradient_ratio, single_pass, triplet_loss
+from companion.scores import forward_pass, gradient_ratio
+from companion.scores.forward_pass import single_pass
+from companion.scores.losses import count_triplets, triplet_loss
 from companion.training import SourceProtocol, train_source
 
 SMALL = "shufflenet_v2_x0_5"
@@ -167,21 +168,6 @@ def test_the_model_is_left_as_it_is():
         model.backbone.eval().requires_grad_(True)
 
 
-@pytest.mark.parametrize("n", [42, 45])
-def test_how_batches_are_grouped_does_not_matter(monkeypatch, n):
-    model = _network("resnet18")
-    images, labels = make_images(n, 32)
-    results = []
-    for pixels in (1, 20 * 32 * 32, 1 << 30):
-        monkeypatch.setattr(_gradient, "GROUP_PIXELS", pixels)
-        results.append(single_pass(model, images, labels))
-    for other in results[1:]:
-        assert np.allclose(other.features, results[0].features, rtol=1e-4, atol=1e-5)
-        assert np.allclose(other.first, results[0].first, rtol=1e-4)
-        assert np.allclose(other.second, results[0].second, rtol=1e-4)
-        assert (other.triplets == results[0].triplets).all()
-
-
 @pytest.mark.parametrize("loss", ["triplet", "cross_entropy"])
 def test_a_batch_too_large_for_the_memory_goes_through_in_pieces(monkeypatch, loss):
     model = _network("resnet18")
@@ -190,30 +176,17 @@ def test_a_batch_too_large_for_the_memory_goes_through_in_pieces(monkeypatch, lo
     seen: list[int] = []
     convolution = model.backbone.get_submodule(model.first_conv)
     watch = convolution.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
-    monkeypatch.setattr(_gradient, "PIECE_PIXELS", 3 * 32**2)
+    monkeypatch.setattr(forward_pass, "PIECE_PIXELS", 3 * 32**2)
     try:
         pieces = single_pass(model, images, labels, loss=loss)
     finally:
         watch.remove()
-    assert max(seen) == 3 and sum(seen) == 2 * 45
+    assert max(seen) == 3 and sum(seen) == 2 * 42 + 3  # the last batch fits
     assert np.allclose(pieces.features, whole.features, rtol=1e-4, atol=1e-5)
     assert np.allclose(pieces.first, whole.first, rtol=1e-3)
     assert np.allclose(pieces.second, whole.second, rtol=1e-3)
     assert (pieces.triplets == whole.triplets).all()
     assert np.allclose(pieces.logits, whole.logits, rtol=1e-3, atol=1e-4)
-
-
-def test_only_groups_of_batches_are_pushed_through():
-    model = copy.deepcopy(_network(SMALL))
-    seen: list[int] = []
-    convolution = model.backbone.get_submodule(model.first_conv)
-    convolution.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
-    images, labels = make_images(305)
-    single_pass(model, images, labels, batch_size=20)
-    # Whole batches of about GROUP_PIXELS, and what is left over (5 images) joins the last.
-    assert sum(seen) == 305
-    assert max(seen) <= _gradient.GROUP_PIXELS // 64**2 + 5
-    assert len(seen) >= 305 * 64**2 // _gradient.GROUP_PIXELS
 
 
 def test_progress_counts_images():
@@ -233,6 +206,26 @@ def test_a_batch_without_triplets_does_not_change_the_ratio():
     assert done.triplets[0] == 0 and done.first[0] == done.second[0] == 0
     assert (done.triplets[1:] > 0).all()
     assert done.ratio("published") == pytest.approx(done.ratio("corrected"), rel=1e-12)
+
+
+def test_a_batch_with_triplets_but_no_active_one_has_gradients_of_zero():
+    """Classes further apart than the margin: a real case after training, and no division by zero."""
+    network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([[1.0, 0, 0], [0, 1, 0]])[:, :, None, None])
+        network[1].weight.copy_(torch.eye(2)[:, :, None, None])
+        network[0].bias.zero_(), network[1].bias.zero_()
+    labels = np.arange(36) % 2
+    images = np.full((36, 8, 8, 3), 128, np.uint8)
+    images[labels == 0, ..., 0], images[labels == 1, ..., 1] = 255, 255
+    images[:6, ..., :2] = np.random.default_rng(0).integers(0, 255, (6, 8, 8, 2))
+    model = models.SourceModel("apart", network, None, "two layers", "nothing")
+    done = single_pass(model, images, labels, device="cpu")
+    assert (done.triplets > 0).all() and done.first[0] > 0 and (done.first[1:] == 0).all()
+    assert done.ratio() == pytest.approx(done.second[0] / done.first[0])
+    for variant in ("published", "corrected", "scale_invariant"):
+        with pytest.raises(ValueError, match="no triplet is active"):
+            gradient_ratio(model, images[6:], labels[6:], variant=variant, device="cpu")
 
 
 def test_no_triplet_at_all_is_an_error():
@@ -281,10 +274,84 @@ def test_a_network_without_two_convolutions_has_features_but_no_ratio(monkeypatc
     images, labels = make_images(24, 28)
     done = single_pass(model, images, labels)
     assert done.features.shape == (24, 8) and len(done.first) == len(done.second) == 0
-    monkeypatch.setattr(_gradient, "PIECE_PIXELS", 1)
+    monkeypatch.setattr(forward_pass, "PIECE_PIXELS", 1)
     assert np.allclose(single_pass(model, images, labels).features, done.features, atol=1e-6)
     with pytest.raises(ValueError, match="no two convolutions"):
         gradient_ratio(model, images, labels)
+
+
+# --- the same function, written in another way ---------------------------------------------------------------
+
+
+def rescaled(model: models.SourceModel, factor: float) -> models.SourceModel:
+    """The first convolution's weights multiplied, and its batch norm (or the second convolution) undoing that."""
+    network = copy.deepcopy(model.backbone)
+    first, second = (network.get_submodule(name) for name in (model.first_conv, model.second_conv))
+    with torch.no_grad():
+        first.weight *= factor
+        norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+        if norms:
+            norms[0].running_mean *= factor
+            norms[0].running_var.add_(norms[0].eps).mul_(factor**2).sub_(norms[0].eps)
+        else:
+            first.bias *= factor
+            second.weight /= factor
+    return models.SourceModel("rescaled", network, None, model.architecture, "nothing")
+
+
+def folded(model: models.SourceModel) -> models.SourceModel:
+    from torch.fx.experimental.optimization import fuse
+
+    network = fuse(copy.deepcopy(model.backbone))
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in network.modules())
+    return models.SourceModel("folded", network, None, model.architecture, "nothing")
+
+
+def half_deviation(model: models.SourceModel) -> models.SourceModel:
+    """Inputs twice as large, and weights half as large."""
+    halved = rescaled(model, 1.0)
+    mean, deviation = model.normalisation
+    with torch.no_grad():
+        halved.backbone.get_submodule(model.first_conv).weight /= 2
+    halved.normalisation = mean, tuple(part / 2 for part in deviation)
+    return halved
+
+
+@pytest.mark.parametrize(
+    ("architecture", "rewritten", "factor"),
+    [
+        ("resnet18", functools.partial(rescaled, factor=0.1), 0.1),
+        ("resnet18", functools.partial(rescaled, factor=10.0), 10.0),
+        ("mobilenet_v2", functools.partial(rescaled, factor=2.0), 2.0),
+        ("resnet18", half_deviation, 0.5),
+        ("resnet18", folded, None),
+        ("vgg11", functools.partial(rescaled, factor=3.0), 9.0),
+    ],
+)
+def test_only_the_scale_invariant_ratio_is_that_of_the_function(architecture, rewritten, factor):
+    known = _network(architecture)
+    model = models.SourceModel("as is", copy.deepcopy(known.backbone).double(), None, architecture, "nothing")
+    images, labels = make_images(36, 32)
+    before, after = (_in_double(each, images, labels) for each in (model, rewritten(model)))
+    assert np.allclose(after.features, before.features, rtol=1e-4, atol=1e-6)
+    assert after.ratio("scale_invariant") == pytest.approx(before.ratio("scale_invariant"), rel=1e-5)
+    changed = after.ratio() / before.ratio()
+    assert changed == pytest.approx(factor, rel=1e-4) if factor else abs(changed - 1) > 0.05
+
+
+def _in_double(model, images, labels):
+    """Pass in double precision: a triplet within rounding of the margin must not decide."""
+    model.prepare = lambda images, device="cpu": models.to_batch(images, model.normalisation, device).double()
+    try:
+        return single_pass(model, images, labels, device="cpu")
+    finally:
+        del model.prepare
+
+
+def test_the_scale_invariant_ratio_by_hand():
+    weight, gradient = torch.tensor([[3.0, 4.0], [0.0, 2.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.5]])
+    plain, scaled = forward_pass._norms(weight, gradient)
+    assert plain == pytest.approx(1.25**0.5) and scaled == pytest.approx((5.0**2 + 1.0**2) ** 0.5)
 
 
 # --- what cannot be done -----------------------------------------------------------------------------------

@@ -302,7 +302,9 @@ def test_splits_drawn_here_never_share_a_patient(tmp_path):
     listed = scan_manifest(path)
     found = listing.headers(listed)
     groups = np.array(listing.groups(listed, found))
-    first, again, other = (listing.divide(listed, groups, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (
+        listing.divide(listed, groups, listing.contents(listed), seed=seed) for seed in (0, 0, 1)
+    )
     parts = [set(groups[index]) for index in first.values()]
     assert sum(map(len, parts)) == len(set(groups)) == 15
     assert sorted(np.concatenate(list(first.values()))) == list(range(60))
@@ -339,7 +341,7 @@ def test_copies_of_a_file_are_drawn_into_one_split(tmp_path):
     for path in sorted(root.rglob("*.png")):
         shutil.copy(path, path.with_name(f"again-{path.name}"))
     listed = scan(root)
-    found = listing.divide(listed, [""] * 80, seed=0)
+    found = listing.divide(listed, [""] * 80, listing.contents(listed), seed=0)
     names = [{listed.entries[i].path.name.removeprefix("again-") for i in index} for index in found.values()]
     assert sum(map(len, names)) == 40 and [len(index) for index in found.values()] == [56, 8, 16]
     assert in_several_splits(load_dataset(root, size=28)) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,12 +12,13 @@ import pytest
 import torch
 from torch import nn
 
+import image_files
 from companion import datasets, evaluation, models, published, rank, ranking, score, scores
 from companion.errors import InputError
 from companion.training import SourceProtocol, train_source
 
 SMALL = "shufflenet_v2_x0_5"
-QUICK_SCORES = ("nca", "gradient_ratio", "leep")
+QUICK_SCORES = ("nca", "gradient_ratio", "gradient_ratio_scale_invariant", "leep")
 
 
 def stub(architecture: str, pretraining: str) -> models.SourceModel:
@@ -200,6 +202,42 @@ def test_a_ranking_is_ordered_and_complete(table):
     assert table["note"].str.contains("leep").any()  # random networks have no source classes
     assert table.attrs["synthetic"]
     assert table.attrs["provenance"]["data"]
+
+
+def test_a_source_trained_on_the_same_files_is_known_at_any_size_under_any_name_and_in_a_pool(tmp_path):
+    protocol = SourceProtocol("tiny", epochs=1, images_per_epoch=32, batch_size=32)
+    folder = image_files.folder(tmp_path / "scans", {"a": 20, "b": 20})
+    copied = shutil.copytree(folder, tmp_path / "copy of scans")
+    learnt, cells = (datasets.load_dataset(str(name), size=28) for name in (copied, "procedural:cells"))
+    sources = [
+        *(models.scratch(SMALL, seed=seed, name=f"scratch {seed}") for seed in range(2)),
+        *(
+            train_source(of, protocol, architecture=SMALL)
+            for of in (learnt, datasets.pool([learnt, cells]), cells)
+        ),
+    ]
+    table = rank(str(folder), sources, size=64, per_class=10, scores=QUICK_SCORES)
+    left_out = table[table["pool"].str.startswith("left out")]
+    assert set(left_out["source"]) == {source.name for source in sources[2:4]}
+
+
+def test_sources_normalised_otherwise_or_without_batch_norm_are_warned_of(target, sources):
+    assert (
+        ranking.rank(target, sources[:2], per_class=20, scores=QUICK_SCORES).attrs["pools"][0]["warnings"]
+        == []
+    )
+    other = replace(sources[1], normalisation=models.IMAGENET_NORMALISATION)
+    (pool,) = rank(target, [sources[0], sources[2], other], per_class=20, scores=QUICK_SCORES).attrs["pools"]
+    assert len(pool["warnings"]) == 1 and f"normalised otherwise ({other.name})" in pool["warnings"][0]
+    bare = models.SourceModel(
+        "bare",
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1)),
+        None,
+        SMALL,
+        "nothing else",
+    )
+    table = rank(target, [sources[0], sources[2], bare], per_class=20, scores=QUICK_SCORES)
+    assert "without batch norm beside networks with it (bare)" in table.attrs["pools"][0]["warnings"][0]
 
 
 def test_a_source_trained_on_the_target_is_left_out(table, sources):

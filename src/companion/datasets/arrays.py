@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from companion.datasets.dataset import SPLITS, Dataset, check
-from companion.datasets.images import PIXEL_LIMIT, shown
+from companion.datasets.images import PIXEL_LIMIT, file_digest, shown
 from companion.errors import InputError
 
 WANTED = frozenset(f"{split}_{part}" for split in SPLITS for part in ("images", "labels"))
@@ -128,6 +128,7 @@ def load_npz(path: Path, *, name: str, size: int | None) -> Dataset:
             classes=classes,
             task="binary" if len(classes) == 2 else "multi-class",
             origin=f"file {path.name}",
+            files_hash=file_digest(path).hex(),
         )
     )
 

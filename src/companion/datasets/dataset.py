@@ -43,6 +43,10 @@ class Dataset:
         True where the splits are the publisher's; False where this package drew them.
     notes
         What was decided on the way that people should know.
+    files_hash
+        sha256 of the files that the images come from, before any resizing; empty where there are none.
+    parts
+        Of a pool: the datasets' names and file hashes.
     """
 
     name: str
@@ -54,6 +58,8 @@ class Dataset:
     synthetic: bool = False
     official_split: bool = True
     notes: tuple[str, ...] = field(default=())
+    files_hash: str = ""
+    parts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", MappingProxyType(dict(self.images)))
@@ -97,6 +103,11 @@ class Dataset:
                 total.update(f"{split}{array.shape}{array.dtype}".encode())
                 total.update(np.ascontiguousarray(array).data)
         return total.hexdigest()
+
+    @property
+    def lineage(self) -> frozenset[str]:
+        """Names and file hashes of what the images are, whatever their size: shared with whatever was made of them."""
+        return frozenset(filter(None, (self.name, self.files_hash, *self.parts)))
 
     def class_counts(self, split: str = "train") -> dict[str, int]:
         """Images per class (per finding, where multi-label) of a split."""

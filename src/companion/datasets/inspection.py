@@ -17,7 +17,7 @@ from companion import store
 from companion.datasets import load
 from companion.datasets.dataset import SPLITS, Dataset
 from companion.datasets.images import Header, ImageFiles, Progress, in_parallel, probe, read
-from companion.datasets.listing import Listing, bits_of, divide, groups, shared_groups
+from companion.datasets.listing import Listing, bits_of, contents, divide, groups, shared_groups
 from companion.errors import InputError
 
 FEW = 25  # images of a class in training, under which scores are unsteady
@@ -190,7 +190,7 @@ def _splits(listing: Listing, of: Sequence[str], seed: int) -> list[str]:
         return [entry.split for entry in listing.entries]
     splits = np.full(len(listing.entries), "all", dtype=object)
     with contextlib.suppress(InputError):
-        for split, index in divide(listing, of, seed=seed).items():
+        for split, index in divide(listing, of, contents(listing), seed=seed).items():
             splits[index] = split
     return list(splits)
 

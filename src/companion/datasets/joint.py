@@ -114,6 +114,7 @@ def pool(datasets: Sequence[Dataset], *, total: int | None = None, seed: int = 2
             origin="; ".join(dict.fromkeys(dataset.origin for dataset in datasets)),
             synthetic=any(dataset.synthetic for dataset in datasets),
             official_split=all(dataset.official_split for dataset in datasets),
+            parts=tuple(sorted(set().union(*(dataset.lineage for dataset in datasets)))),
         )
     )
 

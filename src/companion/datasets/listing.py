@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def shared_groups(listing: Listing, of: Sequence[str]) -> dict[str, list[str]]:
 
 
 def divide(
-    listing: Listing, of: Sequence[str], *, seed: int, progress: Progress | None = None
+    listing: Listing, of: Sequence[str], content: Sequence[bytes], *, seed: int
 ) -> Mapping[str, np.ndarray]:
     """Indices of every split: the given ones, or drawn stratified, every group and all copies of a file in one split.
 
@@ -129,12 +130,15 @@ def divide(
             )
         given = np.array([entry.split for entry in listing.entries])
         return {split: np.flatnonzero(given == split) for split in SPLITS if (given == split).any()}
-    content = in_parallel(
-        _content, [entry.path for entry in listing.entries], what="comparing files", progress=progress
-    )
     if any(of):
         return grouped_split(listing.labels, joined(of, content), listing.classes, seed=seed)
     return stratified_split(listing.labels, content, seed=seed)
+
+
+def contents(listing: Listing, *, progress: Progress | None = None) -> list[bytes]:
+    """Digest of every file."""
+    paths = [entry.path for entry in listing.entries]
+    return in_parallel(_content, paths, what="comparing files", progress=progress)
 
 
 def _content(path: Path) -> bytes:
@@ -160,7 +164,8 @@ def assemble(listing: Listing, size: int, *, seed: int, progress: Progress | Non
         If a file cannot be read, or the whole cannot be worked with.
     """
     found = headers(listing, progress=progress)
-    parts = divide(listing, groups(listing, found), seed=seed, progress=progress)
+    content = contents(listing, progress=progress)
+    parts = divide(listing, groups(listing, found), content, seed=seed)
     grey = all(header.grey for header in found)
     bits, highest = bits_of(found), max(header.highest for header in found)
     notes = []
@@ -191,5 +196,6 @@ def assemble(listing: Listing, size: int, *, seed: int, progress: Progress | Non
             origin=listing.origin,
             official_split=listing.has_splits,
             notes=tuple(notes),
+            files_hash=hashlib.sha256(b"".join(sorted(content))).hexdigest(),
         )
     )

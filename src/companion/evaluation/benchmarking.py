@@ -293,7 +293,7 @@ def _computed(
 ) -> pd.DataFrame:
     """Call the author's function once a pair of the replication."""
     from companion import replication
-    from companion.scores._gradient import single_pass
+    from companion.scores.forward_pass import single_pass
 
     targets = sorted(truth["target"].unique())
     rows = []

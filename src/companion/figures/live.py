@@ -82,7 +82,7 @@ def gradient_norms(passes: Mapping[str, Any], *, synthetic: bool = False) -> Fig
     Parameters
     ----------
     passes
-        Source -> `companion.scores._gradient.Pass`.
+        Source -> `companion.scores.forward_pass.ForwardPass`.
     """
     figure, axis = figure_of(6.4, 4.2)
     markers = "osD^vPX"

@@ -9,14 +9,14 @@ from companion.ranking.at_hand import Candidate, candidates, default_sources
 from companion.ranking.cost import fine_tuning_seconds
 from companion.ranking.methods import agreement
 from companion.ranking.pooling import SMALLEST_POOL, Pool, pooled_ncti, pools, rank_pool
-from companion.ranking.scoring import PAPER_SCORES, Card, score
+from companion.ranking.scoring import DEFAULT_SCORES, Card, score
 from companion.ranking.sureness import FEWEST, repeat, repeat_cost
 from companion.ranking.table import rank
 from companion.ranking.verification import first_sources, images_to_verify, verify
 
 __all__ = [
     "FEWEST",
-    "PAPER_SCORES",
+    "DEFAULT_SCORES",
     "SMALLEST_POOL",
     "Candidate",
     "Card",

@@ -7,17 +7,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from companion import scores as score_room
 from companion import store
 from companion.datasets import Dataset, Fold, load_dataset
 from companion.errors import InputError, did_you_mean
 from companion.models import SourceModel, best_device
-from companion.scores._gradient import single_pass
+from companion.scores.forward_pass import single_pass
 from companion.sources import load_source
 from companion.training import SEED
 
-PAPER_SCORES = ("nca", "gradient_ratio", "logme", "parc", "sfda", "ncti", "leep", "nleep")
+# The paper's, and the gradient ratio in the form that does not depend on how a network is written.
+DEFAULT_SCORES = (
+    "nca",
+    "gradient_ratio",
+    "gradient_ratio_scale_invariant",
+    "logme",
+    "parc",
+    "sfda",
+    "ncti",
+    "leep",
+    "nleep",
+)
+_GRADIENT_SCORES = ("gradient_ratio", "gradient_ratio_scale_invariant")
 
 
 class Card(Mapping[str, float]):
@@ -60,7 +73,7 @@ def score(
     model: SourceModel | str,
     dataset: Dataset | str,
     *,
-    scores: Sequence[str] = PAPER_SCORES,
+    scores: Sequence[str] = DEFAULT_SCORES,
     variant: str = "corrected",
     per_class: int = 100,
     seed: int = SEED,
@@ -139,7 +152,7 @@ def card_of(
     values: dict[str, float] = {}
     reasons: dict[str, str] = {}
     terms = None
-    arrays = [name for name in scores if name != "gradient_ratio"]
+    arrays = [name for name in scores if name not in _GRADIENT_SCORES]
     if arrays:
         try:
             result = score_room.suite(
@@ -150,13 +163,15 @@ def card_of(
         values |= dict(result)
         reasons |= result.reasons
         terms = result.terms
-    if "gradient_ratio" in scores:
+    for name in scores:
+        if name not in _GRADIENT_SCORES:
+            continue
         try:
             if model.first_conv is None:
                 raise ValueError(f"{model.architecture} has no two convolutions")
-            values["gradient_ratio"] = passed.ratio(variant)
+            values[name] = passed.ratio("scale_invariant" if name.endswith("scale_invariant") else variant)
         except ValueError as error:
-            values["gradient_ratio"], reasons["gradient_ratio"] = float("nan"), str(error)
+            values[name], reasons[name] = float("nan"), str(error)
     for name in scores:
         if name not in values and not score_room.REGISTRY[name].pooled:
             values[name] = float("nan")
@@ -169,6 +184,8 @@ def card_of(
         variant=variant,
         source=model.name,
         source_provenance=model.provenance,
+        normalisation=model.normalisation,
+        batch_norm=any(isinstance(part, torch.nn.BatchNorm2d) for part in model.backbone.modules()),
         seconds_in_the_network=seconds,
     )
     ordered = {name: values[name] for name in scores if name in values}

@@ -26,7 +26,7 @@ from companion.errors import InputError
 from companion.models import SourceModel, best_device, check_architecture
 from companion.ranking.cost import fine_tuning_seconds, peak_memory
 from companion.ranking.pooling import pooled_ncti, pools, rank_pool
-from companion.ranking.scoring import PAPER_SCORES, Card, card_of, check_scores
+from companion.ranking.scoring import DEFAULT_SCORES, Card, card_of, check_scores
 from companion.scores import COMBINED, TERMS
 from companion.sources import check_name, load_source, trained_on
 from companion.training import FINE_TUNING_PROTOCOLS, SEED
@@ -37,8 +37,9 @@ TRAINED_AT = 64  # largest side in pixels at which "train:" sources are trained 
 
 
 def _same_data(model: SourceModel, dataset: Dataset) -> bool:
-    known = model.provenance.get("data_hash")
-    return known == dataset.content_hash if known else model.pretraining == dataset.name
+    """Tell whether a source learnt from the target's images, at whatever size and in whatever pool."""
+    learnt = {*model.provenance.get("lineage", ()), model.pretraining, model.provenance.get("data_hash")}
+    return bool(learnt & {*dataset.lineage, dataset.content_hash})
 
 
 def source_name(source: Source) -> str:
@@ -95,7 +96,7 @@ def rank(
     size: int | None = None,
     seed: int = SEED,
     per_class: int = 100,
-    scores: Sequence[str] = PAPER_SCORES,
+    scores: Sequence[str] = DEFAULT_SCORES,
     variant: str = "corrected",
     architecture: str = "resnet18",
     device: str | None = None,
@@ -268,6 +269,25 @@ def _note(card: Card, model: SourceModel, dataset: Dataset) -> str:
     return "; ".join(notes)
 
 
+def _written_otherwise(cards: Sequence[Card]) -> list[str]:
+    """Warn where the gradient ratio as published cannot be compared, since it depends on how a network is written."""
+    found = []
+    for what, of in (
+        ("images normalised otherwise", lambda card: card.provenance["normalisation"]),
+        ("networks without batch norm beside networks with it", lambda card: card.provenance["batch_norm"]),
+    ):
+        groups: dict[Any, list[str]] = {}
+        for card in cards:
+            groups.setdefault(of(card), []).append(card.provenance["source"])
+        if len(groups) > 1:
+            rarest = min(groups.values(), key=len)
+            found.append(
+                f"{what} ({', '.join(rarest)}): gradient_ratio, and with it the proposed score, depends on that; "
+                "gradient_ratio_scale_invariant does not"
+            )
+    return found
+
+
 def _assemble(
     names: list[str], scored: list[Card], models: list[SourceModel], dataset: Dataset, *, variant: str
 ) -> pd.DataFrame:
@@ -303,6 +323,7 @@ def _assemble(
                 "sources": len(members),
                 "order": "determined" if determined else "undetermined",
                 "reason": reason,
+                "warnings": _written_otherwise([scored[index] for index in members]),
             }
         )
     if itself:
@@ -317,6 +338,7 @@ def _assemble(
                 "sources": len(itself),
                 "order": "undetermined",
                 "reason": "features learnt from the target's own images flatter every score",
+                "warnings": [],
             }
         )
     table = pd.concat(parts, ignore_index=True)

@@ -235,7 +235,7 @@ def _origin(source: dict[str, Any]) -> str:
 
 
 def _remarks(table: pd.DataFrame, pool: dict[str, Any], rows: pd.DataFrame) -> list[str]:
-    said = [trivial(pool, rows), "" if pool["kind"] == "left_out" else agreed(table, pool)]
+    said = [*pool["warnings"], trivial(pool, rows), "" if pool["kind"] == "left_out" else agreed(table, pool)]
     sources: dict[str, list[str]] = {}
     for row in rows.itertuples():
         for note in filter(None, _NOTES.split(str(row.note))):

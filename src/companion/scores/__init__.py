@@ -28,6 +28,7 @@ from companion.scores._arrays import ScoreWarning, stratified_subsample
 from companion.scores._suite import SuiteResult, suite
 from companion.scores.combination import COMBINED, TERMS, combine, min_max
 from companion.scores.gbc import gbc
+from companion.scores.gradient_ratio import gradient_ratio
 from companion.scores.hscore import hscore
 from companion.scores.knn import knn
 from companion.scores.lda import lda
@@ -39,7 +40,7 @@ from companion.scores.nce import nce
 from companion.scores.ncti import NCTITerms, ncti_terms
 from companion.scores.nleep import nleep
 from companion.scores.parc import parc
-from companion.scores.registry import REGISTRY, ScoreInfo, available, gradient_ratio
+from companion.scores.registry import REGISTRY, ScoreInfo, available
 from companion.scores.sfda import sfda
 from companion.scores.transrate import transrate
 

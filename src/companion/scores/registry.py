@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from companion.scores.gbc import gbc
+from companion.scores.gradient_ratio import gradient_ratio
 from companion.scores.hscore import hscore
 from companion.scores.knn import knn
 from companion.scores.lda import lda
@@ -66,75 +68,6 @@ class ScoreInfo:
     pooled: bool = False
 
 
-def gradient_ratio(
-    model: Any,
-    images: Any,
-    labels: Any,
-    *,
-    variant: str = "corrected",
-    loss: str = "triplet",
-    batch_size: int | None = None,
-    device: Any = "cpu",
-    random_state: int = 0,
-) -> float:
-    r"""Ratio of the gradient norms of the second and the first convolution under a triplet-margin loss.
-
-    .. math:: \frac{\tfrac1B\sum_b \lVert\partial L_b/\partial W_2\rVert_2}
-                   {\tfrac1B\sum_b \lVert\partial L_b/\partial W_1\rVert_2}
-
-    Parameters
-    ----------
-    model : SourceModel or torch.nn.Module
-        The source model, or a plain network whose last linear layer is taken off.
-    images : ndarray of shape (n, h, w) or (n, h, w, 3)
-        uint8, in random order.
-    labels : array-like of shape (n,)
-        Target labels.
-    variant : {"corrected", "published"}, default "corrected"
-        "published": every batch counts. "corrected": a batch without a valid triplet does not.
-    loss : {"triplet", "cross_entropy"}, default "triplet"
-        The score's loss, or cross-entropy with a random linear head for comparison.
-    batch_size : int, optional
-        Images a batch; n // 6 by default.
-    device : str or torch.device, default "cpu"
-        Where to run.
-    random_state : int, default 0
-        Seed of the random head.
-
-    Returns
-    -------
-    float
-        Above 0, without an upper bound; higher is better among sources of one architecture.
-
-    Raises
-    ------
-    ValueError
-        No batch holds a valid triplet, or the network has no two convolutions.
-
-    Notes
-    -----
-    The only score that needs torch, which is imported when this is called. Cost: one forward and one backward
-    pass through the network. Weaknesses: depends on the order of the images, on the batch size and so on n,
-    and on the scale of the first two layers' weights.
-
-    References
-    ----------
-    Juodelyte et al. (2024). On dataset transferability in medical image classification. arXiv:2412.20172.
-    """
-    from companion.scores._gradient import gradient_ratio as function
-
-    return function(
-        model,
-        images,
-        labels,
-        variant=variant,
-        loss=loss,
-        batch_size=batch_size,
-        device=device,
-        random_state=random_state,
-    )
-
-
 _FEATURES = ("features", "labels")
 _LOGITS = ("logits", "labels")
 _PAPER = "Juodelyte et al. 2024"
@@ -151,6 +84,15 @@ _ALL = (
         "arXiv:2412.20172",
         BOTH,
         proposed_term=True,
+    ),
+    ScoreInfo(
+        "gradient_ratio_scale_invariant",
+        functools.partial(gradient_ratio, variant="scale_invariant"),
+        ("images", "labels"),
+        True,
+        "Gradient ratio, scale-invariant",
+        "this package",
+        "arXiv:2412.20172",
     ),
     ScoreInfo("lda", lda, _FEATURES, True, "LDA", _PAPER, "arXiv:2412.20172", BOTH),
     ScoreInfo("logme", logme, _FEATURES, True, "LogME", "You et al. 2021", "arXiv:2102.11005", BOTH),

@@ -125,6 +125,7 @@ def train_source(
         "origin": f"trained here on {dataset.name} with the protocol {protocol.name!r}",
         "dataset": dataset.name,
         "data_hash": dataset.content_hash,
+        "lineage": sorted(dataset.lineage),
         "synthetic": dataset.synthetic,
         "images": len(train),
         "classes": dataset.n_classes,
