@@ -125,20 +125,20 @@ from companion.ranking import agreement
 agreement(ranking).set_index("method").round(2)
 
 # %% [markdown]
-# ## How sure is the order?
+# ## How stable is the order?
 #
-# Ranked again on four fifths of the images of every class, drawn without replacement. The parts overlap, so new patients would change more than
-# this.
+# Ranked again on random halves of the images, whole patients where they are known. The spread over halves is the spread
+# that other images from the same place would bring; it is turned into a 95 % interval of each source's lead over the next.
 
 # %%
-from companion.ranking import repeat, repeat_cost
+from companion.ranking import stability, stability_cost
 
-sureness = None
+stable = None
 if repeats and any(pool["order"] == "determined" for pool in ranking.attrs["pools"]):
-    print(f"{repeats} repeats, at most about {report.duration(repeat_cost(ranking, repeats))}")
-    sureness = repeat(ranking, dataset, sources, repeats, per_class=per_class, seed=seed)
-    print("\n".join(sureness.attrs["verdicts"].values()))
-sureness.set_index("source").drop(columns="pool").round(2) if sureness is not None else "not repeated"
+    print(f"{repeats} repeats, at most about {report.duration(stability_cost(ranking, repeats))}")
+    stable = stability(ranking, dataset, sources, repeats, per_class=per_class, seed=seed)
+    print("\n".join(stable.attrs["summaries"].values()))
+stable.set_index("source").drop(columns="pool").round(2) if stable is not None else "not repeated"
 
 # %% [markdown]
 # ## Was it right?
@@ -160,7 +160,7 @@ print(checked.attrs["verdict"] if checked is not None else "not asked for: verif
 
 # %%
 if out:
-    extras = report.Extras(sureness=sureness, verification=checked, examples=dataset if images else None)
+    extras = report.Extras(stability=stable, verification=checked, examples=dataset if images else None)
     print("written:", *[str(path) for path in report.write(ranking, Path(out), extras=extras)], sep="\n")
 else:
     print("nothing is written: name a folder in out, or use companion rank --out")

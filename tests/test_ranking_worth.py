@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 from safetensors.torch import save_file
 
-from companion import cli, datasets, models, rank, ranking, report, sources
+from companion import cli, datasets, models, rank, ranking, report, scores, sources
 from companion.datasets import images, listing
 from companion.errors import InputError
-from companion.ranking import sureness, verification
+from companion.ranking import verification
+from companion.ranking.stability import _combined, _rows, _summary, halves, lead
 from companion.ranking.table import training_size
 from companion.training import FINE_TUNING_PROTOCOLS
 from image_files import folder
@@ -45,7 +46,7 @@ def table(target, four) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def repeated(table, target, four) -> pd.DataFrame:
-    return ranking.repeat(table, target, four, 5, per_class=20)
+    return ranking.stability(table, target, four, 5, per_class=20)
 
 
 # --- candidates --------------------------------------------------------------------------------------------
@@ -185,48 +186,82 @@ def test_repeats_count(repeated, table):
     assert list(repeated["source"]) == list(table["source"])
     assert repeated["first"].sum() >= 1 and repeated["first"].between(0, 1).all()
     assert (repeated["highest"] <= repeated["lowest"]).all() and repeated["highest"].min() == 1
-    assert np.isnan(repeated["ahead"].iloc[-1])
-    assert repeated.attrs["seconds"] > 0 and list(repeated.attrs["verdicts"]) == [table["pool"].iloc[0]]
+    assert (repeated["gap_low"] <= repeated["gap"])[:-1].all() and (repeated["gap"] <= repeated["gap_high"])[
+        :-1
+    ].all()
+    assert repeated[["gap", "gap_low", "gap_high"]].iloc[-1].isna().all()
+    assert repeated.attrs["seconds"] > 0 and list(repeated.attrs["summaries"]) == [table["pool"].iloc[0]]
 
 
-def test_parts_are_drawn_without_replacement_and_differ():
+def test_halves_are_drawn_without_replacement_by_class_and_keep_patients_whole():
     labels = np.arange(50) % 2
-    parts = sureness._parts(labels, 6, 24)
-    assert all(len(set(part.tolist())) == len(part) == 40 for part in parts)
-    assert len({tuple(sorted(part.tolist())) for part in parts}) == 6
+    parts = halves(labels, 6, seed=24)
+    assert all(len(set(part.tolist())) == len(part) for part in parts)
+    assert [len(part) for part in parts] == [25] * 6 and len(
+        {tuple(sorted(part.tolist())) for part in parts}
+    ) == 6
     rare = np.repeat([0, 1, 2], [40, 4, 2])
-    for part in sureness._parts(rare, 6, 24):
-        assert np.bincount(rare[part]).tolist() == [32, 3, 2]
+    for part in halves(rare, 6, seed=24):
+        assert np.bincount(rare[part]).tolist() == [20, 2, 2]
+    patients = np.array([f"p{number}" for number in np.arange(46) // 4])
+    for part in halves(np.arange(46) // 4 % 2, 6, seed=24, patients=patients):
+        whole = np.isin(patients, np.unique(patients[part]))
+        assert sorted(part.tolist()) == np.flatnonzero(whole).tolist() and len(part) < 30
 
 
-def test_repeats_without_an_order_count_for_nobody():
+@pytest.mark.parametrize("whole_patients", [False, True])
+@pytest.mark.parametrize("separate", [0.0, 0.3])
+def test_the_interval_of_the_lead_covers_and_equal_sources_are_not_told_apart(separate, whole_patients):
+    """Two terms that are means over images; the first two sources differ by `separate` in one of them, or not."""
+    rng = np.random.default_rng(1)
+    means = np.array([[1.0 + separate, 1.0], [1.0, 1.0], [0.4, 0.5], [0.0, 0.0]])
+    scale = np.ptp(means, axis=0)
+    true = ((means - means.min(0)) / scale).prod(1)
+    held, apart, trials = 0, 0, 400
+    for _ in range(trials):
+        own = rng.normal(means[:, :, None], 0.6, (4, 2, 120))
+        patients = np.repeat(np.arange(40), 3) if whole_patients else None
+        if whole_patients:
+            own += np.repeat(rng.normal(0, 0.6, (4, 2, 40)), 3, axis=2)
+
+        def combined(part, own=own):
+            return scores.combine(*own[:, :, part].mean(-1).T)
+
+        whole = combined(np.arange(120))
+        first, second = np.argsort(-whole)[:2]
+        parts = halves(
+            np.arange(120) % 2 if patients is None else patients % 2, 20, seed=24, patients=patients
+        )
+        drawn = np.array([combined(part) for part in parts])
+        low, high = lead(whole[first] - whole[second], drawn[:, first] - drawn[:, second])
+        held += low <= true[first] - true[second] <= high
+        apart += low > 0
+    assert held / trials >= 0.93
+    assert apart / trials <= 0.06 or separate
+
+
+def test_halves_without_an_order_count_for_nobody():
     names = ["a", "b", "c", "d"]
     terms = {
-        name: np.array([[value, value]] * 6) for name, value in zip(names, (0.9, 0.6, 0.4, 0.1), strict=True)
+        name: np.array([[value, value]] * 8) for name, value in zip(names, (0.9, 0.6, 0.4, 0.1), strict=True)
     }
-    terms["a"][:2, 1] = np.nan  # in two repeats one source lacks a term, so nobody has a place
-    combined = sureness._combined(names, terms, 6, kind="source_datasets")
-    assert combined.shape == (4, 4) and np.isfinite(combined).all()
-    rows = sureness._rows(pd.DataFrame({"pool": "p", "source": names, "rank": [1, 2, 3, 4]}), combined)
+    terms["a"][:2, 1] = np.nan  # in two halves one source lacks a term, so nobody has a place
+    combined = _combined(names, terms, 8, kind="source_datasets")
+    assert combined.shape == (6, 4) and np.isfinite(combined).all()
+    gaps = [*-np.diff(combined[0]), np.nan]
+    rows = _rows(pd.DataFrame({"pool": "p", "source": names, "rank": [1, 2, 3, 4], "gap": gaps}), combined)
     assert [row["first"] for row in rows] == [1, 0, 0, 0] and [row["lowest"] for row in rows] == [1, 2, 3, 4]
-    assert rows[0]["ahead"] == 1
+    assert "2 more had no order" in _summary(rows, 6, 8, "images") and "hardly" in _summary(
+        rows, 6, 8, "images"
+    )
+    assert "easily change" in _summary([rows[0] | {"gap_low": -0.1}, rows[1]], 6, 6, "patients")
     terms["b"][:, 0] = np.nan
-    assert sureness._combined(names, terms, 6, kind="source_datasets").shape == (0, 4)
-
-
-@pytest.mark.parametrize(
-    ("won", "of", "apart"), [(10, 10, True), (9, 10, True), (8, 10, False), (5, 5, True), (4, 5, False)]
-)
-def test_the_top_two_are_told_apart_by_a_sign_test(won, of, apart):
-    combined = np.array([[1.0, 0.5]] * won + [[0.5, 1.0]] * (of - won))
-    line = sureness._verdict(["a", "b"], combined)
-    assert line.startswith(f"a stood ahead of b in {won} of {of} repeats")
-    assert ("they can be told apart" in line) == apart and ("cannot" in line) != apart
+    assert _combined(names, terms, 8, kind="source_datasets").shape == (0, 4)
 
 
 def test_too_few_repeats_are_refused(table, target, four):
     with pytest.raises(InputError, match="give at least 5"):
-        ranking.repeat(table, target, four, 4)
+        ranking.stability(table, target, four, 4)
 
 
 def test_what_the_ground_truth_says_depends_on_who_is_in_the_pool(table):
@@ -315,7 +350,7 @@ def test_costs_are_measured_and_scale(table, target):
     assert all(0 < spent["network"] <= spent["scoring"] for spent in cost["by_source"].values())
     assert cost["seconds"] >= sum(spent["scoring"] for spent in cost["by_source"].values())
     assert cost["fine_tuning"]["standard"] > cost["fine_tuning"]["quick"] > 0
-    assert ranking.repeat_cost(table, 10) == pytest.approx(10 * ranking.repeat_cost(table, 1))
+    assert ranking.stability_cost(table, 10) == pytest.approx(10 * ranking.stability_cost(table, 1))
     one = ranking.fine_tuning_seconds(cost, target, FINE_TUNING_PROTOCOLS["quick"], [table["source"].iloc[0]])
     assert 0 < one < cost["fine_tuning"]["quick"]
 
@@ -357,8 +392,8 @@ def test_everything_is_in_the_report(table, repeated, target, tmp_path):
     for wanted in (
         "the trivial answer",
         "put first:",
-        "How sure the order is (5 repeats on 80%",
-        "told apart",
+        "How stable the order is (5 random halves of the images)",
+        "95 % interval over images",
         "the ranking was right",
         "imagenet (45 MB): not on this machine",
         "fine-tuning each of them once would take about",
@@ -368,7 +403,7 @@ def test_everything_is_in_the_report(table, repeated, target, tmp_path):
         assert wanted in text, wanted
     document = report.as_document(table, extras)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
-    assert len(document["sureness"]["rows"]) == 4 and document["verification"]["rows"][0]["test_auc"] == 0.9
+    assert len(document["stability"]["rows"]) == 4 and document["verification"]["rows"][0]["test_auc"] == 0.9
     assert document["left_out"][0]["source"] == "imagenet" and document["agreement"]
     with_pictures, without = (
         report.write(table, tmp_path / name, extras=given)[-1].read_text()
@@ -400,7 +435,7 @@ def test_the_command_says_the_cost_first_and_gives_the_same_numbers_as_the_call(
     assert [row["source"] for row in rows] == list(table["source"])
     assert [row["nca"] for row in rows] == list(table["nca"])
     assert [row["gradient_ratio"] for row in rows] == list(table["gradient_ratio"])
-    assert [row["first"] for row in document["sureness"]["rows"]] == list(repeated["first"])
+    assert [row["first"] for row in document["stability"]["rows"]] == list(repeated["first"])
 
 
 def test_without_an_order_nothing_is_repeated_or_verified(capsys, four):

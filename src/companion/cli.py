@@ -141,14 +141,16 @@ def rank(given: parameters.Rank) -> None:
             }
             scoring = how | {"per_class": given.per_class, "variant": given.variant}
             table = ranking.rank(dataset, source, progress=progress, **scoring)
-        sureness = verification = None
+        stability = verification = None
         ordered = any(pool["order"] == "determined" for pool in table.attrs["pools"])
         if (given.repeats or given.verify) and not ordered:
             typer.echo("no pool has an order, so there is nothing to repeat or to verify", err=True)
         if given.repeats and ordered:
-            _tell_cost(f"{given.repeats} repeats", ranking.repeat_cost(table, given.repeats))
+            _tell_cost(f"{given.repeats} repeats", ranking.stability_cost(table, given.repeats))
             with _progress() as progress:
-                sureness = ranking.repeat(table, dataset, source, given.repeats, progress=progress, **scoring)
+                stability = ranking.stability(
+                    table, dataset, source, given.repeats, progress=progress, **scoring
+                )
         if given.verify and ordered:
             chosen, spent = ranking.first_sources(table, given.verify), table.attrs["cost"]
             quick = FINE_TUNING_PROTOCOLS["quick"]
@@ -156,7 +158,7 @@ def rank(given: parameters.Rank) -> None:
             _tell_cost(f"fine-tuning {', '.join(chosen)}", seconds)
             with _progress() as progress:
                 verification = ranking.verify(table, dataset, source, given.verify, progress=progress, **how)
-    extras = report.Extras(left_out, sureness, verification, dataset if given.images else None)
+    extras = report.Extras(left_out, stability, verification, dataset if given.images else None)
     written = (
         report.write(table, given.out, force=given.force, extras=extras) if given.out is not None else []
     )

@@ -47,6 +47,8 @@ class Dataset:
         sha256 of the files that the images come from, before any resizing; empty where there are none.
     parts
         Of a pool: the datasets' names and file hashes.
+    patients
+        Split -> patient of every image, (n,) strings; empty where nobody says.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Dataset:
     notes: tuple[str, ...] = field(default=())
     files_hash: str = ""
     parts: tuple[str, ...] = ()
+    patients: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", MappingProxyType(dict(self.images)))
@@ -115,6 +118,11 @@ class Dataset:
         counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=self.n_classes)
         return dict(zip(self.classes, counts.tolist(), strict=True))
 
+    def drawn(self, per_class: int = 100, *, split: str = "train", seed: int = 24) -> np.ndarray:
+        """Indices of the images that `draw` gives, in its order."""
+        size = len(self.labels[split])
+        return np.random.default_rng(seed).permutation(size)[: per_class * self.n_classes]
+
     def draw(
         self, per_class: int = 100, *, split: str = "train", seed: int = 24
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -142,7 +150,7 @@ class Dataset:
                 "it can be a source, not a target"
             )
         labels = self.labels[split]
-        order = np.random.default_rng(seed).permutation(len(labels))[: per_class * self.n_classes]
+        order = self.drawn(per_class, split=split, seed=seed)
         counts = np.bincount(labels[order], minlength=self.n_classes)
         if counts.min() < 2:
             rare = self.classes[int(counts.argmin())]

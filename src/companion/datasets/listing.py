@@ -165,7 +165,8 @@ def assemble(listing: Listing, size: int, *, seed: int, progress: Progress | Non
     """
     found = headers(listing, progress=progress)
     content = contents(listing, progress=progress)
-    parts = divide(listing, groups(listing, found), content, seed=seed)
+    of = groups(listing, found)
+    parts = divide(listing, of, content, seed=seed)
     grey = all(header.grey for header in found)
     bits, highest = bits_of(found), max(header.highest for header in found)
     notes = []
@@ -196,6 +197,7 @@ def assemble(listing: Listing, size: int, *, seed: int, progress: Progress | Non
             origin=listing.origin,
             official_split=listing.has_splits,
             notes=tuple(notes),
+            patients={split: np.array(of)[index] for split, index in parts.items()} if any(of) else {},
             files_hash=hashlib.sha256(b"".join(sorted(content))).hexdigest(),
         )
     )

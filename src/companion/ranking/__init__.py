@@ -10,12 +10,12 @@ from companion.ranking.cost import fine_tuning_seconds
 from companion.ranking.methods import agreement
 from companion.ranking.pooling import SMALLEST_POOL, Pool, pooled_ncti, pools, rank_pool
 from companion.ranking.scoring import DEFAULT_SCORES, Card, score
-from companion.ranking.sureness import FEWEST, repeat, repeat_cost
+from companion.ranking.stability import MIN_REPEATS, stability, stability_cost
 from companion.ranking.table import rank
 from companion.ranking.verification import first_sources, images_to_verify, verify
 
 __all__ = [
-    "FEWEST",
+    "MIN_REPEATS",
     "DEFAULT_SCORES",
     "SMALLEST_POOL",
     "Candidate",
@@ -31,8 +31,8 @@ __all__ = [
     "pools",
     "rank",
     "rank_pool",
-    "repeat",
-    "repeat_cost",
+    "stability",
+    "stability_cost",
     "score",
     "verify",
 ]

@@ -34,14 +34,14 @@ class Extras:
     ----------
     left_out
         Sources that are not among the default candidates, with the reasons.
-    sureness, verification
-        As `companion.ranking.repeat` and `companion.ranking.verify` return them.
+    stability, verification
+        As `companion.ranking.stability` and `companion.ranking.verify` return them.
     examples
         The target's images, for a figure; None keeps pictures out.
     """
 
     left_out: Sequence[Candidate] = ()
-    sureness: pd.DataFrame | None = None
+    stability: pd.DataFrame | None = None
     verification: pd.DataFrame | None = None
     examples: Any = None
 
@@ -190,14 +190,14 @@ def _shown(rows: pd.DataFrame) -> pd.DataFrame:
 def _beside(table: pd.DataFrame, extras: Extras) -> dict[str, list[str]]:
     """What stands below the tables, as titled lists of lines."""
     sections = {"Where they come from": [_origin(source) for source in table.attrs["sources"]]}
-    if extras.sureness is not None:
-        repeats, part = extras.sureness.attrs["repeats"], extras.sureness.attrs["part"]
-        lines = list(extras.sureness.attrs["verdicts"].values()) or ["no pool has an order to repeat"]
+    if extras.stability is not None:
+        of, repeats = extras.stability.attrs["of"], extras.stability.attrs["repeats"]
+        lines = list(extras.stability.attrs["summaries"].values()) or ["no candidate set has an order"]
         lines += [
             f"{row.source}: first in {row.first:.0%}, place {_places(row)}"
-            for row in extras.sureness.itertuples()
+            for row in extras.stability.itertuples()
         ]
-        title = f"How sure the order is ({repeats} repeats on {part:.0%} of the images, which overlap)"
+        title = f"How stable the order is ({repeats} random halves of the {of})"
         sections[title] = lines
     if extras.verification is not None:
         found = extras.verification
@@ -294,7 +294,7 @@ def as_document(table: pd.DataFrame, extras: Extras = NOTHING) -> dict[str, Any]
         "cost": table.attrs["cost"],
         "provenance": table.attrs["provenance"],
     }
-    for name in ("sureness", "verification"):
+    for name in ("stability", "verification"):
         found = getattr(extras, name)
         if found is not None:
             document[name] = {**found.attrs, "rows": _records(found)}
