@@ -58,7 +58,7 @@ class Benchmark:
     nemenyi: pd.DataFrame | None
     """Scores by scores: p of Nemenyi's test on the ranks."""
     ceiling: NoiseCeiling | None
-    """τ_w of the truth against redraws of itself; None where the runs are missing."""
+    """Reliability of the ground truth and the attainable maximum; None where the runs are missing."""
     left_out: list[str] = field(default_factory=list)
     """What was not compared or not computed, a sentence each."""
 
@@ -73,13 +73,13 @@ class Benchmark:
         return None if self.friedman is None else self.friedman.ranks
 
     def summary(self) -> pd.DataFrame:
-        """One row per score, baseline and ceiling, the highest mean τ_w first.
+        """One row per score, baseline, reliability and ceiling, the highest mean τ_w first.
 
         Returns
         -------
         pandas.DataFrame
-            ``kind`` (given, published or computed here, term, baseline, ceiling), ``mean`` τ_w with the interval
-            ``low`` to ``high``, ``kendall``, ``regret``, ``rank`` (mean over the targets) and ``less_proposed``: mean
+            ``kind`` (given, published or computed here, term, baseline, reliability, ceiling), ``mean`` τ_w with the
+            interval ``low`` to ``high``, ``kendall``, ``regret``, ``rank`` (mean over the targets) and ``less_proposed``: mean
             less the proposed score's, with the interval ``less_low`` to ``less_high``. NaN where a column does not
             apply.
         """
@@ -96,11 +96,9 @@ class Benchmark:
         )
         parts = [scores.join(different), self.baselines.assign(kind="baseline")]
         if self.ceiling is not None:
-            parts.append(
-                self.ceiling.mean.rename(index=lambda way: f"truth against itself, {way}").assign(
-                    kind="ceiling"
-                )
-            )
+            both = self.ceiling.mean
+            kinds = ["ceiling" if name.startswith("attainable") else "reliability" for name in both.index]
+            parts.append(both.assign(kind=kinds))
         order = ["kind", "mean", "low", "high", "kendall", "regret", "rank", *different.columns]
         whole = pd.concat(parts).reindex(columns=order)
         return whole.sort_values("mean", ascending=False, kind="stable").rename_axis("score")
