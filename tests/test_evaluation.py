@@ -93,6 +93,16 @@ def test_differences_are_paired(table):
     assert evaluation.bootstrap(same, draws=50, against=None).differences.empty
 
 
+def test_a_difference_is_over_the_sources_and_targets_that_have_both():
+    rows = pd.DataFrame([(s, t) for t in "tu" for s in "abcde"], columns=["source", "target"])
+    rows["auc"] = [1, 2, 3, 4, 5, 2, 1, 3, 4, 5.0]
+    rows["proposed"] = [9, 2, 3, 4, 5, 1, 2, 3, 4, 5.0]  # wrong about a alone, and on the second target
+    rows["part"] = [np.nan, 2, 3, 4, 5] + [np.nan] * 5
+    found = evaluation.bootstrap(rows, draws=50)
+    assert found.mean.loc["part", "mean"] == pytest.approx(1) and found.mean.loc["proposed", "mean"] < 0.9
+    assert (found.differences.loc["part"] == 0).all()
+
+
 def test_intervals_are_narrower_with_more_sources():
     rng = np.random.default_rng(0)
     widths = []
@@ -562,6 +572,7 @@ def replication(monkeypatch):
         ]
     )
     rows["nca"], rows["gradient_ratio"], rows["leep"] = rng.random((3, len(rows)))
+    rows.loc[0, "leep"] = np.nan
     rows["seconds"] = 1.0
 
     def pairs(targets=None, progress=None):
@@ -593,6 +604,7 @@ def test_a_function_is_called_once_a_pair_with_what_it_is_promised(replication):
     assert list(found.taus.columns) == ["spread", "nca", "gradient_ratio", "leep", "proposed"]
     assert "training_set_size" in found.baselines.index
     assert any("compare its folds" in text for text in found.left_out)
+    assert any(text.startswith("1 pair(s) without leep") for text in found.left_out)
     assert found.friedman is not None and list(found.ranks.columns) == ["spread", "leep", "proposed"]
 
 

@@ -79,9 +79,9 @@ class Benchmark:
         -------
         pandas.DataFrame
             ``kind`` (given, published or computed here, term, baseline, reliability, ceiling), ``mean`` τ_w with the
-            interval ``low`` to ``high``, ``kendall``, ``regret``, ``rank`` (mean over the targets) and ``less_proposed``: mean
-            less the proposed score's, with the interval ``less_low`` to ``less_high``. NaN where a column does not
-            apply.
+            interval ``low`` to ``high``, ``kendall``, ``regret``, ``rank`` (mean over the targets) and
+            ``less_proposed``: mean difference to the proposed score on the sources and targets where both are defined,
+            with the interval ``less_low`` to ``less_high``. NaN where a column does not apply.
         """
         scores = self.intervals.mean.copy()
         beside = "computed here" if self.setting == "replication" else "published"
@@ -219,6 +219,13 @@ def benchmark(
     compared = [*names, *published_names]
     scored = table[[*KEYS, "auc", *compared]]
     taus = weighted_tau(scored)[compared]
+    for column in published_names:
+        lacking = int(table[column].isna().sum())
+        if lacking:
+            notes.append(
+                f"{lacking} pair(s) without {column}, from its τ_w; its difference to the proposed score is over the "
+                "sources that have both."
+            )
     rivals = [column for column in compared if column not in TERMS]
     test, nemenyi = _tests(taus[rivals], notes)
     simple, simple_regret = _trivial(table, draws, seed, notes)
