@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import types
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +15,7 @@ from matplotlib.text import Text
 from scipy.stats import kendalltau, weightedtau
 
 import companion
-from companion import evaluation, figures, published
+from companion import evaluation, figures, published, scores
 from companion.errors import InputError, SurroundingsError
 from companion.evaluation import ceiling as ceiling_module
 from companion.evaluation.intervals import tau_draws
@@ -611,13 +613,46 @@ def test_a_function_is_called_once_a_pair_with_what_it_is_promised(replication):
 @pytest.mark.parametrize(
     ("metric", "says"),
     [
-        (lambda f, z, y, m: 1 / 0, "failed for source 'scratch 0', target 'textures': ZeroDivisionError"),
-        (lambda f, z, y, m: "high", "gave str for source 'scratch 0', target 'textures': a number is needed"),
+        (lambda labels: 1 / 0, "failed for source 'scratch 0', target 'textures': ZeroDivisionError"),
+        (lambda labels: "high", "gave str for source 'scratch 0', target 'textures': a number is needed"),
+        (
+            lambda features, y: 0.5,
+            "mine asks for 'y': a function can have features, logits, labels, images, model",
+        ),
+        (max, "mine: the names of its parameters cannot be read"),
     ],
 )
 def test_a_function_that_fails_names_the_pair(replication, metric, says):
     with pytest.raises(InputError, match=says):
         quick(metric, setting="replication", name="mine")
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        scores.logme,
+        lambda images, model: images.mean() + len(model.name),
+        lambda labels, *, features, k=2, **more: 0.5,
+    ],
+)
+def test_a_function_is_given_what_it_asks_for_by_name(replication, metric):
+    assert quick(metric, setting="replication", name="mine").table["mine"].notna().all()
+
+
+def test_the_examples_of_the_page_run(replication, mine, tmp_path, monkeypatch):
+    def gone():
+        raise SurroundingsError("no runs")
+
+    monkeypatch.setattr(published, "runs", gone)
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[1] / "book" / "extending.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    architectures = published.table("architectures")[["source", "target", "nca"]]
+    names: dict = {}
+    for block, table in zip(blocks, (mine, architectures, architectures), strict=True):
+        table.to_csv("my_scores.csv", index=False)
+        exec(block, names)
+    assert names["found"].taus["between"].notna().all()
 
 
 def test_a_table_can_be_held_against_the_replication(replication):

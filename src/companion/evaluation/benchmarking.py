@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,13 @@ from companion.scores import COMBINED, REGISTRY, TERMS, combine
 
 SETTINGS = (*published.SETTINGS, "replication")
 KEYS = ["source", "target"]
+ARGUMENTS = (
+    "features",
+    "logits",
+    "labels",
+    "images",
+    "model",
+)  # what a function of an author's own may ask for
 FEWEST = 3  # sources on a target: τ_w of two is 1 or -1 and says nothing
 
 Metric = Callable[..., float]
@@ -149,9 +157,10 @@ def benchmark(
 
         - a table with ``source``, ``target`` and one numeric column a score, or the path of such a CSV file;
         - a series indexed by (source, target), or a mapping from (source, target) to a number;
-        - a function ``(features, logits, labels, model) -> float``, for ``setting="replication"`` only: features
-          (n, d) float32, logits (n, source classes) float32 or None, labels (n,) integers, and the
-          `companion.models.SourceModel`. No features can be had for the published pairs.
+        - a function that returns a number, for ``setting="replication"`` only: its parameters are given what their
+          names ask for, of ``features`` (n, d) float32, ``logits`` (n, source classes) float32 or None, ``labels`` (n,)
+          integers, ``images`` uint8 and ``model``, the `companion.models.SourceModel`; any other needs a default. No
+          features can be had for the published pairs.
     setting
         ``"source_datasets"`` or ``"architectures"`` (the published results; `companion.published.table` lists the
         names of the pairs), or ``"replication"`` (this project's own fine-tuning results).
@@ -300,13 +309,21 @@ def _computed(
     from companion import replication
     from companion.scores._gradient import single_pass
 
+    wanted = _wanted(metric, name)
     targets = sorted(truth["target"].unique())
     rows = []
     for pair in replication.pairs(targets=targets, progress=progress):
         passed = single_pass(pair.model, pair.images, pair.labels)
         where = f"for source {pair.source!r}, target {pair.target!r}"
+        given = {
+            "features": passed.features,
+            "logits": passed.logits,
+            "labels": pair.labels,
+            "images": pair.images,
+            "model": pair.model,
+        }
         try:
-            value = metric(passed.features, passed.logits, pair.labels, pair.model)
+            value = metric(**{argument: given[argument] for argument in wanted})
         except Exception as error:
             raise InputError(f"{name} failed {where}: {type(error).__name__}: {error}") from error
         try:
@@ -315,6 +332,25 @@ def _computed(
             raise InputError(f"{name} gave {type(value).__name__} {where}: a number is needed") from error
         rows.append({"source": pair.source, "target": pair.target, name: number})
     return pd.DataFrame(rows, columns=[*KEYS, name])
+
+
+def _wanted(metric: Metric, name: str) -> list[str]:
+    """Names of the parameters of the author's function that it is given; any other must have a default."""
+    try:
+        parameters = inspect.signature(metric).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name}: the names of its parameters cannot be read: wrap it in a function"
+        ) from error
+    wanted = []
+    for one in parameters:
+        if one.name in ARGUMENTS and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
+            wanted.append(one.name)
+        elif one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
+            raise InputError(
+                f"{name} asks for {one.name!r}: a function can have {', '.join(ARGUMENTS)}, by these names"
+            )
+    return wanted
 
 
 def _replicated() -> pd.DataFrame:
