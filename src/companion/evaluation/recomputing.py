@@ -318,6 +318,14 @@ def finished_runs(setting: str) -> float:
 
 
 @_measure
+def runs_behind_a_pair(quantity: str, source: str | None = None) -> float:
+    """Finished runs behind a pair of architectures: the ``min``, ``max`` or ``median`` over the pairs."""
+    table = published.table("run_summaries")
+    kept = (table["setting"] == "architectures") & (table["source"].eq(source) if source else True)
+    return getattr(table.loc[kept, "runs"], quantity)()
+
+
+@_measure
 def chosen_by_validation_loss() -> float:
     """Share of the AUCs of both tables that are those of the run with the lowest validation loss."""
     runs = published.table("run_summaries")

@@ -253,7 +253,17 @@ def noise_ceiling(ceiling: pd.DataFrame, taus: pd.DataFrame, scores: Sequence[st
     for (label, hatch), start in zip(_BANDS.values(), ("reliability", "attainable"), strict=True):
         ways = ceiling.loc[order, [name for name in ceiling if name.startswith(start)]]
         low, wide = ways.min(axis=1), np.ptp(ways.to_numpy(), axis=1)
-        axis.barh(places, wide, left=low, color=GREY, alpha=0.35, height=0.7, hatch=hatch, label=label)
+        axis.barh(
+            places,
+            wide,
+            left=low,
+            color=GREY,
+            alpha=0.35,
+            height=0.7,
+            hatch=hatch,
+            edgecolor=GREY,
+            label=label,
+        )
     for score, colour, marker in zip(scores, (BLUE, ORANGE, GREEN), "oD^", strict=False):
         axis.scatter(
             taus[score].reindex(order), places, color=colour, marker=marker, s=30, label=title_of(score)

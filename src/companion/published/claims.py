@@ -1,4 +1,4 @@
-"""The claims file: what the paper says, what its tables hold, what we note; how each is recomputed, within what tolerance.
+"""The claims file: what the paper says, its tables hold and we note; how each is recomputed, within what tolerance.
 
 Whether a claim holds is computed by `companion.evaluation.verdicts`; this module only reads what was written down.
 """
