@@ -74,8 +74,14 @@ figures.scores_against_auc(table, metrics, list(taus.index), taus)
 # %% [markdown]
 # [](../book/explorer.md) shows any one panel large, with its interval, the two orders and the regret.
 #
-# What to see: few panels show a clean line. The sources of a target often lie within a hundredth of AUC of each other,
-# and one far-off source can bend a line. The paper therefore compares *orders*.
+# What to see: few panels show a clean line, and one far-off source can bend a line. The paper therefore compares *orders*. How far
+# apart the sources of a target lie differs: on few targets all of them within a hundredth of AUC, on others over a tenth.
+
+# %%
+spread = table.groupby("target")["auc"].agg(["min", "median", "max"])
+spread["max less min"] = spread["max"] - spread["min"]
+print(f"all sources within .01 AUC on {(spread['max less min'] < 0.01).sum()} of {len(spread)} targets")
+spread.rename(index=figures.short).round(3)
 
 # %% [markdown]
 # ## Weighted Kendall τ
@@ -92,11 +98,11 @@ taus.mean().sort_values(ascending=False).round(3).to_frame("mean over targets")
 # %% [markdown]
 # The proposed score has the highest mean. SFDA has no τ_w on two targets: with fewer images than features its fit
 # interpolates, and it gives every source the score 1. The same table among *architectures*, where both terms of the
-# proposed score, and LEEP, NLEEP, PARC and NCTI, are turned round as in the paper:
+# proposed score, and LEEP, NLEEP, PARC and NCTI, are inverted as in the paper:
 
 # %% mystnb={"image": {"alt": "Heat map of weighted Kendall tau, eleven targets and their mean by nine scores, architectures"}}
 across = evaluation.weighted_tau("architectures")
-figures.tau_table(across, "architectures (scores turned round as in the paper)")
+figures.tau_table(across, "architectures (scores inverted as in the paper)")
 
 # %%
 import pandas as pd
@@ -104,12 +110,12 @@ import pandas as pd
 pd.DataFrame(
     {
         "as in the paper": across.mean(),
-        "not turned round": evaluation.weighted_tau("architectures", inverted=False).mean(),
+        "not inverted": evaluation.weighted_tau("architectures", inverted=False).mean(),
     }
 ).round(3)
 
 # %% [markdown]
-# Two things belong beside that table. Turning scores round was decided after the results were seen; without it the
+# Two things belong beside that table. The inversion was decided after the results were seen; without it the
 # proposed score's mean is negative. And even so the highest mean there is LEEP's, not the proposed score's.
 
 # %% [markdown]
@@ -183,12 +189,12 @@ bench = evaluation.benchmark(mine, seed=seed)
 bench
 
 # %% [markdown]
-# `mean` is the mean τ_w over the targets, `low` and `high` the 95 % interval when the sources are drawn anew (a
-# bootstrap: the same sources for all scores, so that `less_proposed`, the difference to the proposed score, is paired).
-# `kendall` is the unweighted τ, `regret` the AUC given away by the first choice, `rank` the mean rank among the scores.
+# `mean` is the mean τ_w over the targets, `low` and `high` the 95 % interval when the sources are resampled (a
+# bootstrap: the same sources for all scores, so that `less_proposed`, the difference to the proposed score, is paired; it is
+# over the sources and targets that have both). `kendall` is the unweighted τ, `rank` the mean rank among the scores.
 # A `baseline` needs no score at all; `mean_rank_elsewhere` takes the source that did best on the *other* targets.
 
-# %% mystnb={"image": {"alt": "Mean weighted Kendall tau of every score with its 95 percent interval over sources; trivial baselines as lines, the noise ceiling as a band"}}
+# %% mystnb={"image": {"alt": "Mean weighted Kendall tau of every score with its 95 percent interval over sources; trivial baselines as lines, the reliability of the ground truth and the attainable maximum as bands"}}
 figures.benchmark(bench.summary())
 
 # %%
@@ -210,22 +216,27 @@ for name, lead in ahead.items():
 figures.critical_difference(bench.ranks, bench.nemenyi)
 
 # %% [markdown]
-# ## How noisy is the truth?
+# ## How noisy is the ground truth?
 #
-# The truth is the AUC of the one run, of the whole grid, with the lowest validation loss. Other summaries of the same
+# The ground truth is the AUC of the one run, of the whole grid, with the lowest validation loss. Other summaries of the same
 # runs are just as defensible, and they do not agree on who leads.
 
 # %%
 evaluation.truths().sort_values("run with the lowest validation loss", ascending=False).round(3)
 
 # %% [markdown]
-# With the median run as truth another score leads. A difference of a few hundredths of τ_w between two scores should not
-# be read as one being better.
+# With the median run as ground truth another score leads. A difference of a few hundredths of τ_w between two scores should
+# not be read as one being better.
 #
-# How well does the truth agree with itself? The runs of every pair can be split in two at random. Each half chooses its
-# run with the lowest validation loss, and the two orders of the sources are compared: that is a *noise ceiling*,
-# since no score can do better against a truth than another draw of the truth, but by luck. Halves have fewer runs to
-# choose from; two draws of the full number, with replacement, share some. The ceiling lies between.
+# How well does the ground truth agree with itself? The runs of every pair can be split in two at random. Each half chooses its
+# run with the lowest validation loss, and the two orders of the sources are compared: that is the *reliability* of the ground
+# truth, as between a test and its repetition. Halves have fewer runs to choose from; two resamples of the full number share
+# some. The reliability of the whole lies between.
+#
+# It is no ceiling. Two draws differ by the noise of both; a score that knew the expected AUC of every pair would meet the noise of
+# one. The *attainable maximum* is estimated by such a score: the mean over all draws from one half, against the other half,
+# and the mean over all draws from all runs, against a resample. The first is too low, since half of the runs are few to
+# average, the second too high, since it shares runs with what it is held against.
 
 # %%
 print("\n".join(bench.left_out) or "nothing was left out")
@@ -233,18 +244,18 @@ if bench.ceiling:
     print(f"{bench.ceiling.runs} runs a pair, {bench.ceiling.draws} draws")
     print(bench.ceiling.mean.round(3).to_string())
 
-# %% mystnb={"image": {"alt": "Per target, a bar for the weighted Kendall tau that the truth reaches against itself, and points for the proposed score, NLEEP and the example"}}
+# %% mystnb={"image": {"alt": "Per target, bars for the reliability of the ground truth and for the attainable maximum, as weighted Kendall tau, and points for the proposed score, NLEEP and the example"}}
 shown = ["proposed", "nleep", "NCA + NLEEP"]
 figures.noise_ceiling(bench.ceiling.targets, bench.taus, shown) if bench.ceiling else "no runs, no figure"
 
 # %% [markdown]
-# What to see: on some targets the truth hardly agrees with itself, because the sources lie close together, and there a
+# What to see: on some targets the ground truth hardly agrees with itself, because the sources lie close together, and there a
 # low τ_w says little about a score. On others there is room left. All runs share one draw of images and one
-# validation set, so the true ceiling is lower still.
+# validation set, so over other draws both are lower still.
 #
 # Who leads if fewer settings had been tried? Each draw below keeps the same few settings of the grid for all sources.
 
-# %% mystnb={"image": {"alt": "Box plots of the mean weighted Kendall tau of seven scores over truths from a random part of the grid, with the value against all runs marked"}}
+# %% mystnb={"image": {"alt": "Box plots of the mean weighted Kendall tau of seven scores over ground truths from a random part of the grid, with the value against all runs marked"}}
 from IPython.display import display
 
 if bench.ceiling:
@@ -387,13 +398,13 @@ pd.DataFrame(columns).round(3)
 # [](../book/scores.md) has the same up to 5000 points, with the shift taken out.
 
 # %% [markdown]
-# :::{admonition} What was seen
+# :::{admonition} Takeaways
 # - Recomputed from the released tables, the proposed score has the highest mean τ_w among source datasets, and LEEP
 #   among architectures.
 # - Its first choice is always ImageNet; what it adds to that rule is the order of the rest, and much of that order is
 #   the three large sources.
-# - The truth itself is noisy: which score leads depends on how the fine-tuning runs are summarised, and the truth agrees
-#   with a redraw of itself far from perfectly. The best score is closer to that ceiling than its τ_w suggests.
+# - The ground truth is noisy: which score leads depends on how the fine-tuning runs are summarised, and two halves of the runs
+#   agree far from perfectly. The best score is closer to the attainable maximum than its τ_w suggests.
 # - Trivial baselines do as well as the scores: any new one should be shown beside them.
 # - With shuffled labels, some scores that are fitted and read on the same points stay as high as with the true ones.
 # :::

@@ -1,15 +1,21 @@
-"""Figures draw what they are given: the right number of marks, names and values; nothing is shown or kept by pyplot."""
+"""Figures draw what they are given: positions, labels, colours and line ends are read back and held against the table.
+
+Nothing is shown or kept by pyplot.
+"""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from companion import figures
-from companion.evaluation.closeness import MEASURES
 
 
 def texts(figure: Figure) -> str:
@@ -37,16 +43,6 @@ def test_rooms_are_drawn_in_order():
     assert shown == names
 
 
-def test_turned_round_draws_both_values_of_every_score():
-    straight, turned = pd.Series({"leep": -0.3, "nca": 0.1}), pd.Series({"leep": 0.3, "nca": -0.1})
-    (axis,) = figures.turned_round(straight, turned).axes
-    drawn = np.sort(
-        np.concatenate([marks.get_offsets()[:, 0] for marks in axis.collections if len(marks.get_offsets())])
-    )
-    assert set(np.round(drawn, 6)) >= {-0.3, -0.1, 0.1, 0.3}
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["NCA alone", "LEEP"]
-
-
 def test_synthetic_features_are_called_so():
     widths = {"published": {32: -1.0, 512: 4.0}, "corrected": {32: -1.0, 512: -1.1}}
     assert "SYNTHETIC FEATURES" in texts(figures.by_width(widths, 200))
@@ -54,42 +50,399 @@ def test_synthetic_features_are_called_so():
     assert "SYNTHETIC FEATURES" in texts(figures.chance(rows, 0.5))
 
 
-def test_saturation_has_a_bar_a_target_and_setting():
-    shares = pd.DataFrame(
-        {"source_datasets": [1.0, 0.5], "architectures": [0.2, 0.0]}, index=["breastmnist", "octmnist"]
+# --- what is drawn, read back from the artists and held against the table -------------------------------------
+
+RNG = np.random.default_rng(5)
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#7f7f7f"
+SCORES = ["nca", "leep", "mine"]
+TARGETS = ["breastmnist", "octmnist", "retinamnist"]
+SOURCES = ["zebra", "breastmnist", "imagenet", "retinamnist"]
+
+
+def dots(axis) -> list[tuple[float, float, str]]:
+    """Every dot of an axis that can be seen: x, y, colour."""
+    found = []
+    for marks in axis.collections:
+        if isinstance(marks, PathCollection):
+            points = np.ma.filled(marks.get_offsets(), np.nan)
+            colours = np.resize([to_hex(c) for c in marks.get_facecolors()], len(points))
+            found += [
+                (x, y, c) for (x, y), c in zip(points.tolist(), colours, strict=True) if np.isfinite(x + y)
+            ]
+    return found
+
+
+def spans(axis) -> list[tuple[float, float, float]]:
+    """Every horizontal line drawn by `hlines`: y, and both ends in x."""
+    lines = [marks for marks in axis.collections if isinstance(marks, LineCollection)]
+    return [(path[0, 1], path[0, 0], path[-1, 0]) for marks in lines for path in marks.get_segments()]
+
+
+def ticks(axis, which: str = "y") -> dict[float, str]:
+    """Place of every tick -> its label."""
+    side = getattr(axis, f"{which}axis")
+    return dict(
+        zip(side.get_ticklocs().tolist(), [text.get_text() for text in side.get_ticklabels()], strict=True)
     )
-    (axis,) = figures.saturation(shares).axes
-    assert sorted(bar.get_height() for bar in axis.patches) == [0.0, 0.2, 0.5, 1.0]
 
 
-def test_other_truths_and_sizes_draw_a_line_or_point_for_each():
-    means = pd.DataFrame({"one": [0.1, 0.2], "two": [0.3, 0.4]}, index=["proposed", "leep"])
-    (axis,) = figures.other_truths(means, ["proposed"]).axes
-    assert [list(line.get_ydata()) for line in axis.lines] == [[0.1, 0.3], [0.2, 0.4]]
-    taus = pd.DataFrame({"all sources": [0.5, 0.1], "without": [0.2, -0.1]}, index=["a", "b"])
-    (axis,) = figures.size_and_auc(taus).axes
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["b", "a"]
+def bars(axis) -> dict[tuple[float, str], float]:
+    """Middle and colour of every upright bar -> its height."""
+    return {
+        (round(bar.get_x() + bar.get_width() / 2, 6), to_hex(bar.get_facecolor())): bar.get_height()
+        for bar in axis.patches
+    }
 
 
-def test_projections_put_every_point_into_every_panel():
-    labels = np.arange(30) % 3
-    panels = {"(a)": np.random.default_rng(0).normal(size=(30, 2)), "(b)": np.zeros((30, 2))}
-    figure = figures.projections(panels, labels, ["x", "y", "z"], synthetic=True)
-    assert [sum(len(marks.get_offsets()) for marks in axis.collections) for axis in figure.axes] == [30, 30]
-    assert "SYNTHETIC IMAGES" in texts(figure) and {"x", "y", "z"} <= set(texts(figure).split())
+def pairs() -> pd.DataFrame:
+    """Three targets with rows in another order each; a source on itself, one without AUC, one without a score."""
+    rows = [{"source": s, "target": t} for t in TARGETS for s in SOURCES]
+    table = pd.DataFrame(rows).assign(auc=RNG.random(12), auc_sd=RNG.random(12) / 50)
+    table[SCORES] = RNG.random((12, 3))
+    table.loc[table["source"] == "zebra", "auc"] = [0.9, np.nan, 0.1]
+    table.loc[2, "leep"] = np.nan
+    return table.sample(frac=1, random_state=3)
 
 
-def test_closeness_draws_the_mean_of_the_sources():
-    rows = [
-        {"source": source, "representation": name, **dict.fromkeys(MEASURES, value)}
-        for source, shift in (("a", 0.0), ("b", 0.2))
-        for name, value in (
-            ("before", 0.1 + shift),
-            ("nca", 0.3 + shift),
-            ("lda", 0.2 + shift),
-            ("after", 1.0),
+def test_transfer_puts_every_auc_into_its_source_s_row():
+    table = pairs()
+    sizes = {"zebra": 0, "imagenet": 9, "retinamnist": 1, "breastmnist": 2}
+    figure = figures.transfer(table, sizes, "x")
+    assert list(ticks(figure.axes[0]).values()) == ["zebra", "retina", "breast", "imagenet"]
+    place = {source: number for number, source in enumerate(sorted(sizes, key=sizes.__getitem__))}
+    assert [axis.get_title() for axis in figure.axes if axis.get_visible()] == ["breast", "oct", "retina"]
+    for axis, target in zip(figure.axes, TARGETS, strict=False):
+        kept = table[(table["target"] == target) & (table["source"] != target)].dropna(subset="auc")
+        best = kept["auc"].max()
+        assert list(axis.lines[0].get_xdata()) == [best, best]
+        assert sorted(dots(axis)) == sorted(
+            (row.auc, place[row.source], ORANGE if row.auc == best else BLUE) for row in kept.itertuples()
         )
+        ends = [(place[row.source], row.auc - row.auc_sd, row.auc + row.auc_sd) for row in kept.itertuples()]
+        assert sorted(spans(axis)) == pytest.approx(np.array(sorted(ends)))
+
+
+@pytest.mark.parametrize("targets", [TARGETS[::-1], TARGETS[1:2]])
+def test_scores_against_auc_draws_every_pair_that_has_both(targets):
+    table = pairs()
+    taus = pd.DataFrame(RNG.uniform(-1, 1, (3, 3)).round(2), TARGETS, SCORES)
+    taus.loc["octmnist", "leep"] = np.nan
+    axes = np.array(figures.scores_against_auc(table, SCORES, targets, taus).axes).reshape(len(targets), 3)
+    for row, target in zip(axes, targets, strict=True):
+        assert row[0].get_ylabel() == target.removesuffix("mnist")
+        for axis, score in zip(row, SCORES, strict=True):
+            known = table.loc[table["target"] == target, ["auc", score]].dropna().to_numpy()
+            assert {(x, y) for x, y, _ in dots(axis)} == {tuple(pair) for pair in known}
+            tau = taus.loc[target, score]
+            assert axis.get_title() == ("τ undefined" if np.isnan(tau) else f"τ = {tau:.2f}")
+            slope, intercept = np.polyfit(*known.T, 1)
+            line = axis.lines[0].get_xydata()[[0, -1]]
+            assert line[:, 0] == pytest.approx([known[:, 0].min(), known[:, 0].max()])
+            assert line[:, 1] == pytest.approx(intercept + slope * line[:, 0])
+    assert [axis.texts[0].get_text() for axis in axes[0]] == ["NCA alone", "LEEP", "mine"]
+
+
+def test_tau_table_writes_every_value_into_its_cell():
+    taus = pd.DataFrame(RNG.uniform(-1, 1, (3, 2)), TARGETS[::-1], ["leep", "proposed"])
+    taus.iloc[1, 0] = np.nan
+    axis = figures.tau_table(taus, "x").axes[0]
+    rows, columns = ticks(axis), ticks(axis, "x")
+    written = {
+        (rows[text.get_position()[1]], columns[text.get_position()[0]]): text.get_text()
+        for text in axis.texts
+    }
+    expected = {
+        (target.removesuffix("mnist"), name): f"{taus.loc[target, column]:.2f}".replace("nan", "–")
+        for target in taus.index
+        for column, name in (("leep", "LEEP"), ("proposed", "proposed"))
+    }
+    means = {
+        ("mean", "LEEP"): f"{taus['leep'].mean():.2f}",
+        ("mean", "proposed"): f"{taus['proposed'].mean():.2f}",
+    }
+    assert written == expected | means
+
+
+def test_ablation_leaves_an_undefined_tau_out_of_the_mean():
+    names = ["gradient_ratio", "proposed", "nca"]
+    taus = pd.DataFrame([[0.1, 0.5, np.nan], [0.3, -0.5, 0.2]], columns=names)
+    axes = figures.ablation({"one": taus, "two": -taus}).axes
+    for sign, axis in zip((1, -1), axes, strict=True):
+        expected = {(0, BLUE): 0.0, (1, GREEN): sign * 0.2, (2, ORANGE): sign * 0.2}
+        assert bars(axis) == pytest.approx(expected)
+        points = sorted((round(x), y, colour) for x, y, colour in dots(axis))
+        values = {0: ("proposed", BLUE), 1: ("nca", GREEN), 2: ("gradient_ratio", ORANGE)}
+        assert points == sorted(
+            (place, sign * y, colour) for place, (name, colour) in values.items() for y in taus[name].dropna()
+        )
+        assert [t.get_text() for t in axis.texts] == [f"mean {v:.3f}" for v in expected.values()]
+        assert list(ticks(axis, "x").values()) == ["NCA × gradients", "NCA alone", "gradients alone"]
+
+
+def test_critical_difference_puts_every_score_at_its_mean_rank():
+    ranks = pd.DataFrame([[1, 4, 2, 3], [2, 4, 1, 3.0]], columns=["leep", "nca", "mine", "sfda"])
+    p = pd.DataFrame(0.01, ranks.columns[::-1], ranks.columns[::-1])
+    p.loc["leep", "mine"] = p.loc["mine", "leep"] = 0.9  # alone not told apart, though last in this table
+    (axis,) = figures.critical_difference(ranks, p).axes
+    (at_150, joined), means = (axis.lines[0].get_xydata()[:2, 0], axis.lines[0]), ranks.mean()
+    assert list(at_150) == [1.5, 1.5] and len(joined.get_xydata()) == 2
+    colours = {text.get_text(): to_hex(text.get_color()) for text in axis.texts}
+    drawn = {colour: x for x, _, colour in dots(axis)}
+    titles = {"leep": "LEEP (1.5)", "mine": "mine (1.5)", "nca": "(4) NCA alone", "sfda": "(3) SFDA"}
+    assert {name: drawn[colours[titles[name]]] for name in titles} == means.to_dict()
+
+
+def test_friedman_ranks_joins_what_nemenyi_cannot_tell_apart():
+    ranks = pd.DataFrame([[1, 2, 3.0]] * 40, columns=["b", "a", "nca"])
+    ranks.iloc[::2, :2] = [2, 1]
+    (axis,) = figures.friedman_ranks(ranks).axes
+    assert [list(line.get_xdata()) for line in axis.lines][0] == [1.5, 1.5]
+    assert sorted(x for x, _, _ in dots(axis)) == [1.5, 1.5, 3]
+
+
+@pytest.mark.parametrize("rivals", ["published", "computed here"])
+def test_benchmark_draws_every_row_of_the_summary(rivals):
+    kinds = ["given", rivals, "term", rivals, "baseline", "baseline", "reliability", "ceiling"]
+    names = [
+        "mine",
+        "leep",
+        "nca",
+        "proposed",
+        "always_imagenet",
+        "training_set_size",
+        "halves",
+        "attainable",
     ]
-    figure = figures.closeness(pd.DataFrame(rows), MEASURES)
-    heights = [[round(bar.get_height(), 6) for bar in axis.patches] for axis in figure.axes]
-    assert heights == [[0.2, 0.4, 0.3], [0.2, 0.4, 0.3], [0.2, 0.4, 0.3, 1.0]]
+    values = RNG.random(8)
+    table = pd.DataFrame(
+        {"kind": kinds, "mean": values, "low": values - 0.1, "high": values + 0.2}, index=names
+    )
+    table.loc["always_imagenet", "mean"] = np.nan
+    (axis,) = figures.benchmark(table.sample(frac=1, random_state=1)).axes
+    colours = {"given": ORANGE, rivals: BLUE, "term": GREEN}
+    rows = {title: place for place, title in ticks(axis).items()}
+    drawn = {
+        (y[0], tuple(line.get_xdata()), to_hex(line.get_color()))
+        for line in axis.lines
+        if len(y := line.get_ydata())
+    }
+    for title, name in (("mine", "mine"), ("LEEP", "leep"), ("NCA alone", "nca"), ("proposed", "proposed")):
+        row = table.loc[name]
+        for ends in ((row["low"], row["high"]), (row["mean"],)):
+            assert (rows[title], ends, colours[row["kind"]]) in drawn
+    assert len(rows) == 4 and (0, (values[5], values[5]), PURPLE) in drawn
+
+
+def test_noise_ceiling_draws_both_bands_and_the_scores_of_every_target():
+    columns = [f"{what}, {way}" for what in ("reliability", "attainable") for way in ("halves", "redraws")]
+    ceiling = pd.DataFrame(RNG.random((3, 4)), TARGETS, columns)
+    taus = pd.DataFrame(RNG.random((3, 2)), TARGETS[::-1], ["mine", "leep"]).drop(index="octmnist")
+    (axis,) = figures.noise_ceiling(ceiling, taus, ["leep", "mine"]).axes
+    rows = {f"{label}mnist": place for place, label in ticks(axis).items()}
+    drawn = {
+        (bar.get_y() + bar.get_height() / 2, bar.get_x(), bar.get_x() + bar.get_width())
+        for bar in axis.patches
+    }
+    expected = [
+        (rows[target], min(values), max(values))
+        for half in (ceiling.iloc[:, :2], ceiling.iloc[:, 2:])
+        for target, values in half.iterrows()
+    ]
+    assert sorted(drawn) == pytest.approx(np.array(sorted(expected)))
+    assert set(dots(axis)) == {
+        (taus.loc[target, score], rows[target], colour)
+        for target in taus.index
+        for score, colour in (("leep", BLUE), ("mine", ORANGE))
+    }
+
+
+def test_redraws_draw_the_spread_and_the_value_of_every_score():
+    means = pd.DataFrame({"leep": RNG.normal(0.5, 0.1, 99), "mine": RNG.normal(0.2, 0.1, 99)})
+    means.iloc[3, 0] = np.nan
+    (axis,) = figures.redraws(means, pd.Series({"mine": 0.3, "leep": 0.4})).axes
+    assert ticks(axis) == {1: "mine", 2: "LEEP"}
+    assert sorted(dots(axis)) == [(0.3, 1, ORANGE), (0.4, 2, ORANGE)]
+    middles = {
+        round(np.mean(line.get_ydata())): line.get_xdata()[0]
+        for line in axis.lines
+        if to_hex(line.get_color()) == BLUE
+    }
+    assert middles == pytest.approx({1: means["mine"].median(), 2: means["leep"].median()})
+
+
+def test_grouped_bars_stand_over_their_target():
+    names = [f"way {number}" for number in range(6)]
+    table = pd.DataFrame(RNG.random((3, 6)), TARGETS[::-1], names)
+    (axis,) = figures.regrets(table, {name: name.upper() for name in names[::-1]}).axes
+    assert list(ticks(axis, "x").values()) == ["retina", "oct", "breast"]
+    for container, name in zip(axis.containers, names[::-1], strict=True):
+        assert container.get_label() == f"{name.upper()}: mean {table[name].mean():.4f}"
+        for place, bar in enumerate(container):
+            assert bar.get_height() == table[name].iloc[place]
+            assert abs(bar.get_x() + bar.get_width() / 2 - place) < 0.4
+    assert len({to_hex(container[0].get_facecolor()) for container in axis.containers}) == 6
+
+
+@pytest.mark.parametrize(
+    ("draw", "label"), [(figures.saturation, "two sets"), (lambda t: figures.chance(t, 0.4), "two_sets")]
+)
+def test_bars_of_two_settings_stand_over_their_row(draw, label):
+    table = pd.DataFrame({"two_sets": [0.1, 0.2, np.nan], "one": [0.3, 0.4, 0.5]}, index=TARGETS)
+    (axis,) = draw(table).axes
+    assert [axis.containers[number].get_label() for number in (0, 1)] == [label, "one"]
+    for container, name in zip(axis.containers[:2], table, strict=True):
+        assert [bar.get_height() for bar in container] == pytest.approx(list(table[name]), nan_ok=True)
+        assert [round(bar.get_x() + bar.get_width() / 2) for bar in container] == [0, 1, 2]
+
+
+def test_a_ranking_has_the_best_on_top_and_a_missing_term_has_no_bar():
+    table = pd.DataFrame(
+        {"pool": ["b", "b", "b", "a"], "source": ["x", "y/z", "w", "v"], "proposed": [1, 0.5, 0, np.nan]}
+    )
+    table["nca"], table["gradient_ratio"] = [0.9, np.nan, 0.7, 0.3], [3.0, 2.0, 1.0, 0.5]
+    axes = np.array(figures.ranking(table).axes).reshape(2, 3)
+    for row, (pool, block) in zip(axes, table.groupby("pool", sort=False), strict=True):
+        assert row[0].get_title(loc="left") == pool
+        places = {name: place for place, name in ticks(row[0]).items()}
+        assert list(places) == [name.rsplit("/")[-1] for name in block["source"]][::-1]
+        for axis, column, colour in zip(
+            row, ("proposed", "nca", "gradient_ratio"), (BLUE, GREEN, ORANGE), strict=True
+        ):
+            drawn = {bar.get_y() + bar.get_height() / 2: bar.get_width() for bar in axis.patches}
+            names = zip(block["source"], block[column], strict=True)
+            assert drawn == pytest.approx({places[n.rsplit("/")[-1]]: v for n, v in names if np.isfinite(v)})
+            assert {to_hex(bar.get_facecolor()) for bar in axis.patches} <= {colour}
+    assert [text.get_text() for text in axes[0, 1].texts] == ["missing"]
+    assert [text.get_text() for text in axes[1, 0].texts] == ["order undetermined"]
+
+
+def test_gradient_norms_leave_a_batch_without_triplets_out():
+    passes = {
+        name: SimpleNamespace(
+            first=RNG.random(3), second=RNG.random(3), triplets=np.array([4, 0, 9]), ratio=lambda r=r: r
+        )
+        for name, r in (("train:octmnist", 1.234), ("b", 0.5))
+    }
+    (axis,) = figures.gradient_norms(passes).axes
+    kept = [0, 2]
+    assert [m.get_label() for m in axis.collections] == ["oct: 1.23", "b: 0.50"]
+    assert dots(axis) == [
+        (one.first[k], one.second[k], colour)
+        for one, colour in zip(passes.values(), (BLUE, ORANGE), strict=True)
+        for k in kept
+    ]
+
+
+def test_examples_are_images_of_the_class_they_stand_beside():
+    images = np.arange(7, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 2), np.uint8)
+    labels = np.array([1, 0, 1, 1, 0, 1, 1])
+    dataset = SimpleNamespace(
+        n_classes=2, classes=("a", "b$"), synthetic="", images={"train": images}, labels={"train": labels}
+    )
+    axes = np.array(figures.examples(dataset, per_class=3).axes).reshape(2, 3)
+    for label, row in enumerate(axes):
+        shown = [int(axis.images[0].get_array()[0, 0]) for axis in row if axis.images]
+        assert len(set(shown)) == len(shown) == (2, 3)[label] and set(labels[shown]) == {label}
+        assert row[0].get_ylabel() == ("a", r"b\$")[label]
+
+
+def test_augmentations_stand_under_the_image_they_were_made_from():
+    images = RNG.integers(0, 256, (3, 2, 2), dtype=np.uint8)
+    rows = {"grey": RNG.random((3, 1, 2, 2)), "colour": RNG.random((3, 3, 2, 2))}
+    axes = np.array(figures.augmentations(images, rows).axes).reshape(3, 3)
+    assert [row[0].get_ylabel() for row in axes] == ["as they are", "grey", "colour"]
+    for place in range(3):
+        expected = (images[place] / 255, rows["grey"][place, 0], np.moveaxis(rows["colour"][place], 0, -1))
+        for axis, image in zip(axes[:, place], expected, strict=True):
+            assert np.array_equal(axis.images[0].get_array(), image)
+
+
+def test_a_model_keeps_its_colour_in_a_panel_that_lacks_another():
+    panels = {"loss": {"a": [3.0, 2.0], "b": [2.0, 1.0, 0.5]}, "AUC": {"b": [0.1, 0.2, 0.3], "c": [0.7]}}
+    axes = figures.curves(panels, {"b": 3}).axes
+    drawn = {}
+    for axis, (what, lines) in zip(axes, panels.items(), strict=True):
+        assert axis.get_ylabel() == what
+        whole = [line for line in axis.lines if line.get_marker() == "None"]
+        for line, (name, values) in zip(whole, lines.items(), strict=True):
+            assert (
+                list(line.get_xdata()) == list(range(1, len(values) + 1)) and list(line.get_ydata()) == values
+            )
+            drawn.setdefault(name, set()).add((line.get_color(), line.get_linestyle()))
+        assert [tuple(line.get_xydata()[0]) for line in axis.lines if line.get_marker() == "o"] == [
+            (3, lines["b"][2])
+        ]
+    legend = axes[-1].get_legend()
+    named = {
+        text.get_text(): {(line.get_color(), line.get_linestyle())}
+        for text, line in zip(legend.texts, legend.get_lines(), strict=True)
+    }
+    assert named == drawn and len(set(map(str, drawn.values()))) == 3
+
+
+def test_projections_draw_every_class_in_its_own_colour_and_shape():
+    labels = RNG.permutation(np.arange(33) % 11)
+    points = RNG.random((33, 2))
+    (axis,) = figures.projections({"(a)": points}, labels, [f"class {k}" for k in range(11)]).axes
+    looks = set()
+    for marks in axis.collections:
+        label = int(marks.get_label().split()[1])
+        assert np.array_equal(marks.get_offsets(), points[labels == label])
+        looks.add((to_hex(marks.get_facecolor()[0]), str(marks.get_paths()[0].vertices.round(3).tolist())))
+    assert len(axis.collections) == len(looks) == 11
+
+
+def test_closeness_keeps_the_colours_where_a_representation_is_missing():
+    rows = [
+        {"source": s, "representation": r, "overlap": RNG.random()}
+        for s in "ab"
+        for r in ("lda", "after", "before")
+    ]
+    table = pd.DataFrame(rows)
+    (axis,) = figures.closeness(table, {"overlap": "x"}).axes
+    means = table.groupby("representation")["overlap"].mean()
+    assert list(ticks(axis, "x").values()) == ["before", "LDA"]
+    assert bars(axis) == pytest.approx({(0, GREY): means["before"], (1, ORANGE): means["lda"]})
+    assert sorted((round(x), y, c) for x, y, c in dots(axis)) == sorted(
+        ({"before": 0, "lda": 1}[r], y, {"before": GREY, "lda": ORANGE}[r])
+        for r, y in zip(table["representation"], table["overlap"], strict=True)
+        if r != "after"
+    )
+
+
+def test_turned_round_joins_the_two_values_of_every_score():
+    straight, turned = (
+        pd.Series({"leep": -0.3, "nca": 0.1, "mine": 0.2}),
+        pd.Series({"nca": -0.1, "leep": 0.3}),
+    )
+    (axis,) = figures.turned_round(straight, turned).axes
+    assert ticks(axis) == {0: "NCA alone", 1: "LEEP"}
+    assert spans(axis) == [(0, 0.1, -0.1), (1, -0.3, 0.3)]
+    assert sorted(dots(axis)) == sorted(
+        [(0.1, 0, ORANGE), (-0.3, 1, ORANGE), (-0.1, 0, BLUE), (0.3, 1, BLUE)]
+    )
+
+
+def test_by_width_draws_each_variant_and_marks_the_points():
+    values = {"released": {32: -1.0, 512: 4.0}, "right": {32: -1.0, 256: -1.1, 512: -1.2}}
+    (axis,) = figures.by_width(values, 200).axes
+    drawn = {line.get_label(): dict(line.get_xydata().tolist()) for line in axis.lines[:2]}
+    assert drawn == values and list(axis.lines[2].get_xdata()) == [200, 200]
+
+
+def test_other_truths_and_sizes_draw_what_the_table_says():
+    means = pd.DataFrame(RNG.random((3, 2)), ["proposed", "leep", "mine"], ["mean of ten", "median"])
+    (axis,) = figures.other_truths(means, ["leep", "mine"]).axes
+    for line, note, (name, row) in zip(axis.lines, axis.texts, means.iterrows(), strict=True):
+        assert list(line.get_ydata()) == list(row) and note.xy == (1, row.iloc[-1])
+        assert note.get_text() == {"leep": "LEEP"}.get(name, name)
+        assert to_hex(line.get_color()) == {"leep": BLUE, "mine": ORANGE}.get(name, "#c4c4c4")
+    taus = pd.DataFrame({"all": [0.5, 0.1, 0.3], "small": [0.2, np.nan, -0.1]}, index=TARGETS)
+    (axis,) = figures.size_and_auc(taus).axes
+    rows = {f"{label}mnist": place for place, label in ticks(axis).items()}
+    assert list(rows) == ["octmnist", "retinamnist", "breastmnist"]
+    assert set(dots(axis)) == {
+        (value, rows[target], {"all": BLUE, "small": GREEN}[column])
+        for (target, column), value in taus.stack().dropna().items()
+    }
+    assert [line.get_xdata()[0] for line in axis.lines[:2]] == pytest.approx(list(taus.mean()))

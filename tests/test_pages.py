@@ -127,3 +127,48 @@ def test_how_numbers_are_shown():
     assert "1.000" in column and "0.250" in column
     table = pages.markdown(pd.DataFrame({"a": [1.0, np.nan]}, index=pd.Index(["x", "y"], name="i")))
     assert table.splitlines()[0].split() == ["|", "i", "|", "a", "|"] and "nan" not in table
+
+
+@pytest.mark.parametrize(
+    ("page", "says", "too_much"),
+    [
+        ("book/claims.md", "not controlled for size", 'supports "diversity beats size"'),
+        (
+            "book/claims.md",
+            'setting="replication", score="leep"',
+            'contradicts "size of the source does not matter"',
+        ),
+        (
+            "book/reproduction.md",
+            "every target's own NCA\nterm were 1",
+            "is what keeps the product out of this trap",
+        ),
+        ("book/reproduction.md", "octmnist and retinamnist for most of them", "is then 1, for every source"),
+        (
+            "book/reproduction.md",
+            "those that can be stated as one claim",
+            "[](claims.md) lists each with its tolerance",
+        ),
+        ("notebooks/02_fine_tuning.py", ".05 to .13", "adds a little to the spread"),
+        ("notebooks/02_fine_tuning.py", "MedNIST alone", "Each moves AUC by about as much"),
+        (
+            "notebooks/03_nca_vs_lda.py",
+            "nearly\n# automatic",
+            "Fine-tuning, NCA and LDA all part the classes",
+        ),
+        (
+            "notebooks/04_gradient_ratio.py",
+            "were never released",
+            "the scores from features do on most targets",
+        ),
+        (
+            "notebooks/05_ranking_sources.py",
+            "all sources within .01 AUC on",
+            "often lie within a hundredth of AUC",
+        ),
+        ("notebooks/06_cross_domain.py", "runs a pair, median", "changes the sign of its τ_w, no more"),
+    ],
+)
+def test_sentences_say_no_more_than_the_numbers(page, says, too_much):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert says in text and too_much not in text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from scipy.stats import friedmanchisquare
 
 from companion import evaluation, published
 from companion.datasets.load import _medmnist_info
-from companion.errors import InputError
+from companion.errors import InputError, SurroundingsError
 from companion.scores import combine
 
 # Printed with three decimals, so half a unit of the third; the last bit of a double is for the sum.
@@ -49,6 +51,20 @@ def test_a_table_has_one_row_per_pair(name, rows):
     table = published.table(name)
     assert len(table) == rows
     assert not table.duplicated([key for key in ("setting", "source", "target") if key in table]).any()
+
+
+@pytest.mark.parametrize("name", published.TABLES)
+def test_a_moved_cell_is_noticed(name, tmp_path, monkeypatch):
+    text = Path(published.__file__).with_name(f"{name}.csv").read_text(encoding="utf-8")
+    place = len(text) // 2 + re.search(r"\d", text[len(text) // 2 :]).start()
+    moved = f"{text[:place]}{9 - int(text[place])}{text[place + 1 :]}"
+    monkeypatch.setattr(published.resources, "files", lambda package: tmp_path)
+    published._read.cache_clear()
+    (tmp_path / f"{name}.csv").write_text(moved, encoding="utf-8")
+    with pytest.raises(SurroundingsError, match=f"the packaged table {name} is not the released one"):
+        published.table(name)
+    (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
+    assert len(published.table(name))
 
 
 @pytest.mark.parametrize("name", published.TABLES)

@@ -507,6 +507,14 @@ def test_the_table_of_pairs(packaged):
     assert not replication.table("published")["logme"].equals(table["logme"])
 
 
+def test_a_score_missing_on_one_fold_is_missing_for_the_pair(packaged, monkeypatch):
+    found = replication.scores().astype({"sfda": float})
+    found["sfda"] = np.where((found["source"] == "scratch") & (found["fold"] == 1), np.nan, 0.5)
+    monkeypatch.setattr(tables, "scores", lambda variant: found)
+    missing = replication.table().set_index("source")["sfda"].isna()
+    assert list(missing.index[missing]) == ["scratch"]
+
+
 def test_pairs_are_models_and_the_images_of_the_fold(packaged):
     found = list(replication.pairs())
     assert [(p.source, p.target) for p in found] == [

@@ -113,6 +113,51 @@ def test_a_size_effect_contradicts_and_noise_decides_nothing():
     assert noise[room.FEATURES] == noise[room.HELPS] == room.UNDECIDED
 
 
+@pytest.mark.parametrize(
+    ("statement", "low", "high", "least", "most", "verdict"),
+    [
+        (room.SIZE, 0.02, 0.5, 0.1, 0.4, room.CONTRADICTED),
+        (room.SIZE, 0.02, 0.5, -0.01, 0.4, room.UNDECIDED),  # one target carries it
+        (room.SIZE, -0.01, 0.01, 0.0, 0.0, room.UNDECIDED),  # noise is no support
+        (room.HELPS, 0.1, 0.2, 0.1, 0.2, room.SUPPORTED),
+        (room.HELPS, 0.1, 0.2, -0.01, 0.2, room.UNDECIDED),
+        (room.HELPS, -0.2, -0.1, -0.2, 0.01, room.UNDECIDED),
+        (room.HELPS, -0.2, -0.1, -0.2, -0.1, room.CONTRADICTED),
+    ],
+)
+def test_no_verdict_rests_on_one_target_or_on_an_interval_around_0(
+    statement, low, high, least, most, verdict
+):
+    block = pd.DataFrame([{"low": low, "high": high, "least": least, "most": most}])
+    assert room._VERDICTS[statement](block) == verdict
+
+
+def test_the_values_without_one_target_are_told():
+    runs, scores = planted(lambda s, t: 0.7 + quality(s, t), lambda n, s, t: quality(s, t))
+    found = evaluation.statements(runs, scores, draws=2).set_index("statement").loc[room.SIZE]
+    each = (
+        runs.merge(scores).query("source != 'scratch'").groupby(["target", "source"]).mean(numeric_only=True)
+    )
+    taus = [
+        evaluation.tau(block["training_images"], block["test_auc"]) for _, block in each.groupby("target")
+    ]
+    fewer = [np.mean(np.delete(taus, place)) for place in range(4)]
+    assert [found["value"], found["least"], found["most"]] == pytest.approx(
+        [np.mean(taus), min(fewer), max(fewer)]
+    )
+
+
+def test_scores_are_compared_on_the_sources_that_have_both():
+    def score(name, source, target):  # right, but for random weights, for which LEEP is not defined
+        if source == "scratch":
+            return np.nan if name == "leep" else 9.0
+        return quality(source, target)
+
+    found = evaluation.statements(*planted(lambda s, t: 0.5 + quality(s, t), score, noise=0.0), draws=2)
+    value = found.set_index("quantity")["value"]
+    assert value["τ_w of the proposed score less that of leep"] == pytest.approx(0, abs=1e-9)
+
+
 def test_the_first_value_is_of_the_data_themselves():
     runs, scores = planted(
         lambda s, t: 0.7 + 0.01 * (s != "scratch"), lambda n, s, t: quality(s, t), noise=0.0

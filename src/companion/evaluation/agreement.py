@@ -123,8 +123,8 @@ def weighted_tau(table: str | pd.DataFrame, *, inverted: bool | None = None) -> 
 
     Notes
     -----
-    A score that is undefined for *some* sources of a target is compared on the others. For the table of an
-    author's own, `benchmark` says how many those are.
+    The τ_w of a score that is undefined for *some* sources of a target is that over the others. Two such numbers are
+    not over the same sources: to compare scores, take the differences of `bootstrap`, which are.
     """
     return _by_target(table, tau, inverted=inverted)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,13 @@ from companion.scores import COMBINED, REGISTRY, TERMS, combine
 
 SETTINGS = (*published.SETTINGS, "replication")
 KEYS = ["source", "target"]
+ARGUMENTS = (
+    "features",
+    "logits",
+    "labels",
+    "images",
+    "model",
+)  # what a function of an author's own may ask for
 FEWEST = 3  # sources on a target: τ_w of two is 1 or -1 and says nothing
 
 Metric = Callable[..., float]
@@ -58,7 +66,7 @@ class Benchmark:
     nemenyi: pd.DataFrame | None
     """Scores by scores: p of Nemenyi's test on the ranks."""
     ceiling: NoiseCeiling | None
-    """τ_w of the truth against redraws of itself; None where the runs are missing."""
+    """Reliability of the ground truth and the attainable maximum; None where the runs are missing."""
     left_out: list[str] = field(default_factory=list)
     """What was not compared or not computed, a sentence each."""
 
@@ -73,15 +81,15 @@ class Benchmark:
         return None if self.friedman is None else self.friedman.ranks
 
     def summary(self) -> pd.DataFrame:
-        """One row per score, baseline and ceiling, the highest mean τ_w first.
+        """One row per score, baseline, reliability and ceiling, the highest mean τ_w first.
 
         Returns
         -------
         pandas.DataFrame
-            ``kind`` (given, published or computed here, term, baseline, ceiling), ``mean`` τ_w with the interval
-            ``low`` to ``high``, ``kendall``, ``regret``, ``rank`` (mean over the targets) and ``less_proposed``: mean
-            less the proposed score's, with the interval ``less_low`` to ``less_high``. NaN where a column does not
-            apply.
+            ``kind`` (given, published or computed here, term, baseline, reliability, ceiling), ``mean`` τ_w with the
+            interval ``low`` to ``high``, ``kendall``, ``regret``, ``rank`` (mean over the targets) and
+            ``less_proposed``: mean difference to the proposed score on the sources and targets where both are defined,
+            with the interval ``less_low`` to ``less_high``. NaN where a column does not apply.
         """
         scores = self.intervals.mean.copy()
         beside = "computed here" if self.setting == "replication" else "published"
@@ -96,11 +104,9 @@ class Benchmark:
         )
         parts = [scores.join(different), self.baselines.assign(kind="baseline")]
         if self.ceiling is not None:
-            parts.append(
-                self.ceiling.mean.rename(index=lambda way: f"truth against itself, {way}").assign(
-                    kind="ceiling"
-                )
-            )
+            both = self.ceiling.mean
+            kinds = ["ceiling" if name.startswith("attainable") else "reliability" for name in both.index]
+            parts.append(both.assign(kind=kinds))
         order = ["kind", "mean", "low", "high", "kendall", "regret", "rank", *different.columns]
         whole = pd.concat(parts).reindex(columns=order)
         return whole.sort_values("mean", ascending=False, kind="stable").rename_axis("score")
@@ -151,9 +157,10 @@ def benchmark(
 
         - a table with ``source``, ``target`` and one numeric column a score, or the path of such a CSV file;
         - a series indexed by (source, target), or a mapping from (source, target) to a number;
-        - a function ``(features, logits, labels, model) -> float``, for ``setting="replication"`` only: features
-          (n, d) float32, logits (n, source classes) float32 or None, labels (n,) integers, and the
-          `companion.models.SourceModel`. No features can be had for the published pairs.
+        - a function that returns a number, for ``setting="replication"`` only: its parameters are given what their
+          names ask for, of ``features`` (n, d) float32, ``logits`` (n, source classes) float32 or None, ``labels`` (n,)
+          integers, ``images`` uint8 and ``model``, the `companion.models.SourceModel`; any other needs a default. No
+          features can be had for the published pairs.
     setting
         ``"source_datasets"`` or ``"architectures"`` (the published results; `companion.published.table` lists the
         names of the pairs), or ``"replication"`` (this project's own fine-tuning results).
@@ -221,6 +228,13 @@ def benchmark(
     compared = [*names, *published_names]
     scored = table[[*KEYS, "auc", *compared]]
     taus = weighted_tau(scored)[compared]
+    for column in published_names:
+        lacking = int(table[column].isna().sum())
+        if lacking:
+            notes.append(
+                f"{lacking} pair(s) without {column}, from its τ_w; its difference to the proposed score is over the "
+                "sources that have both."
+            )
     rivals = [column for column in compared if column not in TERMS]
     test, nemenyi = _tests(taus[rivals], notes)
     simple, simple_regret = _trivial(table, draws, seed, notes)
@@ -295,13 +309,21 @@ def _computed(
     from companion import replication
     from companion.scores.forward_pass import single_pass
 
+    wanted = _wanted(metric, name)
     targets = sorted(truth["target"].unique())
     rows = []
     for pair in replication.pairs(targets=targets, progress=progress):
         passed = single_pass(pair.model, pair.images, pair.labels)
         where = f"for source {pair.source!r}, target {pair.target!r}"
+        given = {
+            "features": passed.features,
+            "logits": passed.logits,
+            "labels": pair.labels,
+            "images": pair.images,
+            "model": pair.model,
+        }
         try:
-            value = metric(passed.features, passed.logits, pair.labels, pair.model)
+            value = metric(**{argument: given[argument] for argument in wanted})
         except Exception as error:
             raise InputError(f"{name} failed {where}: {type(error).__name__}: {error}") from error
         try:
@@ -310,6 +332,25 @@ def _computed(
             raise InputError(f"{name} gave {type(value).__name__} {where}: a number is needed") from error
         rows.append({"source": pair.source, "target": pair.target, name: number})
     return pd.DataFrame(rows, columns=[*KEYS, name])
+
+
+def _wanted(metric: Metric, name: str) -> list[str]:
+    """Names of the parameters of the author's function that it is given; any other must have a default."""
+    try:
+        parameters = inspect.signature(metric).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name}: the names of its parameters cannot be read: wrap it in a function"
+        ) from error
+    wanted = []
+    for one in parameters:
+        if one.name in ARGUMENTS and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
+            wanted.append(one.name)
+        elif one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
+            raise InputError(
+                f"{name} asks for {one.name!r}: a function can have {', '.join(ARGUMENTS)}, by these names"
+            )
+    return wanted
 
 
 def _replicated() -> pd.DataFrame:

@@ -1,8 +1,8 @@
-"""How noisy the truth is: the ground truth against independent redraws of itself, from the fine-tuning runs.
+"""How noisy the ground truth is: its reliability, and what a perfect score could reach, from the fine-tuning runs.
 
-The truth of a pair is the test AUC of the one run, of a grid of up to about 120, with the lowest validation loss.
-Another draw of the runs gives another order of the sources, and no score can agree with one draw better than
-another draw of the truth does, but by luck.
+The ground truth of a pair is the test AUC of the one run, of a grid of up to about 120, with the lowest validation
+loss. Another draw of the runs gives another order of the sources. How far two draws agree is the *reliability* of the
+ground truth. It is no ceiling: two draws differ by the noise of both, a perfect score and one draw by the noise of one.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ TRUTHS = {
 
 
 class NoiseCeiling(NamedTuple):
-    """τ_w that the truth reaches against a redraw of itself."""
+    """Reliability of the ground truth, and the attainable maximum, both as τ_w."""
 
     targets: pd.DataFrame
-    """Targets by ``halves`` and ``redraws``: mean τ_w over the draws."""
+    """Targets by ``reliability, halves``, ``reliability, resamples``, ``attainable, halves`` and ``attainable,
+    resamples``: mean τ_w over the draws."""
     mean: pd.DataFrame
-    """The two ways, each with ``mean``, ``low``, ``high`` of the mean τ_w over the targets."""
+    """The same four, each with ``mean``, ``low``, ``high`` of the mean τ_w over the targets."""
     draws: int
     runs: int
     """Median number of finished runs a pair."""
@@ -74,6 +75,22 @@ class _Grid(NamedTuple):
         chosen = np.take_along_axis(places, best, axis=-1)[..., 0]
         found = self.auc[rows[..., 0], chosen]
         return np.where(np.isfinite(np.take_along_axis(loss, best, axis=-1)[..., 0]), found, np.nan)
+
+    def expected(self, kept: np.ndarray) -> np.ndarray:
+        """Mean of `truth` over all draws, with replacement, of as many runs as are kept: a bagged ground truth.
+
+        Of n runs in order of their loss, the first that such a draw holds is that at place r or later with the
+        probability (1 - r/n)^n.
+        """
+        places = np.broadcast_to(kept, (len(kept), len(self.sources), kept.shape[-1]))
+        rows = np.arange(len(self.sources))[None, :, None]
+        places = np.take_along_axis(places, self.loss[rows, places].argsort(axis=-1), axis=-1)
+        finished = np.isfinite(self.loss[rows, places])
+        count = finished.sum(axis=-1, keepdims=True)
+        place = np.arange(kept.shape[-1] + 1)
+        later = np.clip(1 - place / np.maximum(count, 1), 0, 1) ** count
+        values = np.where(finished, self.auc[rows, places], 0.0)
+        return np.where(count[..., 0] > 0, (-np.diff(later, axis=-1) * values).sum(axis=-1), np.nan)
 
 
 def _grids(runs: pd.DataFrame | None, setting: str, pairs: pd.DataFrame | None = None) -> dict[str, _Grid]:
@@ -117,12 +134,14 @@ def noise_ceiling(
     seed: int = 24,
     pairs: pd.DataFrame | None = None,
 ) -> NoiseCeiling:
-    """τ_w that the truth reaches against an independent redraw of itself.
+    """Reliability of the ground truth, and the τ_w that a perfect score could reach against it.
 
-    Two ways. ``halves``: the runs of every pair are split in two at random, each half chooses its run with the
-    lowest validation loss, and the two orders of sources are compared; the halves share no run, but each has half
-    the grid to choose from. ``redraws``: two draws of the whole number of runs, with replacement; as large as
-    the grid, but they share runs. A score against the published truth has its ceiling somewhere between.
+    Two ways. ``halves``: the runs of every pair are split in two at random, and each half chooses its run with the
+    lowest validation loss; the halves share no run, but each has half the grid to choose from. ``resamples``: two
+    draws of the whole number of runs, with replacement; as large as the grid, but they share runs. The τ_w between the
+    two orders of sources is the *reliability* of the ground truth. The *attainable* maximum is that between one of them
+    and the expected ground truth, the mean over all draws: of the other half, and of all runs. In simulations with
+    known AUCs a perfect score lay between the two attainable values, and above the reliability of the halves.
 
     Parameters
     ----------
@@ -131,9 +150,9 @@ def noise_ceiling(
     setting
         ``"source_datasets"`` or ``"architectures"``.
     draws
-        How many redraws.
+        How many draws.
     seed
-        Seed of the redraws.
+        Seed of the draws.
     pairs
         Table with ``source`` and ``target``: the pairs compared. All that have scores, by default.
 
@@ -151,18 +170,24 @@ def noise_ceiling(
     Notes
     -----
     All runs were fine-tuned on one draw of images and chosen on one validation set. That noise is in none of the
-    redraws, so the true ceiling is lower.
+    draws, so the reliability is lower still, and so is the maximum for a score that does not share these images.
     """
     rng = np.random.default_rng(seed)
-    found: dict[str, list[np.ndarray]] = {"halves": [], "redraws": []}
+    found: dict[str, list[np.ndarray]] = {
+        f"{what}, {way}": [] for what in ("reliability", "attainable") for way in ("halves", "resamples")
+    }
     grids = _grids(runs, setting, pairs)
     for grid in grids.values():
         rows, places = grid.loss.shape
         order = _orders(rng, draws, rows, places)
-        middle = places // 2
-        found["halves"].append(_agreement(grid.truth(order[..., :middle]), grid.truth(order[..., middle:])))
+        one, other = order[..., : places // 2], order[..., places // 2 :]
         drawn = rng.integers(0, places, (2, draws, rows, places))
-        found["redraws"].append(_agreement(grid.truth(drawn[0]), grid.truth(drawn[1])))
+        half, whole = grid.truth(other), grid.truth(drawn[0])
+        everything = np.broadcast_to(np.arange(places), (draws, rows, places))
+        found["reliability, halves"].append(_agreement(grid.truth(one), half))
+        found["reliability, resamples"].append(_agreement(grid.truth(drawn[1]), whole))
+        found["attainable, halves"].append(_agreement(grid.expected(one), half))
+        found["attainable, resamples"].append(_agreement(grid.expected(everything), whole))
     by_target = {way: np.array(values) for way, values in found.items()}  # (targets, draws)
     mean = pd.DataFrame(
         {
@@ -180,7 +205,7 @@ def noise_ceiling(
 
 
 def _agreement(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """τ_w of two truths, draw by draw; a source without a run in either is left out of that draw."""
+    """τ_w of two ground truths, draw by draw; a source without a run in either is left out of that draw."""
     known = np.isfinite(one) & np.isfinite(other)
     return tau_draws(np.where(known, one, 0.0), np.where(known, other, 0.0), known.astype(float))
 

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from companion.errors import InputError
-from companion.evaluation.agreement import check_table, score_columns, weighted_tau
+from companion.evaluation.agreement import check_table, score_columns, tau, weighted_tau
 from companion.scores import COMBINED
 
 
@@ -75,7 +75,7 @@ class Intervals(NamedTuple):
     mean: pd.DataFrame
     """One row per score: mean τ_w over the targets, ``low``, ``high``."""
     differences: pd.DataFrame
-    """One row per score: mean τ_w less that of the score compared against, ``low``, ``high``; empty without one."""
+    """One row per score: mean of τ_w less that of the score compared against, ``low``, ``high``; empty without one."""
 
 
 def bootstrap(
@@ -126,6 +126,9 @@ def bootstrap(
     published tables the mean of the draws lies up to .02 below the value. With few sources all intervals are wide:
     that is what few sources can tell.
 
+    A difference counts only the sources for which both scores are defined, and only the targets on which both have a
+    τ_w: a score that is missing for a source is not compared with one that has to order it.
+
     The intervals say what other sources could have given. They hold the targets and the measured AUCs fixed.
     """
     frame = check_table(table)
@@ -143,12 +146,23 @@ def bootstrap(
     )
     targets = sorted(frame["target"].unique())
     drawn = np.full((len(targets), len(names), draws), np.nan)
+    apart = drawn.copy()
+    exactly_apart = np.full((len(targets), len(names)), np.nan)
+
+    def draws_of(name: str, rows: pd.DataFrame) -> np.ndarray:
+        return tau_draws(rows[name], rows["auc"], counts[rows["source"]])
+
     for row, target in enumerate(targets):
         block = frame[frame["target"] == target]
         for place, name in enumerate(names):
             known = block[np.isfinite(block[name].to_numpy(dtype=float))]
             if len(known) > 1:
-                drawn[row, place] = tau_draws(known[name], known["auc"], counts[known["source"]])
+                drawn[row, place] = draws_of(name, known)
+            if against in names:
+                both = known[np.isfinite(known[against].to_numpy(dtype=float))]
+                exactly_apart[row, place] = tau(both[name], both["auc"]) - tau(both[against], both["auc"])
+                if np.isfinite(exactly_apart[row, place]):
+                    apart[row, place] = draws_of(name, both) - draws_of(str(against), both)
     exact = weighted_tau(frame[["source", "target", "auc", *names]])[names]
     tails = [(1 - level) / 2, (1 + level) / 2]
 
@@ -176,10 +190,11 @@ def bootstrap(
     mean = pd.DataFrame({"mean": exact.mean(), "low": low, "high": high}).rename_axis("score")
     if against not in names:
         return Intervals(per_target, mean, mean.iloc[:0].rename(columns={"mean": "difference"}))
-    low, high = limits(means - means[names.index(against)]).T
+    low, high = limits(mean_over_targets(apart)).T
     difference = pd.DataFrame(
-        {"difference": exact.mean() - exact.mean()[against], "low": low, "high": high}
-    ).rename_axis("score")
+        {"difference": mean_over_targets(exactly_apart), "low": low, "high": high},
+        index=pd.Index(names, name="score"),
+    )
     return Intervals(per_target, mean, difference.drop(index=against))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import friedmanchisquare
+from scipy.stats import friedmanchisquare, ttest_rel
 
 from companion import published
 from companion.errors import InputError
@@ -21,7 +21,7 @@ from companion.evaluation.baselines import baselines
 from companion.evaluation.ceiling import TRUTHS, redraws, truths
 from companion.evaluation.closeness import LDA, leads
 from companion.evaluation.intervals import bootstrap
-from companion.evaluation.judging import statements
+from companion.evaluation.judging import MEDICAL, POOLED, statements
 from companion.scores import COMBINED, TERMS, combine
 
 SEVEN = (*published.METRICS, COMBINED)
@@ -38,7 +38,14 @@ def _measure(function: Callable[..., float]) -> Callable[..., float]:
 
 @functools.cache
 def _taus(setting: str, inverted: bool | None = None) -> pd.DataFrame:
-    return weighted_tau(setting, inverted=inverted)
+    return weighted_tau(_replication() if setting == "replication" else setting, inverted=inverted)
+
+
+@functools.cache
+def _replication() -> pd.DataFrame:
+    from companion import replication  # brings torch
+
+    return replication.table().drop(columns=["auc_sd", "folds"])
 
 
 @functools.cache
@@ -57,7 +64,7 @@ def _scored(setting: str) -> pd.DataFrame:
 
 @_measure
 def mean_tau(setting: str, score: str, inverted: bool | None = None) -> float:
-    """Mean τ_w of a score over the targets."""
+    """Mean τ_w of a score over the targets of a published setting, or of our replication."""
     return _taus(setting, inverted)[score].mean()
 
 
@@ -249,6 +256,12 @@ def size_interval_low() -> float:
 
 
 @_measure
+def no_relation_to_size() -> float:
+    """-1 where the interval of the mean τ_w of size against AUC lies above 0, else 0: nothing here can support it."""
+    return -1.0 if size_interval_low() > 0 else 0.0
+
+
+@_measure
 def auc_difference(one: str, other: str) -> float:
     """Mean AUC of one source less that of another over the targets where both are."""
     table = published.table("source_datasets")
@@ -257,10 +270,35 @@ def auc_difference(one: str, other: str) -> float:
 
 
 @_measure
-def without_best(source: str) -> float:
-    """Targets on which another source than the one named has the highest AUC."""
+def auc_difference_p(one: str, other: str) -> float:
+    """P of the paired t-test of two sources' AUCs over the targets where both are."""
+    table = published.table("source_datasets")
+    wide = table[table["target"] != "chestmnist"].pivot(index="target", columns="source", values="auc")
+    return ttest_rel(*wide[[one, other]].dropna().to_numpy().T).pvalue
+
+
+@_measure
+def best_among(sources: Sequence[str]) -> float:
+    """Targets on which one of the sources named has the highest AUC."""
     table = _oriented("source_datasets")
-    return (table.loc[table.groupby("target")["auc"].idxmax(), "source"] != source).sum()
+    return table.loc[table.groupby("target")["auc"].idxmax(), "source"].isin(sources).sum()
+
+
+@_measure
+def bound_on_itself(quantity: str) -> float:
+    """What the product would say of the target itself if its own NCA term, which was not released, were the highest.
+
+    ``imagenet_first``: targets on which ImageNet stays first; ``best_place``: the best place of a target itself.
+    """
+    table = _scored("source_datasets")
+    itself = table["source"] == table["target"]
+    table.loc[itself, "nca"] = 1.0
+    for _, rows in table.groupby("target"):
+        table.loc[rows.index, COMBINED] = combine(rows["nca"], rows["gradient_ratio"])
+    place = table.groupby("target")[COMBINED].rank(ascending=False)
+    if quantity == "imagenet_first":
+        return (place[table["source"] == "imagenet"] == 1).sum()
+    return place[itself].min()
 
 
 # --- other truths from the same runs ------------------------------------------------------------------------
@@ -277,6 +315,14 @@ def finished_runs(setting: str) -> float:
     """Finished fine-tuning runs that the summaries were made from."""
     table = published.table("run_summaries")
     return table.loc[table["setting"] == setting, "runs"].sum()
+
+
+@_measure
+def runs_behind_a_pair(quantity: str, source: str | None = None) -> float:
+    """Finished runs behind a pair of architectures: the ``min``, ``max`` or ``median`` over the pairs."""
+    table = published.table("run_summaries")
+    kept = (table["setting"] == "architectures") & (table["source"].eq(source) if source else True)
+    return getattr(table.loc[kept, "runs"], quantity)()
 
 
 @_measure
@@ -356,6 +402,30 @@ def verdict(statement: str) -> float:
     if len(found) != 1:
         raise InputError(f"no statement {statement!r}: there are {', '.join(table['statement'].unique())}")
     return {"supported": 1.0, "undecided": 0.0, "contradicted": -1.0}[found[0]]
+
+
+@_measure
+def size_in_replication(without: Sequence[str] = ()) -> float:
+    """Mean τ_w of training images against AUC in our replication, random weights left out, without some targets."""
+    table = _replication()
+    table = table[(table["source"] != "scratch") & ~table["target"].isin(without)]
+    return weighted_tau(table[["source", "target", "auc", "training_images"]])["training_images"].mean()
+
+
+@_measure
+def pool_to_largest() -> float:
+    """Images of the pool over those of the largest single medical set, the smallest of our replication's targets."""
+    wide = _replication().pivot(index="target", columns="source", values="training_images")
+    return (wide[POOLED] / wide[[name for name in MEDICAL if name in wide]].max(axis=1)).min()
+
+
+@_measure
+def separation_gained() -> float:
+    """Separation of the classes after fine-tuning less that before, mean over the stored sources and folds."""
+    from companion import replication  # brings torch
+
+    means = replication.projections().groupby("representation")["separation"].mean()
+    return means["after"] - means["before"]
 
 
 @_measure

@@ -64,15 +64,16 @@ def check(claim: Claim) -> dict[str, object]:
 
 
 def claims() -> pd.DataFrame:
-    """Every claim of the paper with what recomputing gives, and whether it holds.
+    """Every entry of the claims file with what recomputing gives, and whether it holds.
 
     Returns
     -------
     pandas.DataFrame
-        One row a claim, by id: where, claim, value, rule, tolerance, why, evidence, page, and what `check` returns.
-        Claims whose data are not at hand (the authors' runs are looked up, not downloaded) are not attempted.
+        One row a claim, by id: group (paper, tables, notes), where, claim, value, rule, tolerance, why, evidence, page,
+        and what `check` returns. Claims whose data are not available (the authors' runs are looked up, not downloaded)
+        are not attempted.
     """
-    columns = ["where", "claim", "value", "rule", "tolerance", "why", "evidence", "page"]
+    columns = ["group", "where", "claim", "value", "rule", "tolerance", "why", "evidence", "page"]
     rows = {
         claim.id: {**{name: getattr(claim, name) for name in columns}, **check(claim)} for claim in written()
     }

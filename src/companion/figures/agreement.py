@@ -42,7 +42,9 @@ def scores_against_auc(
     taus
         Targets by scores, written into the panels.
     """
-    figure, axes = figure_of(1.45 * len(scores), 1.2 * len(targets), len(targets), len(scores), sharex="row")
+    figure, axes = figure_of(
+        1.45 * len(scores), 1.2 * len(targets), len(targets), len(scores), sharex="row", squeeze=False
+    )
     # Dozens of panels: fewer dots an inch keep the page small.
     figure.set_dpi(80)
     for row, target in zip(axes, targets, strict=True):
@@ -136,7 +138,7 @@ def ablation(means: Mapping[str, pd.DataFrame]) -> Figure:
         for place, (column, colour) in enumerate(
             (("proposed", BLUE), ("nca", GREEN), ("gradient_ratio", ORANGE))
         ):
-            values = taus[column].to_numpy()
+            values = taus[column].dropna().to_numpy()
             axis.bar(place, values.mean(), color=colour, alpha=0.45, width=0.7)
             axis.scatter(place + rng.uniform(-0.18, 0.18, len(values)), values, s=14, color=colour)
             axis.annotate(
@@ -193,53 +195,75 @@ def critical_difference(ranks: pd.DataFrame, nemenyi: pd.DataFrame) -> Figure:
     return figure
 
 
+# Kind of a row of a benchmark's summary -> its label, and the hatching that tells the two bands apart.
+_BANDS = {
+    "reliability": ("reliability of the ground truth", None),
+    "ceiling": ("attainable maximum", "///"),
+}
+
+
 def benchmark(summary: pd.DataFrame) -> Figure:
-    """Draw a benchmark: mean τ_w of every score with its interval, baselines as lines, the ceiling as a band.
+    """Draw a benchmark: mean τ_w and interval of every score, baselines as lines, reliability and ceiling as bands.
 
     Parameters
     ----------
     summary
         As `companion.evaluation.Benchmark.summary` returns it.
     """
-    scores = summary[summary["kind"].isin(["given", "published", "term"])].iloc[::-1]
+    colours = {"given": ORANGE, "published": BLUE, "computed here": BLUE, "term": GREEN}
+    scores = summary[summary["kind"].isin(list(colours))].iloc[::-1]
     simple = summary[(summary["kind"] == "baseline") & summary["mean"].notna()]
-    ceiling = summary.loc[summary["kind"] == "ceiling", "mean"]
     figure, axis = figure_of(8, 1.3 + 0.3 * len(scores) + 0.2 * len(simple))
-    colours = {"given": ORANGE, "published": BLUE, "term": GREEN}
     for place, (_, row) in enumerate(scores.iterrows()):
         colour = colours[row["kind"]]
         axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2, alpha=0.6)
         axis.plot(row["mean"], place, "D" if row["kind"] == "given" else "o", color=colour)
     axis.set_yticks(range(len(scores)), [title_of(name) for name in scores.index])
-    if len(ceiling):
-        axis.axvspan(ceiling.min(), ceiling.max(), color=GREY, alpha=0.25, linewidth=0, label="noise ceiling")
+    for kind, (label, hatch) in _BANDS.items():
+        band = summary.loc[summary["kind"] == kind, "mean"]
+        if len(band):
+            axis.axvspan(
+                band.min(), band.max(), color=GREY, alpha=0.25, linewidth=0, hatch=hatch, label=label
+            )
     lines = ("--", ":", "-.")
     for (name, row), line in zip(simple.iterrows(), lines, strict=False):
         axis.axvline(row["mean"], color=PURPLE, linestyle=line, label=title_of(str(name)).replace("_", " "))
     axis.axvline(0, color=INK, linewidth=0.8)
     axis.set_xlabel("mean weighted Kendall τ over the targets, with its 95 % interval over sources")
-    if len(ceiling) or len(simple):
+    if axis.get_legend_handles_labels()[1]:
         figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
     return figure
 
 
 def noise_ceiling(ceiling: pd.DataFrame, taus: pd.DataFrame, scores: Sequence[str]) -> Figure:
-    """Draw, per target, the τ_w that the truth reaches against itself, and that of some scores.
+    """Draw, per target, the reliability of the ground truth, the attainable maximum, and τ_w of some scores.
 
     Parameters
     ----------
     ceiling
-        Targets by ``halves`` and ``redraws``, as `companion.evaluation.NoiseCeiling.targets`.
+        As `companion.evaluation.NoiseCeiling.targets`.
     taus
         Targets by scores: τ_w.
     scores
         At most three columns of `taus`.
     """
-    order = ceiling["redraws"].sort_values().index
+    order = ceiling.mean(axis=1).sort_values().index
     figure, axis = figure_of(8, 0.32 * len(order) + 1.4)
     places = np.arange(len(order))
-    low, high = ceiling.loc[order].min(axis=1), ceiling.loc[order].max(axis=1)
-    axis.barh(places, high - low, left=low, color=GREY, alpha=0.35, height=0.7, label="truth against itself")
+    for (label, hatch), start in zip(_BANDS.values(), ("reliability", "attainable"), strict=True):
+        ways = ceiling.loc[order, [name for name in ceiling if name.startswith(start)]]
+        low, wide = ways.min(axis=1), np.ptp(ways.to_numpy(), axis=1)
+        axis.barh(
+            places,
+            wide,
+            left=low,
+            color=GREY,
+            alpha=0.35,
+            height=0.7,
+            hatch=hatch,
+            edgecolor=GREY,
+            label=label,
+        )
     for score, colour, marker in zip(scores, (BLUE, ORANGE, GREEN), "oD^", strict=False):
         axis.scatter(
             taus[score].reindex(order), places, color=colour, marker=marker, s=30, label=title_of(score)
@@ -247,7 +271,7 @@ def noise_ceiling(ceiling: pd.DataFrame, taus: pd.DataFrame, scores: Sequence[st
     axis.set_yticks(places, [short(str(name)) for name in order])
     axis.axvline(0, color=INK, linewidth=0.8)
     axis.set_xlabel("weighted Kendall τ")
-    figure.legend(loc="outside upper center", ncols=1 + len(scores), frameon=False, fontsize=8)
+    figure.legend(loc="outside upper center", ncols=2 + len(scores), frameon=False, fontsize=8)
     return figure
 
 
@@ -287,7 +311,7 @@ def redraws(means: pd.DataFrame, full: Mapping[str, float] | pd.Series) -> Figur
 
 
 def regrets(table: pd.DataFrame, choices: Mapping[str, str]) -> Figure:
-    """Draw, per target, how much AUC each way of choosing a source gives away.
+    """Draw, per target, the regret of each way of choosing a source.
 
     Parameters
     ----------
@@ -298,18 +322,16 @@ def regrets(table: pd.DataFrame, choices: Mapping[str, str]) -> Figure:
     """
     figure, axis = figure_of(8, 3.6)
     width = 0.8 / len(choices)
-    for place, ((column, label), colour) in enumerate(
-        zip(choices.items(), (BLUE, ORANGE, GREEN, GREY), strict=False)
-    ):
+    for place, (column, label) in enumerate(choices.items()):
         axis.bar(
             np.arange(len(table)) + (place - (len(choices) - 1) / 2) * width,
             table[column],
             width,
-            color=colour,
+            color=CYCLE[place % len(CYCLE)],
             label=f"{label}: mean {table[column].mean():.4f}",
         )
     axis.set_xticks(range(len(table)), [short(name) for name in table.index], rotation=30, ha="right")
-    axis.set_ylabel("AUC given away")
+    axis.set_ylabel("regret (AUC)")
     axis.legend(frameon=False, fontsize=8)
     return figure
 
@@ -326,6 +348,7 @@ def transfer(table: pd.DataFrame, sizes: Mapping[str, float], title: str, *, col
     title
         Where the numbers are from; written above the figure.
     """
+    table = table[table["auc"].notna() & (table["source"] != table["target"])]
     order = sorted(table["source"].unique(), key=lambda source: (sizes.get(source, np.inf), source))
     targets = sorted(table["target"].unique())
     width = min(columns, len(targets))
@@ -334,17 +357,15 @@ def transfer(table: pd.DataFrame, sizes: Mapping[str, float], title: str, *, col
         1.75 * width + 1.2, (0.19 * len(order) + 0.9) * height, height, width, squeeze=False, sharey=True
     )
     for axis, target in zip(axes.flat, targets, strict=False):
-        block = table[(table["target"] == target) & table["auc"].notna()].set_index("source")
-        present = [source for source in order if source in block.index and source != target]
-        auc = block["auc"].reindex(present)
-        best = auc.idxmax()
+        block = table[table["target"] == target].set_index("source")
+        auc = block["auc"]
+        # Names would be numbered anew, in the order of the first panel, which may lack one of them.
+        rows = [order.index(source) for source in auc.index]
         axis.axvline(auc.max(), color=INK, linestyle="--", linewidth=0.8)
-        spread = block["auc_sd"].reindex(present) if "auc_sd" in block else None
-        if spread is not None:
-            axis.hlines(present, auc - spread, auc + spread, color=GREY, linewidth=1)
-        axis.scatter(
-            auc, present, s=14, color=[ORANGE if source == best else BLUE for source in present], zorder=3
-        )
+        if "auc_sd" in block:
+            axis.hlines(rows, auc - block["auc_sd"], auc + block["auc_sd"], color=GREY, linewidth=1)
+        colours = [ORANGE if source == auc.idxmax() else BLUE for source in auc.index]
+        axis.scatter(auc, rows, s=14, color=colours, zorder=3)
         axis.set_yticks(range(len(order)), [short(source) for source in order], fontsize=8)
         axis.set_title(short(target), fontsize=9)
         axis.tick_params(axis="x", labelsize=8)

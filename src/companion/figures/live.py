@@ -55,8 +55,13 @@ def ranking(table: pd.DataFrame) -> Figure:
         places = range(len(names))
         for axis, (column, label, colour) in zip(row, columns, strict=True):
             values = block[column].to_numpy(dtype=float)[::-1]
-            if np.isfinite(values).any():
-                axis.barh(places, np.nan_to_num(values), color=colour)
+            known = np.isfinite(values)
+            if known.any():
+                axis.barh(np.flatnonzero(known), values[known], color=colour)
+                for place in np.flatnonzero(~known):
+                    axis.annotate(
+                        "missing", (0, place), xycoords=("axes fraction", "data"), color=INK, va="center"
+                    )
             else:
                 axis.set_xticks([])
                 axis.text(
@@ -188,16 +193,27 @@ def curves(
         Name of a model -> the epoch (from 1) whose weights are kept, drawn as a dot.
     """
     figure, axes = figure_of(4.4 * len(panels) + 1.8, 3.4, 1, len(panels), squeeze=False)
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    looks = {name: _LINES[place % len(_LINES)] for place, name in enumerate(names)}
+    shown = {}
     for axis, (what, lines) in zip(axes[0], panels.items(), strict=True):
-        for (name, values), (colour, dash) in zip(lines.items(), _LINES * 4, strict=False):
+        for name, values in lines.items():
+            colour, dash = looks[name]
             epochs = np.arange(1, len(values) + 1)
-            axis.plot(epochs, values, color=colour, linestyle=dash, label=literal(short(name)))
+            (shown[name],) = axis.plot(epochs, values, color=colour, linestyle=dash)
             if marked and name in marked:
                 axis.plot(marked[name], values[marked[name] - 1], "o", color=colour)
         axis.set_xlabel("epoch")
         axis.set_ylabel(what)
         axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-    axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
+    axes[0][-1].legend(
+        [shown[name] for name in names],
+        [literal(short(name)) for name in names],
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        frameon=False,
+        fontsize=8,
+    )
     mark_synthetic(figure, synthetic)
     return figure
 
@@ -220,15 +236,22 @@ def projections(
     """
     figure, axes = figure_of(2.6 * len(panels), 3.2, 1, len(panels), squeeze=False)
     for axis, (heading, points) in zip(axes[0], panels.items(), strict=True):
-        for label, (colour, marker) in enumerate(zip((BLUE, ORANGE, *CYCLE[2:]), "o^sDvPX*", strict=False)):
+        for label, name in enumerate(classes):
             own = points[labels == label]
             if len(own):
-                name = literal(classes[label]) if axis is axes[0][0] else None
-                axis.scatter(own[:, 0], own[:, 1], s=13, color=colour, marker=marker, alpha=0.75, label=name)
+                axis.scatter(
+                    own[:, 0],
+                    own[:, 1],
+                    s=13,
+                    color=CYCLE[label % len(CYCLE)],
+                    marker="o^sDvPX*<"[label % 9],
+                    alpha=0.75,
+                    label=literal(name) if axis is axes[0][0] else None,
+                )
         axis.set_title(heading, fontsize=9, loc="left")
         axis.set_xticks([])
         axis.set_yticks([])
-    figure.legend(loc="outside lower center", ncols=len(classes), frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=min(len(classes), 6), frameon=False, fontsize=9)
     mark_synthetic(figure, synthetic)
     return figure
 
@@ -243,19 +266,25 @@ def closeness(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     measures
         Column -> what it is.
     """
-    order = [name for name in ("before", "nca", "lda", "after") if name in set(table["representation"])]
-    names = {"before": "before", "nca": "NCA", "lda": "LDA", "after": "fine-tuned"}
+    looks = {
+        "before": ("before", GREY),
+        "nca": ("NCA", GREEN),
+        "lda": ("LDA", ORANGE),
+        "after": ("fine-tuned", BLUE),
+    }
+    order = [name for name in looks if name in set(table["representation"])]
     figure, axes = figure_of(3.1 * len(measures), 3.0, 1, len(measures), squeeze=False)
     means = table.groupby(["source", "representation"])[list(measures)].mean()
     rng = np.random.default_rng(0)  # spreads the points sideways, no more
     for axis, (measure, what) in zip(axes[0], measures.items(), strict=True):
         # Against itself every measure but the separation is 1.
         shown = order if measure == "separation" else [name for name in order if name != "after"]
-        for place, (name, colour) in enumerate(zip(shown, (GREY, GREEN, ORANGE, BLUE), strict=False)):
+        for place, name in enumerate(shown):
+            colour = looks[name][1]
             values = means.xs(name, level="representation")[measure].to_numpy()
             axis.bar(place, values.mean(), color=colour, alpha=0.45, width=0.7)
             axis.scatter(place + rng.uniform(-0.15, 0.15, len(values)), values, s=14, color=colour)
-        axis.set_xticks(range(len(shown)), [names[name] for name in shown], fontsize=9)
+        axis.set_xticks(range(len(shown)), [looks[name][0] for name in shown], fontsize=9)
         axis.set_title("\n".join(textwrap.wrap(what, 38)), fontsize=8, loc="left")
         axis.set_ylim(0, 1)
     return figure

@@ -22,7 +22,7 @@ from companion.figures.style import (
 
 
 def turned_round(straight: pd.Series, turned: pd.Series) -> Figure:
-    """Draw the mean τ_w of every score among architectures, straight and turned round.
+    """Draw the mean τ_w of every score among architectures, not inverted and inverted.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def turned_round(straight: pd.Series, turned: pd.Series) -> Figure:
     figure, axis = figure_of(8, 0.36 * len(order) + 1.2)
     places = np.arange(len(order))
     axis.hlines(places, straight[order], turned[order], color="#bbbbbb", linewidth=2, zorder=1)
-    axis.scatter(straight[order], places, color=ORANGE, marker="s", s=40, label="straight", zorder=2)
+    axis.scatter(straight[order], places, color=ORANGE, marker="s", s=40, label="not inverted", zorder=2)
     axis.scatter(turned[order], places, color=BLUE, s=40, label="as in the paper", zorder=3)
     axis.set_yticks(places, [title_of(str(name)) for name in order])
     axis.axvline(0, color=INK, linewidth=0.8)

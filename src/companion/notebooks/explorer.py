@@ -21,7 +21,7 @@ from companion.scores import COMBINED, TERMS
 from companion.store import write_text
 
 SCORES = (COMBINED, *TERMS, *published.METRICS)
-DRAWS, LEVEL = 2000, 0.95
+LEVEL = 0.95
 SETTINGS = {
     "source_datasets": "Source datasets (one ResNet-18, trained on each)",
     "architectures": "Architectures (each trained on ImageNet)",
@@ -66,7 +66,7 @@ def _places(values: pd.Series) -> list[int]:
 def _orientation(setting: str, *, inverted: bool) -> dict[str, Any]:
     """Everything that depends on which way the scores point: ``means`` by score, ``cells`` by target and score."""
     table = pairs(setting, inverted=inverted)
-    intervals = evaluation.bootstrap(table, columns=SCORES, against=None, draws=DRAWS, level=LEVEL)
+    intervals = evaluation.bootstrap(table, columns=SCORES, against=None, level=LEVEL)
     regrets = {score: evaluation.regret(table, score) for score in SCORES}
     cells: dict[str, dict[str, Any]] = {}
     for target, rows in table.groupby("target"):

@@ -43,6 +43,9 @@ MODALITIES = {
 }
 
 
+# Groups of the claims file, which no count may mix.
+GROUPS = {"paper": "claims of the paper", "tables": "arithmetic of its tables", "notes": "notes of ours"}
+
 # The order in which a room may import another; a test holds the package to it.
 ROOMS = (
     "store",
@@ -137,8 +140,9 @@ class Page:
         if name == "claims":
             return claims_table(self.claims)
         if name == "claims_summary":
-            counts = self.claims["status"].value_counts().reindex(evaluation.verdicts.STATUS, fill_value=0)
-            return markdown(counts.to_frame("claims").rename_axis("status"))
+            counts = pd.crosstab(self.claims["status"], self.claims["group"])
+            counts = counts.reindex(index=evaluation.verdicts.STATUS, columns=list(GROUPS), fill_value=0)
+            return markdown(counts.rename(columns=GROUPS).rename_axis("status"))
         if name not in TABLES:
             raise InputError(f"no table {name!r}")
         return markdown(TABLES[name]())
@@ -241,6 +245,7 @@ def claims_table(table: pd.DataFrame) -> str:
         rows.append(
             {
                 "claim": f"{row['claim']} ({row['where']})",
+                "kind": GROUPS[row["group"]],
                 "status": f"**{row['status']}**" + (f": {remarks}" if remarks else ""),
                 "said": said,
                 "found": found,

@@ -1,4 +1,4 @@
-"""The claims file: what the paper says, how each claim is recomputed, and within what tolerance.
+"""The claims file: what the paper says, its tables hold and we note; how each is recomputed, within what tolerance.
 
 Whether a claim holds is computed by `companion.evaluation.verdicts`; this module only reads what was written down.
 """
@@ -16,6 +16,7 @@ Evidence = Literal[
     "authors' table", "authors' runs", "synthetic features", "our replication", "not attempted"
 ]
 Rule = Literal["within", "above", "at least", "below", "verdict"]
+Group = Literal["paper", "tables", "notes"]
 Text = Annotated[str, Field(min_length=3)]
 
 
@@ -52,6 +53,7 @@ class Caveat(Recomputed):
 class Claim(Recomputed):
     """One claim."""
 
+    group: Group
     id: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     where: Text
     claim: Text
@@ -72,6 +74,7 @@ class Claim(Recomputed):
 
 @functools.cache
 def claims() -> tuple[Claim, ...]:
-    """Every claim, in the order of the file."""
+    """Every claim, in the order of the file; its group is the heading it stands under."""
     text = resources.files(__package__).joinpath("claims.yaml").read_text(encoding="utf-8")
-    return TypeAdapter(tuple[Claim, ...]).validate_python(yaml.safe_load(text))
+    entries = [{"group": group, **entry} for group, own in yaml.safe_load(text).items() for entry in own]
+    return TypeAdapter(tuple[Claim, ...]).validate_python(entries)

@@ -118,14 +118,16 @@ def table(variant: str = "corrected", rule: str = "lowest_val_loss") -> pd.DataF
     -------
     pandas.DataFrame
         source, target, auc, auc_sd (over folds), folds, training_images of the source, the combined score and every
-        score of the registry; as `companion.evaluation.weighted_tau` takes it. ``attrs["runs"]`` says how many
-        fine-tunings are stored and planned.
+        score of the registry, missing where it is missing on any fold; as `companion.evaluation.weighted_tau` takes
+        it. ``attrs["runs"]`` says how many fine-tunings are stored and planned.
     """
     truth = (
         select(runs(), rule).groupby(PAIR)["auc"].agg(auc="mean", auc_sd="std", folds="size").reset_index()
     )
-    found = scores(variant).groupby(PAIR, as_index=False).mean(numeric_only=True)
-    pooled = combined(found.drop(columns=["fold", "seconds"]), variant)
+    each = scores(variant).drop(columns=["fold", "seconds"]).groupby(PAIR)
+    # A mean over the folds that happen to have a score is another quantity for every pair.
+    found = each.mean(numeric_only=True).where(each.count().eq(each.size(), axis=0)).reset_index()
+    pooled = combined(found, variant)
     names = ["training_images", COMBINED, *(name for name in REGISTRY if name in pooled)]
     result = truth.merge(pooled[[*PAIR, *names]], on=PAIR, how="left", validate="one_to_one")
     result.attrs["runs"] = _read("runs").attrs["provenance"]["runs"]
