@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from companion import models
+import companion
+from companion import datasets, models, scores, training
 from companion.errors import InputError, SurroundingsError
 
 SMALL = "shufflenet_v2_x0_5"  # the smallest of the nine
@@ -279,3 +283,73 @@ def test_devices():
             models.best_device(name)
     with pytest.raises(SurroundingsError, match="'cuda:99' is not there"):
         models.best_device("cuda:99")
+
+
+def public_functions():
+    for module in pkgutil.walk_packages(companion.__path__, "companion."):
+        if module.name == "companion.__main__":  # it works as soon as it is imported
+            continue
+        for name, thing in vars(importlib.import_module(module.name)).items():
+            members = vars(thing).items() if inspect.isclass(thing) else [("", thing)]
+            for member, function in members:
+                own = inspect.isfunction(function) and function.__module__.startswith("companion.")
+                if own and not (name + member).startswith("_"):
+                    yield f"{name}.{member}".rstrip("."), function
+
+
+def test_no_function_that_runs_a_network_is_tied_to_the_cpu():
+    makes_a_batch_only = {"to_batch", "SourceModel.prepare"}  # on the device of the network that takes it
+    defaults = {
+        name: inspect.signature(function).parameters["device"].default
+        for name, function in public_functions()
+        if "device" in inspect.signature(function).parameters and name not in makes_a_batch_only
+    }
+    assert {"rank", "fine_tune", "train_source", "gradient_ratio", "SourceModel.features"} <= set(defaults)
+    assert set(defaults.values()) <= {None, inspect.Parameter.empty}
+
+
+IMAGES, LABELS = np.zeros((12, 32, 32), np.uint8), np.arange(12) % 2
+PARTS = dict.fromkeys(("train", "val", "test"))
+SET = datasets.Dataset(
+    "zeros", dict.fromkeys(PARTS, IMAGES), dict.fromkeys(PARTS, LABELS), ("a", "b"), "binary", "made up"
+)
+TUNING = training.FineTuning("t", epochs=1, patience=1, lr=(0.1,), batch_size=(12,), augmentation="none")
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda model: model.features(IMAGES),
+        lambda model: scores.gradient_ratio(model, IMAGES, LABELS),
+        lambda model: companion.score(model, SET, scores=["gradient_ratio"]),
+        lambda model: training.train_source(
+            SET, training.SourceProtocol("t", 1, augmentation="none"), architecture=SMALL
+        ),
+        lambda model: training.fine_tune(
+            model, SET, datasets.fold(SET), TUNING.settings("zeros")[0], TUNING, seed=0
+        ),
+    ],
+    ids=["features", "gradient_ratio", "score", "train_source", "fine_tune"],
+)
+def test_networks_run_on_the_fastest_device_and_stay_where_they_were(monkeypatch, work):
+    real, model = models.best_device, models.scratch(SMALL)
+
+    def fastest(name=None):
+        """Torch's device "meta", which holds no numbers: whatever runs there cannot give any."""
+        return torch.device("meta") if str(name) in ("None", "meta") else real(name)
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("companion") and getattr(module, "best_device", None) is real:
+            monkeypatch.setattr(module, "best_device", fastest)
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        work(model)
+    assert {value.device.type for value in model.backbone.state_dict().values()} == {"cpu"}
+
+
+def test_the_devices_that_ran_are_noted(monkeypatch):
+    monkeypatch.setattr(models, "devices_used", set())
+    with pytest.raises(InputError):
+        models.best_device("meta")
+    assert models.devices_used == set()
+    models.scratch(SMALL).features(IMAGES[:1], device="cpu")
+    assert models.devices_used == {"cpu"}

@@ -7,6 +7,7 @@ last linear layer, which may be missing. Training and scoring live elsewhere.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -127,10 +128,14 @@ class SourceModel:
         return to_batch(images, self.normalisation, device)
 
     def features(
-        self, images: np.ndarray, *, device: torch.device | str = "cpu", batch: int = 256
+        self, images: np.ndarray, *, device: torch.device | str | None = None, batch: int = 256
     ) -> np.ndarray:
-        """Penultimate features (n, d), float32, of uint8 images, in evaluation mode and without gradients."""
-        network = self.backbone.eval().to(device)
+        """Penultimate features (n, d), float32, of uint8 images, in evaluation mode and without gradients.
+
+        They are computed on `device`, the fastest there is by default, by a copy of the network.
+        """
+        device = best_device(device)
+        network = copy.deepcopy(self.backbone).eval().to(device)
         with torch.inference_mode():
             parts = [
                 network(self.prepare(images[start : start + batch], device)).flatten(1).cpu().numpy()
@@ -394,8 +399,14 @@ def _head_from(state: Mapping[str, torch.Tensor], backbone: set[str], features: 
     return head
 
 
-def best_device(name: str | None = None) -> torch.device:
-    """Return the device asked for, or the fastest there is.
+# Devices that networks of this process were sent to: what ran is reported, not what would have been fastest.
+devices_used: set[str] = set()
+
+
+def best_device(name: torch.device | str | None = None) -> torch.device:
+    """Return the device asked for, or the fastest there is, and note it in `devices_used`.
+
+    Every function that runs a network asks here where.
 
     Raises
     ------
@@ -405,9 +416,8 @@ def best_device(name: str | None = None) -> torch.device:
         If the device asked for is not there.
     """
     if name in (None, "auto"):
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        mps = torch.backends.mps.is_available()
+        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     try:
         device = torch.device(str(name))
     except RuntimeError as error:
@@ -421,4 +431,5 @@ def best_device(name: str | None = None) -> torch.device:
         raise InputError(f"device {name!r} is not one this package uses: give auto, cpu, cuda, cuda:N or mps")
     if not there[device.type]:
         raise SurroundingsError(f"device {name!r} is not there: leave --device out, or give cpu")
+    devices_used.add(str(device))
     return device

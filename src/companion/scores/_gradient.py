@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
-from companion.models import SourceModel, refusing_size, split_head
+from companion.models import SourceModel, best_device, refusing_size, split_head
 
 MARGIN = 0.05
 BATCHES = 6  # batches of n // 6 images, so the seventh is what is left over
@@ -310,7 +310,7 @@ def single_pass(
     *,
     batch_size: int | None = None,
     loss: str = "triplet",
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     random_state: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Pass:
@@ -329,7 +329,7 @@ def single_pass(
     loss
         ``"triplet"``, or ``"cross_entropy"`` with a random linear head (for comparison only).
     device
-        Where to run.
+        Where to run; the fastest there is by default.
     random_state
         Seed of the random head.
     progress
@@ -355,7 +355,7 @@ def single_pass(
     if loss not in LOSSES:
         raise ValueError(f"loss: {loss!r} is none of {', '.join(map(repr, LOSSES))}")
     run = _Run(
-        model, images, labels, _objective(loss, int(labels.max()) + 1, random_state), torch.device(device)
+        model, images, labels, _objective(loss, int(labels.max()) + 1, random_state), best_device(device)
     )
     groups = list(
         _groups(len(labels), batch_size or _batch_size(len(labels)), int(np.prod(images.shape[1:3])))
@@ -493,7 +493,7 @@ def gradient_ratio(
     variant: str = "corrected",
     loss: str = "triplet",
     batch_size: int | None = None,
-    device: Any = "cpu",
+    device: Any = None,
     random_state: int = 0,
 ) -> float:
     r"""Ratio of the gradients of the second and the first convolution: the proposed score's adaptability term.
@@ -521,7 +521,7 @@ def gradient_ratio(
     batch_size
         Images a batch; by default n // 6.
     device, random_state
-        Where to run; seed of the random head.
+        Where to run, by default the fastest there is; seed of the random head.
 
     Returns
     -------

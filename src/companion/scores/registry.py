@@ -74,7 +74,7 @@ def gradient_ratio(
     variant: str = "corrected",
     loss: str = "triplet",
     batch_size: int | None = None,
-    device: Any = "cpu",
+    device: Any = None,
     random_state: int = 0,
 ) -> float:
     r"""Ratio of the gradient norms of the second and the first convolution under a triplet-margin loss.
@@ -96,8 +96,8 @@ def gradient_ratio(
         The score's loss, or cross-entropy with a random linear head for comparison.
     batch_size : int, optional
         Images a batch; n // 6 by default.
-    device : str or torch.device, default "cpu"
-        Where to run.
+    device : str or torch.device, optional
+        Where to run; the fastest there is by default.
     random_state : int, default 0
         Seed of the random head.
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from companion.errors import SurroundingsError
+from companion.models import best_device
 from companion.training.augmentation import augmented
 from companion.training.memory import freed_memory_kept, memory_layout
 from companion.training.metrics import auc_per_class, macro_auc
@@ -24,9 +25,12 @@ Report = Callable[[float, str], None]
 
 
 class Resident:
-    """Images (n, channels, size, size) as uint8 and labels, both on the device."""
+    """Images (n, channels, size, size) as uint8 and labels, both on the device; the fastest there is by default."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, normalisation: Any, device: Any) -> None:
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray, normalisation: Any, device: Any = None
+    ) -> None:
+        device = best_device(device)
         channels_first = images[:, None] if images.ndim == 3 else np.moveaxis(images, 3, 1)
         self.images = torch.from_numpy(np.ascontiguousarray(channels_first)).to(device)
         self.labels = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
