@@ -19,6 +19,8 @@ from torch import nn
 import companion
 from companion import datasets, models, scores, training
 from companion.errors import InputError, SurroundingsError
+from companion.scores._gradient import single_pass
+from companion.training import loop
 
 SMALL = "shufflenet_v2_x0_5"  # the smallest of the nine
 
@@ -344,6 +346,27 @@ def test_networks_run_on_the_fastest_device_and_stay_where_they_were(monkeypatch
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         work(model)
     assert {value.device.type for value in model.backbone.state_dict().values()} == {"cpu"}
+
+
+@pytest.mark.parametrize(("cores", "given", "used"), [(2, 2, 1), (1, 1, 1), (4, 4, 3), (4, 2, 2)])
+def test_one_core_is_left_free_while_a_network_runs(monkeypatch, cores, given, used):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(cores)), raising=False)
+    seen = []
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(given)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+        network.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+        model = models.SourceModel("seen", network, None, "linear", "nothing")
+        images, labels = np.zeros((4, 2, 2), np.uint8), np.arange(4) % 2
+        model.features(images, device="cpu")
+        single_pass(model, images, labels, device="cpu")
+        data = loop.Resident(images, labels, models.PLAIN_NORMALISATION, "cpu")
+        loop.fit(network, data, data, loop.Recipe(1, 4, 0.1, 0.0, 0.0, "none", "cross-entropy"), seed=0)
+        loop.evaluate(network, data, "cross-entropy")
+        assert set(seen) == {used} and len(seen) == 5 and torch.get_num_threads() == given
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_devices_that_ran_are_noted(monkeypatch):

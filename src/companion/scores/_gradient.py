@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
-from companion.models import SourceModel, best_device, refusing_size, split_head
+from companion.models import SourceModel, best_device, one_core_left_free, refusing_size, split_head
 
 MARGIN = 0.05
 BATCHES = 6  # batches of n // 6 images, so the seventh is what is left over
@@ -303,6 +303,7 @@ def _groups(n: int, batch: int, pixels: int) -> Iterator[list[slice]]:
         yield group
 
 
+@one_core_left_free()
 def single_pass(
     model: SourceModel,
     images: np.ndarray,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from companion.errors import SurroundingsError
-from companion.models import best_device
+from companion.models import best_device, one_core_left_free
 from companion.training.augmentation import augmented
 from companion.training.memory import freed_memory_kept, memory_layout
 from companion.training.metrics import auc_per_class, macro_auc
@@ -77,6 +77,7 @@ class Fit:
     seconds: float
 
 
+@one_core_left_free()
 @freed_memory_kept()
 def fit(
     network: nn.Module,
@@ -198,6 +199,7 @@ def step(
     return total
 
 
+@one_core_left_free()
 @torch.inference_mode()
 def evaluate(network: nn.Module, data: Resident, loss: str, batch_size: int = 256) -> dict[str, Any]:
     """Loss and, for single labels, AUC (macro and per class) and accuracy of a network in evaluation mode."""
