@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import os
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import companion
-from companion import datasets, models, scores, training
+from companion import datasets, load_source, models, scores, sources, training
 from companion.errors import InputError, SurroundingsError
 from companion.scores._gradient import single_pass
 from companion.training import loop
@@ -30,7 +31,7 @@ NINE = {
     "efficientnet_v2_s": ("features.0.0", "features.1.0.block.0.0", 1280),
     "googlenet": ("conv1.conv", "conv2.conv", 1024),
     "mnasnet1_0": ("layers.0", "layers.3", 1280),
-    "mobilenet_v3_small": ("features.0.0", "features.1.block.0.0", 1024),
+    "mobilenet_v3_small": ("features.0.0", "features.1.block.0.0", 576),
     "vgg11": ("features.0", "features.3", 4096),
     "convnext_tiny": ("features.0.0", "features.1.0.block.0", 768),
     "shufflenet_v2_x0_5": ("conv1.0", "stage2.0.branch1.0", 1024),
@@ -67,10 +68,13 @@ def test_convolutions_and_features(architecture):
     assert models.convolutions(network) == (first, second)
     assert models.ARCHITECTURES[architecture] == second
     assert network.get_submodule(first).in_channels == 3
+    whole = copy.deepcopy(network)
     head = models.split_head(network)
-    assert (head.in_features, head.out_features) == (width, 1000)
-    features = network(torch.empty(2, 3, 224, 224, device="meta")).flatten(1)
-    assert features.shape == (2, width)
+    # The released code takes off the last layer, and of MobileNetV3 the whole classifier.
+    assert isinstance(head, nn.Linear) == (architecture != "mobilenet_v3_small") and not head.training
+    images = torch.empty(2, 3, 224, 224, device="meta")
+    features = network(images).flatten(1)
+    assert features.shape == (2, width) and head(features).shape == whole(images).shape == (2, 1000)
 
 
 def test_a_network_without_convolutions_or_linear_layer():
@@ -191,6 +195,25 @@ def test_mnasnet_whose_parts_have_versions_is_loaded():
     found = models.from_state(dict(whole.state_dict()), architecture="mnasnet0_5", name="m", pretraining="x")
     for key, value in found.backbone.state_dict().items():
         assert torch.equal(value, whole.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("architecture", ["mobilenet_v3_small", SMALL])
+def test_features_and_head_give_what_the_whole_network_gave(tmp_path, architecture):
+    whole = models.build(architecture, classes=4, seed=2).eval()
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    plain = load(whole.state_dict(), architecture)
+    saved = load_source(sources.save(plain, tmp_path / "mine.safetensors"))
+    with torch.no_grad():
+        for model in (plain, saved):
+            assert torch.allclose(model.head(model.backbone(images)), whole(images), atol=1e-6)
+    tuned = training.fine_tuning.with_head(plain, 3, 0.5).eval()
+    assert tuned(images).shape == (2, 3)
+
+
+def test_a_classifier_that_is_not_whole_is_no_head():
+    state = models.build("mobilenet_v3_small", classes=4, seed=2).state_dict()
+    del state["classifier.0.bias"]
+    assert load(state, "mobilenet_v3_small").head is None
 
 
 def test_half_precision_weights_become_float32(small_state):

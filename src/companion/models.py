@@ -1,7 +1,7 @@
 """Networks: build one, load a checkpoint, and know where its two convolutions, features and head are.
 
 A network here is split in two: the *backbone*, which ends in the penultimate features, and the *head*, the
-last linear layer, which may be missing. Training and scoring live elsewhere.
+last linear layer, which may be missing. MobileNetV3 alone is split before its whole classifier, as in the released code. Training and scoring live elsewhere.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ class SourceModel:
     backbone
         Network from normalised images (n, 3, h, w) to penultimate features (n, d).
     head
-        Last linear layer, features to source-class logits, or None.
+        Last linear layer, features to source-class logits, or None. MobileNetV3's is its whole classifier, as in the
+        released code: the features of ``"mobilenet_v3_small"`` are 576 wide, not the 1024 of its hidden layer.
     architecture
         Name of the architecture.
     pretraining
@@ -108,7 +109,7 @@ class SourceModel:
 
     name: str
     backbone: nn.Module
-    head: nn.Linear | None
+    head: nn.Module | None
     architecture: str
     pretraining: str
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] = PLAIN_NORMALISATION
@@ -176,8 +177,11 @@ def convolutions(network: nn.Module) -> tuple[str | None, str | None]:
     return (names[0], names[1]) if len(names) > 1 else (None, None)
 
 
-def split_head(network: nn.Module) -> nn.Linear:
-    """Replace the last linear layer of `network` by the identity and return it."""
+def split_head(network: nn.Module) -> nn.Module:
+    """Replace the head of `network` by the identity and return it; see `SourceModel`."""
+    if isinstance(network, torchvision().models.MobileNetV3):
+        whole, network.classifier = network.classifier, nn.Identity()
+        return whole.eval()
     linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise InputError(f"{type(network).__name__} has no linear layer: where its features end is not known")
@@ -373,7 +377,7 @@ def from_state(
     return SourceModel(
         name=name,
         backbone=network.eval(),
-        head=_head_from(state, set(wanted), head.in_features),
+        head=_head_from(state, set(wanted), head),
         architecture=architecture,
         pretraining=pretraining,
         normalisation=normalisation,
@@ -381,21 +385,33 @@ def from_state(
     )
 
 
-def _head_from(state: Mapping[str, torch.Tensor], backbone: set[str], features: int) -> nn.Linear | None:
-    weights = [
-        key
-        for key, value in state.items()
-        if key not in backbone and key.endswith("weight") and value.ndim == 2 and value.shape[1] == features
+def _head_from(state: Mapping[str, torch.Tensor], backbone: set[str], head: nn.Module) -> nn.Module | None:
+    """Fill `head` from a state dict, with as many classes as there; None where the state dict has no such head."""
+    linear = {name: module for name, module in head.named_modules() if isinstance(module, nn.Linear)}
+    (first, layer), (last, _) = next(iter(linear.items())), list(linear.items())[-1]
+    ending = f"{first}.weight".lstrip(".")
+    prefixes = [
+        key.removesuffix(ending)
+        for key in state
+        if key not in backbone and key.endswith(ending) and state[key].shape[1:] == (layer.in_features,)
     ]
-    if len(weights) != 1:
+    if len(prefixes) != 1:
         return None
-    weight = state[weights[0]]
-    bias = state.get(weights[0].removesuffix("weight") + "bias")
-    head = nn.Linear(features, weight.shape[0], bias=bias is not None)
-    with torch.no_grad():
-        head.weight.copy_(weight)
-        if bias is not None:
-            head.bias.copy_(bias)
+    own = {
+        key.removeprefix(prefixes[0]): value for key, value in state.items() if key.startswith(prefixes[0])
+    }
+    weight, bias = (own.get(f"{last}.{part}".lstrip(".")) for part in ("weight", "bias"))
+    if weight is None:
+        return None
+    replacement = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    if last:
+        setattr(head, last, replacement)
+    else:
+        head = replacement
+    try:
+        head.load_state_dict({key: own[key].float() for key in head.state_dict()})
+    except (KeyError, RuntimeError):  # a layer of it is missing, or has another shape
+        return None
     return head
 
 

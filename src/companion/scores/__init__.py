@@ -26,7 +26,7 @@ them.
 
 from companion.scores._arrays import ScoreWarning, stratified_subsample
 from companion.scores._suite import SuiteResult, suite
-from companion.scores.combination import COMBINED, TERMS, combine, min_max
+from companion.scores.combination import COMBINED, INVERTED_ACROSS_DOMAINS, TERMS, combine, min_max
 from companion.scores.gbc import gbc
 from companion.scores.hscore import hscore
 from companion.scores.knn import knn
@@ -46,6 +46,7 @@ from companion.scores.transrate import transrate
 __all__ = [
     "COMBINED",
     "REGISTRY",
+    "INVERTED_ACROSS_DOMAINS",
     "TERMS",
     "NCTITerms",
     "ScoreInfo",

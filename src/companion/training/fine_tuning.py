@@ -123,7 +123,7 @@ def fine_tune(
 def with_head(model: SourceModel, classes: int, dropout: float) -> nn.Sequential:
     """Copy of the backbone with dropout and a new linear layer, drawn from torch's global generator."""
     if model.head is not None:
-        width = model.head.in_features
+        width = next(model.head.parameters()).shape[1]  # of the weights of its first, or only, layer
     else:
         with torch.inference_mode():
             width = model.backbone.eval()(torch.zeros(1, 3, 64, 64)).shape[1]
