@@ -1,7 +1,8 @@
 """Networks: build one, load a checkpoint, and know where its two convolutions, features and head are.
 
 A network here is split in two: the *backbone*, which ends in the penultimate features, and the *head*, the
-last linear layer, which may be missing. MobileNetV3 alone is split before its whole classifier, as in the released code. Training and scoring live elsewhere.
+last linear layer, which may be missing. MobileNetV3 alone is split before its whole classifier, as in the released
+code. Training and scoring live elsewhere.
 """
 
 from __future__ import annotations

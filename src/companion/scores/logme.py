@@ -39,8 +39,8 @@ def logme(features: ArrayLike, labels: ArrayLike, *, variant: str = "corrected")
         Target labels, integers or strings.
     variant : {"corrected", "published"}, default "corrected"
         "published" lets the log-determinant run over min(n, d) terms only, as the released code does. That is
-        wrong whenever n < d. It also averages over every label up to the largest, so that a gap in integer labels counts
-        as a class. Elsewhere, for n ≥ d, the two are equal.
+        wrong whenever n < d. It also averages over every label up to the largest, so that a gap in integer labels
+        counts as a class. Elsewhere, for n ≥ d, the two are equal.
 
     Returns
     -------

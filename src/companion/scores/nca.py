@@ -61,10 +61,10 @@ def nca(
     ``NeighborhoodComponentsAnalysis(n_components=50, init="pca", max_iter=50, random_state=42)``. Where a side of the
     features exceeds 500 and there are more than 62 points, scikit-learn's principal components are those of a seeded
     random projection. From exact ones the published score came out up to .09 away (n = 120, d = 512, 5 classes; .02 at
-    n = 77, .05 at n = 200); from scikit-learn's to .004. The released features are float32, whose
-    rounding the optimiser amplifies: scikit-learn's own value from them lies up to .04 from the one in float64, which
-    is what is computed here. The gradient is evaluated over blocks of rows with points sorted by class, and for n < d in
-    the span of the features, where every iterate lies. With fewer than 50 dimensions of spread, or fewer than
+    n = 77, .05 at n = 200); from scikit-learn's to .004. The released features are float32, whose rounding the
+    optimiser amplifies: scikit-learn's own value from them lies up to .04 from the one in float64, which is what is
+    computed here. The gradient is evaluated over blocks of rows with points sorted by class, and for n < d in the span
+    of the features, where every iterate lies. With fewer than 50 dimensions of spread, or fewer than
     5 (other) points, as many as there are are used. Points tied with the fifth neighbour share its place.
 
     Cost: O(iterations · (n² + n min(n, d)) · 50) time; memory O(nd + min(n, d)²) during the optimisation and
