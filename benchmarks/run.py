@@ -19,11 +19,11 @@ OUT = HERE.parent / "build" / "bench.json"
 # Each group in a process of its own, with the threads it is defined for: libraries read them once, when loaded.
 GROUPS = {
     "single_pass": (
-        "2",
+        "1",
         "import single_pass; result = {'single_pass': single_pass.bench(64), "
         "'single_pass_28': single_pass.bench(28)}",
     ),
-    "ranking": ("2", "import ranking; result = {'rank_overhead': ranking.bench_rank()}"),
+    "ranking": ("1", "import ranking; result = {'rank_overhead': ranking.bench_rank()}"),
     "training": (
         "1",
         "import training; result = {'training_efficiency': training.bench_efficiency(28), "

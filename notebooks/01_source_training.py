@@ -148,8 +148,8 @@ figures.curves({"training loss": losses}, synthetic=any(d.synthetic for d in dat
 rows = {}
 for name, model in models.items():
     dataset = datasets[name.removeprefix("train:")]
-    network = torch.nn.Sequential(model.backbone, model.head)
-    held = loop.Resident(dataset.images["val"], dataset.labels["val"], model.normalisation, "cpu")
+    held = loop.Resident(dataset.images["val"], dataset.labels["val"], model.normalisation)
+    network = torch.nn.Sequential(model.backbone, model.head).to(held.images.device)
     measured = loop.evaluate(network, held, "cross-entropy")
     rows[figures.short(name)] = {"validation AUC": measured["auc"], "accuracy": measured["accuracy"]}
 pd.DataFrame(rows).T.round(3)

@@ -114,10 +114,7 @@ straight = evaluation.weighted_tau("architectures", inverted=False)
 turned = evaluation.weighted_tau("architectures")
 means = pd.DataFrame({"not inverted": straight.mean(), "as in the paper": turned.mean()})
 means["inverted in the paper"] = [
-    "yes"
-    if name in evaluation.INVERTED_ACROSS_DOMAINS or name in ("proposed", "nca", "gradient_ratio")
-    else "no"
-    for name in means.index
+    "yes" if name in (*evaluation.INVERTED_ACROSS_DOMAINS, "proposed") else "no" for name in means.index
 ]
 means.sort_values("as in the paper", ascending=False).round(3)
 

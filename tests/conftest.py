@@ -50,7 +50,7 @@ def own_cache(monkeypatch, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def real_data(monkeypatch, data) -> Path:
-    """Directory with the real MedMNIST files; goes with the marker ``real``."""
+    """Data directory with links to the real files, but to no weights beside them; goes with the marker ``real``."""
     if not _DATA_AT_START:
         pytest.skip("COMPANION_DATA is not set: it names the directory with the real MedMNIST files")
     folder = Path(_DATA_AT_START).expanduser().resolve()
@@ -61,8 +61,10 @@ def real_data(monkeypatch, data) -> Path:
     ]
     if missing:
         pytest.skip(f"not in COMPANION_DATA: {', '.join(missing)}")
-    monkeypatch.setenv("COMPANION_DATA", str(folder))
-    return folder
+    for found in folder.iterdir():
+        if found.name != "weights":
+            (data / found.name).symlink_to(found)
+    return data
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from companion.datasets import GENERATORS, SIZES, Dataset, load, load_dataset, medmnist_flags
+from companion.datasets import GENERATORS, SIZES, Dataset, load, load_dataset, medmnist_flags, splits
 from companion.errors import InputError, SurroundingsError
 from image_files import folder, picture
 
@@ -216,6 +216,16 @@ def test_a_folder_without_splits_is_split_here(tmp_path):
     assert found.class_counts("test") == {"healthy": 4, "ill": 2, "rare": 0}
     assert load_dataset(root, size=28).content_hash == found.content_hash
     assert load_dataset(root, size=28, seed=1).content_hash != found.content_hash
+
+
+def test_splits_are_70_10_and_20_percent_of_every_class():
+    labels = np.repeat([0, 1], [60, 40])
+    found = splits.stratified_split(labels)
+    shares = {name: np.bincount(labels[index]).tolist() for name, index in found.items()}
+    assert shares == {"train": [42, 28], "val": [6, 4], "test": [12, 8]}
+    patients = [f"patient {number // 2}" for number in range(100)]
+    found = splits.grouped_split(np.arange(100) % 2, patients, ("a", "b"))
+    assert {name: len(index) for name, index in found.items()} == {"train": 70, "val": 10, "test": 20}
 
 
 def test_a_folder_with_splits_keeps_them(tmp_path):

@@ -18,6 +18,7 @@ import companion
 from companion import evaluation, figures, published, scores
 from companion.errors import InputError, SurroundingsError
 from companion.evaluation import ceiling as ceiling_module
+from companion.evaluation import intervals
 from companion.evaluation.intervals import tau_draws
 from companion.evaluation.statements import interval
 
@@ -83,6 +84,24 @@ def test_intervals_hold_the_value_and_repeat(table):
     again = evaluation.bootstrap(table, draws=300)
     for one, other in zip(found, again, strict=True):
         pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_as_many_sources_are_drawn_as_there_are(table, monkeypatch):
+    seen, real = [], intervals.tau_draws
+    monkeypatch.setattr(
+        intervals, "tau_draws", lambda score, auc, counts: seen.append(counts) or real(score, auc, counts)
+    )
+    own = table[table["source"] != table["target"]]
+    block = own[own["target"] == own["target"].iloc[0]]
+    evaluation.bootstrap(block[["source", "target", "auc", "logme"]], draws=20)
+    assert seen[0].shape == (20, len(block)) and set(seen[0].sum(axis=1)) == {len(block)}
+
+
+def test_the_target_as_its_own_source_is_left_out():
+    rows = pd.DataFrame(
+        {"source": list("abct"), "target": "t", "auc": [0.1, 0.2, 0.3, 0.4], "mine": [1.0, 2.0, 3.0, 0.0]}
+    )
+    assert evaluation.weighted_tau(rows).loc["t", "mine"] == pytest.approx(1)
 
 
 def test_differences_are_paired(table):

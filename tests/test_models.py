@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
+import inspect
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from companion.scores._gradient import single_pass
 from safetensors.torch import save_file
 from torch import nn
 
-from companion import models
+import companion
+from companion import datasets, load_source, models, scores, sources, training
 from companion.errors import InputError, SurroundingsError
+from companion.training import loop
 
 SMALL = "shufflenet_v2_x0_5"  # the smallest of the nine
 
@@ -24,7 +31,7 @@ NINE = {
     "efficientnet_v2_s": ("features.0.0", "features.1.0.block.0.0", 1280),
     "googlenet": ("conv1.conv", "conv2.conv", 1024),
     "mnasnet1_0": ("layers.0", "layers.3", 1280),
-    "mobilenet_v3_small": ("features.0.0", "features.1.block.0.0", 1024),
+    "mobilenet_v3_small": ("features.0.0", "features.1.block.0.0", 576),
     "vgg11": ("features.0", "features.3", 4096),
     "convnext_tiny": ("features.0.0", "features.1.0.block.0", 768),
     "shufflenet_v2_x0_5": ("conv1.0", "stage2.0.branch1.0", 1024),
@@ -61,10 +68,13 @@ def test_convolutions_and_features(architecture):
     assert models.convolutions(network) == (first, second)
     assert models.ARCHITECTURES[architecture] == second
     assert network.get_submodule(first).in_channels == 3
+    whole = copy.deepcopy(network)
     head = models.split_head(network)
-    assert (head.in_features, head.out_features) == (width, 1000)
-    features = network(torch.empty(2, 3, 224, 224, device="meta")).flatten(1)
-    assert features.shape == (2, width)
+    # The released code takes off the last layer, and of MobileNetV3 the whole classifier.
+    assert isinstance(head, nn.Linear) == (architecture != "mobilenet_v3_small") and not head.training
+    images = torch.empty(2, 3, 224, 224, device="meta")
+    features = network(images).flatten(1)
+    assert features.shape == (2, width) and head(features).shape == whole(images).shape == (2, 1000)
 
 
 def test_a_network_without_convolutions_or_linear_layer():
@@ -187,6 +197,25 @@ def test_mnasnet_whose_parts_have_versions_is_loaded():
         assert torch.equal(value, whole.state_dict()[key]), key
 
 
+@pytest.mark.parametrize("architecture", ["mobilenet_v3_small", SMALL])
+def test_features_and_head_give_what_the_whole_network_gave(tmp_path, architecture):
+    whole = models.build(architecture, classes=4, seed=2).eval()
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    plain = load(whole.state_dict(), architecture)
+    saved = load_source(sources.save(plain, tmp_path / "mine.safetensors"))
+    with torch.no_grad():
+        for model in (plain, saved):
+            assert torch.allclose(model.head(model.backbone(images)), whole(images), atol=1e-6)
+    tuned = training.fine_tuning.with_head(plain, 3, 0.5).eval()
+    assert tuned(images).shape == (2, 3)
+
+
+def test_a_classifier_that_is_not_whole_is_no_head():
+    state = models.build("mobilenet_v3_small", classes=4, seed=2).state_dict()
+    del state["classifier.0.bias"]
+    assert load(state, "mobilenet_v3_small").head is None
+
+
 def test_half_precision_weights_become_float32(small_state):
     model = load({key: value.half() for key, value in small_state.items()})
     assert {value.dtype for value in model.backbone.parameters()} == {torch.float32}
@@ -279,3 +308,94 @@ def test_devices():
             models.best_device(name)
     with pytest.raises(SurroundingsError, match="'cuda:99' is not there"):
         models.best_device("cuda:99")
+
+
+def public_functions():
+    for module in pkgutil.walk_packages(companion.__path__, "companion."):
+        if module.name == "companion.__main__":  # it works as soon as it is imported
+            continue
+        for name, thing in vars(importlib.import_module(module.name)).items():
+            members = vars(thing).items() if inspect.isclass(thing) else [("", thing)]
+            for member, function in members:
+                own = inspect.isfunction(function) and function.__module__.startswith("companion.")
+                if own and not (name + member).startswith("_"):
+                    yield f"{name}.{member}".rstrip("."), function
+
+
+def test_no_function_that_runs_a_network_is_tied_to_the_cpu():
+    makes_a_batch_only = {"to_batch", "SourceModel.prepare"}  # on the device of the network that takes it
+    defaults = {
+        name: inspect.signature(function).parameters["device"].default
+        for name, function in public_functions()
+        if "device" in inspect.signature(function).parameters and name not in makes_a_batch_only
+    }
+    assert {"rank", "fine_tune", "train_source", "gradient_ratio", "SourceModel.features"} <= set(defaults)
+    assert set(defaults.values()) <= {None, inspect.Parameter.empty}
+
+
+IMAGES, LABELS = np.zeros((12, 32, 32), np.uint8), np.arange(12) % 2
+PARTS = dict.fromkeys(("train", "val", "test"))
+SET = datasets.Dataset(
+    "zeros", dict.fromkeys(PARTS, IMAGES), dict.fromkeys(PARTS, LABELS), ("a", "b"), "binary", "made up"
+)
+TUNING = training.FineTuning("t", epochs=1, patience=1, lr=(0.1,), batch_size=(12,), augmentation="none")
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda model: model.features(IMAGES),
+        lambda model: scores.gradient_ratio(model, IMAGES, LABELS),
+        lambda model: companion.score(model, SET, scores=["gradient_ratio"]),
+        lambda model: training.train_source(
+            SET, training.SourceProtocol("t", 1, augmentation="none"), architecture=SMALL
+        ),
+        lambda model: training.fine_tune(
+            model, SET, datasets.fold(SET), TUNING.settings("zeros")[0], TUNING, seed=0
+        ),
+    ],
+    ids=["features", "gradient_ratio", "score", "train_source", "fine_tune"],
+)
+def test_networks_run_on_the_fastest_device_and_stay_where_they_were(monkeypatch, work):
+    real, model = models.best_device, models.scratch(SMALL)
+
+    def fastest(name=None):
+        """Torch's device "meta", which holds no numbers: whatever runs there cannot give any."""
+        return torch.device("meta") if str(name) in ("None", "meta") else real(name)
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("companion") and getattr(module, "best_device", None) is real:
+            monkeypatch.setattr(module, "best_device", fastest)
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        work(model)
+    assert {value.device.type for value in model.backbone.state_dict().values()} == {"cpu"}
+
+
+@pytest.mark.parametrize(("cores", "given", "used"), [(2, 2, 1), (1, 1, 1), (4, 4, 3), (4, 2, 2)])
+def test_one_core_is_left_free_while_a_network_runs(monkeypatch, cores, given, used):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(cores)), raising=False)
+    seen = []
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(given)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+        network.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+        model = models.SourceModel("seen", network, None, "linear", "nothing")
+        images, labels = np.zeros((4, 2, 2), np.uint8), np.arange(4) % 2
+        model.features(images, device="cpu")
+        single_pass(model, images, labels, device="cpu")
+        data = loop.Resident(images, labels, models.PLAIN_NORMALISATION, "cpu")
+        loop.fit(network, data, data, loop.Recipe(1, 4, 0.1, 0.0, 0.0, "none", "cross-entropy"), seed=0)
+        loop.evaluate(network, data, "cross-entropy")
+        assert set(seen) == {used} and len(seen) == 5 and torch.get_num_threads() == given
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_devices_that_ran_are_noted(monkeypatch):
+    monkeypatch.setattr(models, "devices_used", set())
+    with pytest.raises(InputError):
+        models.best_device("meta")
+    assert models.devices_used == set()
+    models.scratch(SMALL).features(IMAGES[:1], device="cpu")
+    assert models.devices_used == {"cpu"}

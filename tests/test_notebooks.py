@@ -11,9 +11,9 @@ import jupytext
 import nbformat
 import pytest
 
-from companion import store
+from companion import models, store
 from companion.errors import InputError
-from companion.notebooks import NOTEBOOKS, check, parse, resolve
+from companion.notebooks import NOTEBOOKS, check, foot, parse, resolve
 from companion.notebooks.execution import (
     NotebookError,
     execute,
@@ -182,6 +182,19 @@ def test_names_of_folders_stay_text_at_the_foot_of_a_page():
     table = f"| a | b |\n|---|---|\n| c | {_plain(name)} |"
     page = MarkdownIt("gfm-like", {"linkify": False}).render(table)
     assert "<img" not in page and "<a " not in page and "<em>" not in page and page.count("<td>") == 2
+
+
+@pytest.mark.parametrize(
+    ("ran", "says"), [({"cuda:1"}, "| cuda:1, 24 |"), (set(), "| no network was run, 24 |")]
+)
+def test_the_foot_of_a_page_names_the_device_that_ran(monkeypatch, ran, says):
+    shown = {}
+    monkeypatch.setattr(
+        "IPython.display.display", lambda page, metadata: shown.update(metadata, page=page.data)
+    )
+    monkeypatch.setattr(models, "devices_used", ran)
+    foot(check("05_ranking_sources", NOTEBOOKS["05_ranking_sources"]().model_dump()))
+    assert says in shown["page"] and shown["companion"]["device"] == (*ran, None)[0]
 
 
 def test_a_failing_cell_is_named_and_nothing_is_written(tmp_path):

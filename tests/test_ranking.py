@@ -15,6 +15,7 @@ from torch import nn
 import image_files
 from companion import datasets, evaluation, models, published, rank, ranking, score, scores
 from companion.errors import InputError
+from companion.scores import _gradient
 from companion.training import SourceProtocol, train_source
 
 SMALL = "shufflenet_v2_x0_5"
@@ -150,6 +151,31 @@ def test_ncti_is_put_together_within_the_pool(variant, sign):
     assert found == pytest.approx([0, 1 + sign * 1, 2 + sign * 0.5])
     alone = ranking.pooled_ncti(terms[:1], variant=variant)
     assert np.isnan(alone).all()
+
+
+def test_the_seed_reaches_the_draw_the_sources_and_the_scores(monkeypatch, target, sources):
+    drawn, loaded, scored, ratios = [], [], [], []
+    draw, suite, ratio = datasets.Dataset.draw, scores.suite, _gradient.Pass.ratio
+    load = ranking.table.load_source
+    monkeypatch.setattr(
+        datasets.Dataset, "draw", lambda *given, seed: drawn.append(seed) or draw(*given, seed=seed)
+    )
+    monkeypatch.setattr(
+        ranking.table, "load_source", lambda *given, **how: loaded.append(how["seed"]) or load(*given, **how)
+    )
+    monkeypatch.setattr(
+        scores,
+        "suite",
+        lambda *given, **how: scored.append((how["random_state"], how["variant"])) or suite(*given, **how),
+    )
+    monkeypatch.setattr(
+        _gradient.Pass, "ratio", lambda done, variant: ratios.append(variant) or ratio(done, variant)
+    )
+    how = {"per_class": 20, "scores": ("nca", "gradient_ratio"), "variant": "published", "seed": 7}
+    rank(target, ["scratch", sources[0]], architecture=SMALL, **how)
+    score(sources[0], target, **how)
+    assert drawn == [7, 7] and loaded == [7]
+    assert scored == [(7, "published")] * 3 and ratios == ["published"] * 3
 
 
 # --- one source on one target ------------------------------------------------------------------------------

@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from safetensors.torch import save_file
 
-from companion import cli, datasets, models, rank, ranking, report, scores, sources
+from companion import cli, datasets, evaluation, models, published, rank, ranking, report, scores, sources
 from companion.datasets import images, listing
 from companion.errors import InputError
 from companion.ranking import verification
 from companion.ranking.stability import _combined, _rows, _summary, halves, lead
 from companion.ranking.table import training_size
+from companion.scores import REGISTRY
 from companion.training import FINE_TUNING_PROTOCOLS
 from image_files import folder
 
@@ -92,8 +93,10 @@ def test_what_is_here_is_a_candidate(data, own_cache, monkeypatch, tmp_path, fou
     assert "not a whole checkpoint" in reasons["cut.safetensors"]
 
 
-@pytest.mark.real
-def test_sets_on_this_machine_are_trained_on_until_there_is_an_order(real_data, own_cache):
+def test_sets_on_this_machine_are_trained_on_until_there_is_an_order(data, own_cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for flag in ("breastmnist", "retinamnist", "pneumoniamnist", "bloodmnist"):
+        (data / f"{flag}.npz").write_bytes(b"")
     chosen, _ = ranking.candidates("scans", 224)
     assert [c.source for c in chosen] == [
         "train:breastmnist",
@@ -169,8 +172,20 @@ def test_agreement_by_hand():
     assert list(found.index) == ["proposed", "nca", "gradient_ratio", "logme"]
     assert dict(found["first"]) == {"proposed": "a", "nca": "a", "gradient_ratio": "a", "logme": "d"}
     assert found.loc["proposed", "tau"] == pytest.approx(1 / 3) and found.loc["logme", "tau"] == -1
-    turned = ranking.agreement(_made_up("architectures")).set_index("method")
-    assert turned.loc["nca", "first"] == "d" and turned.loc["logme", "first"] == "d"
+
+
+def test_methods_are_inverted_among_architectures_as_where_they_are_judged():
+    made = _made_up("architectures").drop(columns=["leep", "parc"])
+    seven = [name for name in published.METRICS if name in REGISTRY]
+    made[seven] = np.repeat(
+        np.arange(4.0)[:, None], len(seven), axis=1
+    )  # by each of them the last is best, before inversion
+    first = ranking.agreement(made).set_index("method")["first"]
+    straight, turned = (evaluation.oriented("architectures", inverted=given) for given in (False, True))
+    for name in seven:
+        inverted = not np.array_equal(straight[name], turned[name], equal_nan=True)
+        assert first[name] == ("a" if inverted else "d"), name
+    assert (first["nca"], first["gradient_ratio"]) == ("d", "d") and first["logme"] == "d"
 
 
 def test_a_pool_without_an_order_has_no_proposed_first():

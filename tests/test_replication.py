@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import concurrent.futures as futures
 import json
-import multiprocessing
 import os
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 import replicating
@@ -19,6 +20,15 @@ from companion import cli, models, replication, store
 from companion.errors import InputError, SurroundingsError
 from companion.replication import engines, execution, jobs, protocol, tables
 from companion.replication.engines import _ask, engine
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """What a training gives is the same to the last digit only with the same number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -218,39 +228,32 @@ def test_a_larger_grid_keeps_the_rows_it_shares(finished):
     assert len(replication.plan(more, plan.rows.folder).stored) == len(plan.runs)
 
 
-def test_two_processes_here_give_the_same_rows(finished, tmp_path, monkeypatch):
+def test_two_processes_here_give_the_same_rows(finished, tmp_path):
     plan, _ = finished
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        monkeypatch.setenv(variable, "1")
     side = replication.execute(again(plan, tmp_path / "out"), workers=2, scores=False)
-    import torch
-
-    if torch.get_num_threads() == 1:
-        assert replicating.timeless(replication.frames(side)[0]) == replicating.timeless(
-            replication.frames(plan)[0]
-        )
-    auc = [replication.frames(p)[0].set_index("key")["test_auc"] for p in (side, plan)]
-    assert np.allclose(auc[0].sort_index(), auc[1].sort_index(), atol=0.1)
+    found, expected = (replicating.timeless(replication.frames(p)[0]) for p in (side, plan))
+    assert found == expected
 
 
-def _replicate(path, out):
-    plan = replication.plan(replication.read(path), out)
-    replication.execute(plan, scores=False)
-
-
-def test_two_invocations_share_a_store_without_doing_anything_twice(finished, tmp_path):
+def test_two_invocations_share_a_store_without_doing_anything_twice(finished, tmp_path, monkeypatch):
     plan, _ = finished
-    path = replicating.write(tmp_path / "tiny.yaml", lr="[0.01, 0.001]", folds="[1, 2]")
-    context = multiprocessing.get_context("spawn")
-    both = [context.Process(target=_replicate, args=(path, tmp_path / "out")) for _ in range(2)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(120)
-        assert process.exitcode == 0
+    done, both_at_work = [], threading.Barrier(2, timeout=600)
+
+    def work(job):
+        done.append(job.run.key)
+        if len(done) <= 2:  # the first run of each
+            both_at_work.wait()
+        return plan.stored[job.run.key]
+
+    monkeypatch.setattr(execution, "prepare", lambda job: None)
+    monkeypatch.setattr(execution, "fine_tune_job", work)
+    plans = [again(plan, tmp_path / "out") for _ in range(2)]
+    with futures.ThreadPoolExecutor() as pool:
+        both = [pool.submit(replication.execute, each, scores=False) for each in plans]
+    assert [future.exception() for future in both] == [None, None]
+    assert sorted(done) == sorted(run.key for run in plan.runs)
     resumed = again(plan, tmp_path / "out")
     assert not resumed.missing and not resumed.set_aside
-    assert len(list((tmp_path / "out" / "rows").iterdir())) == len(plan.runs)
 
 
 def test_a_claimed_row_is_left_to_who_claimed_it(tmp_path):
@@ -346,8 +349,8 @@ def test_a_dask_cluster_gives_the_same_rows(finished, cluster, tmp_path):
     side = replication.execute(
         again(plan, tmp_path / "out"), scheduler=cluster.scheduler_address, scores=False
     )
-    auc = [replication.frames(p)[0].set_index("key")["test_auc"].sort_index() for p in (side, plan)]
-    assert len(auc[0]) == len(plan.runs) and np.allclose(auc[0], auc[1], atol=0.1)
+    found, expected = (replicating.timeless(replication.frames(p)[0]) for p in (side, plan))
+    assert found == expected
 
 
 def test_workers_that_cannot_do_it(cluster, monkeypatch):

@@ -384,3 +384,28 @@ def test_a_redirect_may_not_lead_away_from_https(tmp_path, server):
     moved = server.serve("/moved", Answer(status=302, location="/there"))
     server.serve("/there", b"content")
     assert store.fetch(moved, tmp_path / "file", trust=True).read_bytes() == b"content"
+
+
+# --- rows --------------------------------------------------------------------------------------------------
+
+
+def test_a_stored_row_is_kept_and_a_changed_digit_of_its_checksum_is_noticed(tmp_path):
+    rows = store.RowStore(tmp_path)
+    rows.write("a", {"auc": 0.5})
+    rows.write("a", {"auc": 0.9})
+    assert rows.read(["a", "b"]) == ({"a": {"auc": 0.5}}, [])
+    text = rows.path("a").read_text()
+    check = store.digest({"auc": 0.5})
+    rows.path("a").write_text(text.replace(check, check[:-1] + ("0" if check[-1] != "0" else "1")))
+    assert rows.read(["a"]) == ({}, [tmp_path / "set-aside" / "a.json"])
+    assert len(check) == 16
+
+
+@pytest.mark.parametrize("algorithm", ["md5", "sha256"])
+def test_every_digit_of_a_file_s_checksum_counts(tmp_path, algorithm):
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    good = store.file_hash(path, algorithm)
+    other = good[:-1] + ("0" if good[-1] != "0" else "1")
+    with pytest.raises((InputError, SurroundingsError)):
+        store.fetch("http://127.0.0.1:9/file", path, checksum=f"{algorithm}:{other}")

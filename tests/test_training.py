@@ -153,7 +153,9 @@ def test_frozen_folds_come_out_again(flag):
 
 def test_a_changed_generator_is_noticed(target, monkeypatch):
     sizes = len(target.labels["train"]), len(target.labels["val"])
-    monkeypatch.setattr(datasets.folds, "_frozen", lambda: {(target.name, 1): (*sizes, "0" * 64)})
+    checksum = datasets.fold(target, 1).checksum
+    almost = checksum[:-1] + ("0" if checksum[-1] != "0" else "1")
+    monkeypatch.setattr(datasets.folds, "_frozen", lambda: {(target.name, 1): (*sizes, almost)})
     with pytest.raises(SurroundingsError, match=r"fold 1 of procedural:lesions is not the frozen one: numpy"):
         datasets.fold(target, 1)
     assert datasets.fold(target, 1, seed=1).number == 1  # another seed is nobody's frozen fold
@@ -202,7 +204,21 @@ def test_every_image_gets_an_augmentation_of_its_own(kind):
     assert len(distinct) == (1 if kind == "none" else 16)
 
 
-def test_the_paper_s_six():
+def test_the_paper_s_six_with_their_settings():
+    said = [str(part) for part in augmentation("paper", 28)]
+    for part, wanted in zip(
+        said,
+        [
+            ("p=0.5,",),
+            ("scale=(0.08, 1.0)", "resize_to=(0.75, 1.33", "p=1.0,"),
+            ("degrees=(0.0, 5.0)", "p=1.0,"),
+            ("sharpness=(2.0, 2.0)", "p=0.5,"),
+            ("p=0.5,",),
+            ("p=0.5,",),
+        ],
+        strict=True,
+    ):
+        assert all(setting in part for setting in wanted), part
     names = [type(part).__name__ for part in augmentation("paper", 28)]
     assert names == [
         "RandomHorizontalFlip",
@@ -222,6 +238,9 @@ def test_auc_by_hand():
     per_class = auc_per_class(np.array([0, 1, 2, 2]), three)
     assert per_class[:3].tolist() == [1, 1, 1] and np.isnan(per_class[3]) and macro_auc(per_class) == 1
     assert np.isnan(macro_auc(np.full(3, np.nan)))
+    assert np.isnan(
+        auc_per_class(np.array([1, 1]), three[:2, :2])
+    ).all()  # no positives of one, no negatives of the other
 
 
 # --- the loop ------------------------------------------------------------------------------------------------
@@ -265,6 +284,150 @@ def test_one_step_is_sgd_by_hand():
     slope = (probabilities - torch.eye(2)[labels]).T @ images.flatten(1) / 4
     loop.fit(network, data, None, recipe(momentum=0.0, lr=0.1), seed=0)
     assert torch.allclose(network[1].weight, before - 0.1 * slope, atol=1e-6)
+
+
+def tiny_data(count: int = 5) -> loop.Resident:
+    images = np.arange(count * 4, dtype=np.uint8).reshape(count, 2, 2) * 7
+    return loop.Resident(images, np.arange(count) % 2, ((0.5,) * 3,) * 2, "cpu")
+
+
+def tiny_network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+
+
+def test_three_steps_with_momentum_and_weight_decay_by_hand():
+    data, network = tiny_data(4), tiny_network()
+    weight, bias = (value.detach().clone() for value in network.parameters())
+    images, labels = data.batch(torch.arange(4))
+    pixels, speeds = images.flatten(1), [torch.zeros(2, 12), torch.zeros(2)]
+    for rate in (0.1, 0.075, 0.025):  # half a cosine over three epochs
+        wrong = (pixels @ weight.T + bias).softmax(1) - torch.eye(2)[labels]
+        slopes = [wrong.T @ pixels / 4 + 0.5 * weight, wrong.mean(0) + 0.5 * bias]
+        speeds = [0.9 * speed + slope for speed, slope in zip(speeds, slopes, strict=True)]
+        ahead = [slope + 0.9 * speed for speed, slope in zip(speeds, slopes, strict=True)]  # Nesterov
+        weight, bias = weight - rate * ahead[0], bias - rate * ahead[1]
+    loop.fit(network, data, None, recipe(epochs=3, lr=0.1, weight_decay=0.5), seed=0)
+    assert torch.allclose(network[1].weight, weight, atol=1e-5)
+    assert torch.allclose(network[1].bias, bias, atol=1e-5)
+
+
+def test_bce_is_over_all_columns():
+    data = tiny_data(4)
+    data.labels = torch.eye(2, dtype=torch.long)[data.labels]
+    network = tiny_network()
+    logits = network(data.batch(torch.arange(4))[0]).detach()
+    own = torch.nn.functional.binary_cross_entropy_with_logits(logits, data.labels.float())
+    done = loop.fit(network, data, None, recipe(loss="bce"), seed=0)
+    assert done.curve[0]["train_loss"] == pytest.approx(float(own), rel=1e-6)
+
+
+def test_an_epoch_s_loss_is_the_mean_over_images(monkeypatch):
+    monkeypatch.setattr(loop, "step", lambda _network, _train, index, *_rest: torch.tensor(float(len(index))))
+    done = loop.fit(tiny_network(), tiny_data(5), None, recipe(batch_size=3), seed=0)
+    assert done.curve[0]["train_loss"] == pytest.approx((3 * 3 + 2 * 2) / 5)
+
+
+def test_a_network_is_trained_in_training_mode_and_evaluated_in_the_other():
+    network, modes = tiny_network(), []
+    network.register_forward_hook(lambda module, *_: modes.append(module.training))
+    loop.fit(network.eval(), tiny_data(), tiny_data(), recipe(epochs=2), seed=0)
+    assert modes == [True, False] * 2
+
+
+@pytest.mark.parametrize(
+    ("watch", "name", "values"),
+    [("auc", "auc", [0.6, 0.8, 0.8, 0.7, 0.8]), ("loss", "loss", [3.0, 1.0, 1.0, 2.0, 1.0])],
+)
+def test_the_first_of_the_best_epochs_is_kept(monkeypatch, watch, name, values):
+    measured = iter({"loss": 1.0, "auc": 0.5} | {name: value} for value in values)
+    monkeypatch.setattr(loop, "evaluate", lambda *_: next(measured))
+    done = loop.fit(
+        tiny_network(), tiny_data(), tiny_data(), recipe(epochs=9, patience=3, watch=watch), seed=0
+    )
+    assert (done.best_epoch, len(done.curve)) == (1, 5)
+
+
+def test_drawn_images_follow_their_weights_and_an_epoch_has_as_many_as_asked_for():
+    chances = np.array([0.0, 0.5, 0.5])
+    drawn = torch.cat(
+        list(loop.batches(3, recipe(images_per_epoch=70), np.random.default_rng(0), chances, "cpu"))
+    )
+    assert len(drawn) == 70 and set(drawn.tolist()) == {1, 2}
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the loop was asked to do; it does not do it."""
+    seen = {}
+
+    def fit(network, train, val, recipe, **options):
+        seen.update(options, network=network, train=train, val=val, recipe=recipe)
+        return loop.Fit([{"train_loss": 1.0}], 0, "finished", 1, 1.0)
+
+    for module in ("source", "fine_tuning"):
+        monkeypatch.setattr(f"companion.training.{module}.fit", fit)
+    return seen
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_what_fine_tuning_asks_of_the_loop_and_the_optimiser(target, asked, monkeypatch, momentum):
+    settings = Settings(lr=0.03, momentum=momentum, weight_decay=1e-3, batch_size=7)
+    tuning = replace(TUNING, epochs=9, patience=4, dropout=0.3)
+    tuned(target, settings, tuning, seed=3)
+    expected = recipe(
+        epochs=9,
+        batch_size=7,
+        lr=0.03,
+        momentum=momentum,
+        weight_decay=1e-3,
+        augmentation="paper",
+        patience=4,
+    )
+    assert asked["recipe"] == expected and asked["seed"] == 3 and asked.get("weights") is None
+    assert (asked["recipe"].schedule, asked["recipe"].watch) == ("cosine", "auc")
+    assert asked["network"][1].p == 0.3 and len(asked["val"]) == 40
+    given, real = {}, torch.optim.SGD
+    monkeypatch.setattr(
+        torch.optim, "SGD", lambda values, **options: given.update(options) or real(values, **options)
+    )
+    loop.fit(tiny_network(), tiny_data(), None, replace(asked["recipe"], augmentation="none"), seed=0)
+    assert given.pop("nesterov") == (momentum > 0)
+    assert {name: given[name] for name in ("lr", "momentum", "weight_decay")} == {
+        "lr": 0.03,
+        "momentum": momentum,
+        "weight_decay": 1e-3,
+    }
+
+
+def test_what_source_training_asks_of_the_loop(asked):
+    cells = datasets.load_dataset("procedural:cells")
+    protocol = replace(PAPER, epochs=3, images_per_epoch=11, lr=0.07, momentum=0.8, weight_decay=0.01)
+    train_source(cells, protocol, architecture=SMALL, seed=5)
+    found = asked["recipe"]
+    wanted = {
+        "epochs": 3,
+        "batch_size": 128,
+        "lr": 0.07,
+        "momentum": 0.8,
+        "weight_decay": 0.01,
+        "augmentation": "paper",
+        "loss": "cross-entropy",
+        "schedule": "step",
+        "step_epochs": 15,
+        "patience": 20,
+        "watch": "loss",
+        "images_per_epoch": 11,
+    }
+    assert {name: getattr(found, name) for name in wanted} == wanted
+    assert asked["seed"] == 5 and np.array_equal(asked["weights"], balanced_weights(cells.labels["train"]))
+    assert len(asked["train"]) == len(cells.labels["train"]) and len(asked["val"]) == len(cells.labels["val"])
+    train_source(
+        cells, replace(protocol, loss="bce", images_per_epoch=None, patience=None), architecture=SMALL
+    )
+    assert (asked["recipe"].loss, asked["recipe"].images_per_epoch) == ("bce", len(cells.labels["train"]))
+    assert asked["val"] is None and asked["recipe"].patience is None
+    assert torch.equal(asked["train"].labels, torch.eye(3, dtype=torch.long)[cells.labels["train"]])
 
 
 def test_half_batches_give_the_gradient_of_the_whole():
@@ -464,6 +627,13 @@ def test_the_paper_s_protocols():
         15,
     )
     assert (RADIMAGENET.batch_size, RADIMAGENET.patience) == (256, 10)
+    assert (paper.train_per_class, paper.val_per_class, paper.fold_seed, paper.seeds) == (100, 25, 24, (24,))
+    assert paper.lr == (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0) and paper.momentum == (0.0, 0.9)
+    assert paper.weight_decay == (0.0, 1e-6, 1e-5, 1e-4, 1e-3) and paper.augmentation == "paper"
+    for protocol in (PAPER, RADIMAGENET):
+        assert (protocol.momentum, protocol.weight_decay, protocol.lr) == (0.9, 1e-4, 0.1)
+        assert (protocol.schedule, protocol.step_epochs, protocol.augmentation) == ("step", 15, "paper")
+        assert protocol.images_per_epoch is None and protocol.epochs == 45
 
 
 @pytest.mark.real

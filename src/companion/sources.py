@@ -388,6 +388,8 @@ def _trained(
                 pretraining=dataset.name,
                 origin=path.name,
             )
+            if model.head is None:
+                raise InputError(f"{path} lacks the head that every model trained here has")
         except InputError:
             path.unlink()  # cut off by a full disk or a crash of the machine: trained anew below
         else:

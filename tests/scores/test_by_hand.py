@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 import numpy as np
 import pytest
+import scipy.optimize
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from synthetic import make
 
 from companion import scores
 
@@ -126,3 +130,36 @@ def test_logme_of_one_column_by_direct_evidence():
             - 2 * np.log(2 * np.pi)
         )
     assert scores.logme(features, labels) == pytest.approx(np.mean(evidences) / 4)
+
+
+def test_nca_asks_for_the_paper_s_projection(monkeypatch):
+    asked, real = {}, scipy.optimize.minimize
+    monkeypatch.setattr(
+        scipy.optimize, "minimize", lambda *given, **options: asked.update(options) or real(*given, **options)
+    )
+    features, labels, _ = make(120, 64, 3)
+    module = importlib.import_module("companion.scores.nca")
+    assert module.embed(module.Prepared(features, labels)).shape == (120, 50)
+    assert (asked["options"], asked["tol"], asked["method"]) == ({"maxiter": 50}, 1e-5, "L-BFGS-B")
+    assert module.NEIGHBOURS == 5
+
+
+def test_the_probe_s_penalty_is_the_inverse_of_scikit_learn_s_c(monkeypatch):
+    import sklearn.linear_model
+
+    asked, real = {}, sklearn.linear_model.LogisticRegression
+    monkeypatch.setattr(
+        sklearn.linear_model, "LogisticRegression", lambda **options: asked.update(options) or real(**options)
+    )
+    features, labels, _ = make(40, 5, 2)
+    scores.linear_probe(features, labels, penalty=4.0)
+    assert asked["C"] == 0.25
+
+
+def test_lda_s_axes_are_scikit_learn_s_also_where_classes_differ_in_size():
+    features, labels, _ = make(200, 10, 4, unbalanced=True)
+    shared = importlib.import_module("companion.scores._shared")
+    ours = importlib.import_module("companion.scores.lda").project(shared.Prepared(features, labels))
+    theirs = LinearDiscriminantAnalysis(solver="svd").fit_transform(features.astype(float), labels)
+    between = np.corrcoef(ours.T, theirs.T)[:3, 3:]
+    assert np.abs(np.diag(between)) == pytest.approx(1, abs=1e-6)

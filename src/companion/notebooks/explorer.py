@@ -30,7 +30,7 @@ SETTINGS = {
 
 def turned(setting: str) -> list[str]:
     """Scores that the paper turns round in a setting."""
-    return [*evaluation.INVERTED_ACROSS_DOMAINS, *TERMS, COMBINED] if setting == "architectures" else []
+    return [*evaluation.INVERTED_ACROSS_DOMAINS, COMBINED] if setting == "architectures" else []
 
 
 def pairs(setting: str, *, inverted: bool) -> pd.DataFrame:

@@ -115,11 +115,11 @@ def foot(run: Run, *datasets: Any) -> None:
     """
     from IPython.display import Markdown, display
 
-    from companion.models import best_device
+    from companion.models import devices_used
 
     record = store.provenance(
         seed=run.parameters.seed,
-        device=str(best_device()),
+        device=", ".join(sorted(devices_used)) or None,
         notebook=run.name,
         source_hash=os.environ.get(SOURCE_HASH_VARIABLE),
         parameters=run.parameters.model_dump(),
@@ -138,7 +138,7 @@ def foot(run: Run, *datasets: Any) -> None:
         "|---|---|",
         f"| Data (sha256) | {data} |",
         f"| Parameters | {given} |",
-        f"| Device, seed | {record['device']}, {record['seed']} |",
+        f"| Device, seed | {record['device'] or 'no network was run'}, {record['seed']} |",
         f"| Versions | companion {record['companion']} (results version {record['results_version']}), "
         f"Python {record['python']}, {libraries} |",
         f"| Source of the notebook | `{(record['source_hash'] or 'run by hand')[:16]}` |",

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from companion.scores import COMBINED, REGISTRY, TERMS
+from companion.scores import COMBINED, INVERTED_ACROSS_DOMAINS, REGISTRY
 
 
 def agreement(table: pd.DataFrame) -> pd.DataFrame:
@@ -56,12 +56,14 @@ def agreement(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _oriented(block: pd.DataFrame, *, kind: str) -> dict[str, pd.Series]:
-    """Methods as columns of which more is better: both terms are turned round among architectures."""
+    """Methods as columns of which more is better; among architectures the paper's are inverted, as in `evaluation`."""
     found = {}
     for name in (COMBINED, *REGISTRY):
         if name not in block:
             continue
         column = block[name].astype(float)
         if column.nunique() > 1:
-            found[name] = -column if kind == "architectures" and name in TERMS else column
+            term = name in INVERTED_ACROSS_DOMAINS or name == "gradient_ratio_scale_invariant"
+            inverted = kind == "architectures" and term
+            found[name] = -column if inverted else column
     return found

@@ -26,7 +26,7 @@ them.
 
 from companion.scores._arrays import ScoreWarning, stratified_subsample
 from companion.scores._suite import SuiteResult, suite
-from companion.scores.combination import COMBINED, TERMS, combine, min_max
+from companion.scores.combination import COMBINED, INVERTED_ACROSS_DOMAINS, TERMS, combine, min_max
 from companion.scores.gbc import gbc
 from companion.scores.gradient_ratio import gradient_ratio
 from companion.scores.hscore import hscore
@@ -47,6 +47,7 @@ from companion.scores.transrate import transrate
 __all__ = [
     "COMBINED",
     "REGISTRY",
+    "INVERTED_ACROSS_DOMAINS",
     "TERMS",
     "NCTITerms",
     "ScoreInfo",

@@ -9,6 +9,8 @@ import numpy as np
 
 COMBINED = "proposed"
 TERMS = ("nca", "gradient_ratio")
+# Among architectures the paper inverts these (1 - score), after the fact: see the reproduction notes.
+INVERTED_ACROSS_DOMAINS = (*TERMS, "leep", "nleep", "parc", "ncti")
 
 
 def min_max(values: np.ndarray, *, invert: bool = False) -> np.ndarray:

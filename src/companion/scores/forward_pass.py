@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from companion.models import SourceModel, best_device, refusing_size
+from companion.models import SourceModel, best_device, one_core_left_free, refusing_size
 from companion.scores.losses import LOSSES, count_triplets, random_head_cross_entropy, triplet_loss
 
 BATCHES = 6  # batches of n // 6 images, so the seventh is what is left over
@@ -80,6 +80,7 @@ class ForwardPass:
         return float(second[counted].mean() / first[counted].mean())
 
 
+@one_core_left_free()
 def single_pass(
     model: SourceModel,
     images: np.ndarray,

@@ -39,7 +39,8 @@ def logme(features: ArrayLike, labels: ArrayLike, *, variant: str = "corrected")
         Target labels, integers or strings.
     variant : {"corrected", "published"}, default "corrected"
         "published" lets the log-determinant run over min(n, d) terms only, as the released code does. That is
-        wrong whenever n < d. For n ≥ d the two are equal.
+        wrong whenever n < d. It also averages over every label up to the largest, so that a gap in integer labels
+        counts as a class. Elsewhere, for n ≥ d, the two are equal.
 
     Returns
     -------
@@ -79,14 +80,23 @@ def compute(prepared: Prepared, *, variant: str = "corrected") -> float:
     problem = (_Wide if prepared.wide else _Tall)(prepared)
     n, d = prepared.n, prepared.d
     evidences = [_maximise(problem, c, n, d, variant) for c in range(prepared.n_classes)]
-    return float(np.mean(evidences) / n)
+    total, classes = sum(evidences), prepared.n_classes
+    labels = prepared.classes
+    if variant == "published" and labels.dtype.kind in "iuf" and labels[0] >= 0:
+        # The released code counts classes up to the largest label, whether a point has them or not.
+        empty = int(labels[-1]) + 1 - classes
+        total += empty * _maximise(problem, None, n, d, variant)
+        classes += empty
+    return float(total / classes / n)
 
 
-def _maximise(problem: _Tall | _Wide, c: int, n: int, d: int, variant: str) -> float:
+def _maximise(problem: _Tall | _Wide, c: int | None, n: int, d: int, variant: str) -> float:
     alpha = beta = 1.0
     for _ in range(MAX_STEPS):
         ratio = alpha / beta
-        gamma, rest, size, residual = problem.posterior(c, ratio)
+        gamma, rest, size, residual = problem.posterior(c or 0, ratio)
+        if c is None:  # a class without points: its indicator is zero, and so is what fits it
+            size = residual = 0.0
         alpha = gamma / (size + DAMPING)
         beta = rest / (residual + DAMPING)
         if abs(alpha / beta - ratio) / ratio <= RELATIVE_STOP:

@@ -15,7 +15,7 @@ from torch import nn
 
 from companion import store
 from companion.datasets import Dataset, Fold
-from companion.models import SourceModel, check_takes
+from companion.models import SourceModel, best_device, check_takes
 from companion.training.loop import Recipe, Report, Resident, evaluate, fit
 from companion.training.protocols import FineTuning, Settings
 
@@ -35,7 +35,7 @@ def fine_tune(
     protocol: FineTuning,
     *,
     seed: int,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     progress: Report | None = None,
 ) -> FineTuned:
     """Fine-tune all layers of a source model on one fold of a target, and test the chosen epoch once.
@@ -49,7 +49,7 @@ def fine_tune(
     settings, protocol, seed
         The point of the grid, the protocol it is a point of, and the seed.
     device
-        Where.
+        Where; the fastest there is by default.
     progress
         Called after every epoch with the fraction done and a line of text.
 
@@ -61,7 +61,7 @@ def fine_tune(
         one-vs-rest, 0 to 1), test_auc_per_class, test_accuracy, the curves by epoch, seconds, device, date, and
         hashes of data, fold, source weights and training code.
     """
-    device = torch.device(device)
+    device = best_device(device)
     tensors = {
         split: Resident(dataset.images[split][kept], dataset.labels[split][kept], model.normalisation, device)
         for split, kept in (("train", fold.train), ("val", fold.val), ("test", slice(None)))
@@ -123,7 +123,7 @@ def fine_tune(
 def with_head(model: SourceModel, classes: int, dropout: float) -> nn.Sequential:
     """Copy of the backbone with dropout and a new linear layer, drawn from torch's global generator."""
     if model.head is not None:
-        width = model.head.in_features
+        width = next(model.head.parameters()).shape[1]  # of the weights of its first, or only, layer
     else:
         with torch.inference_mode():
             width = model.backbone.eval()(torch.zeros(1, 3, 64, 64)).shape[1]

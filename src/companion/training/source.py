@@ -9,7 +9,7 @@ import torch
 
 from companion.datasets import Dataset
 from companion.errors import InputError
-from companion.models import PLAIN_NORMALISATION, SourceModel, build, check_takes, split_head
+from companion.models import PLAIN_NORMALISATION, SourceModel, best_device, build, check_takes, split_head
 from companion.training.loop import Recipe, Report, Resident, fit
 from companion.training.protocols import QUICK, SEED, SourceProtocol, as_dict
 
@@ -43,7 +43,7 @@ def train_source(
     *,
     architecture: str = "resnet18",
     seed: int = SEED,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     progress: Report | None = None,
 ) -> SourceModel:
     """Train a network on a dataset from random weights.
@@ -53,7 +53,8 @@ def train_source(
     dataset
         Single- or multi-label; the training split is used, and the validation split where the protocol has patience.
     protocol, architecture, seed, device
-        How, what, with which seed and where. The global random states are left as they were.
+        How, what, with which seed and where, by default on the fastest device there is. The global random states
+        are left as they were.
     progress
         Called after every epoch with the fraction done and a line of text.
 
@@ -67,6 +68,7 @@ def train_source(
     InputError
         If the protocol asks for a loss that the labels do not fit, or training diverges.
     """
+    device = best_device(device)
     labels = dict(dataset.labels)
     multi_label = dataset.task == "multi-label"
     if multi_label and protocol.loss == "cross-entropy":
