@@ -17,6 +17,7 @@ from companion.scores import COMBINED, TERMS, combine
 
 # The paper's cross-domain setting turns these round (1 - score), after the fact: see the reproduction notes.
 INVERTED_ACROSS_DOMAINS = ("leep", "nleep", "parc", "ncti")
+FEWEST = 3  # sources on a target: τ_w of two is 1 or -1 and says nothing
 
 
 def oriented(setting: str, *, inverted: bool | None = None) -> pd.DataFrame:
@@ -114,7 +115,7 @@ def weighted_tau(table: str | pd.DataFrame, *, inverted: bool | None = None) -> 
     pandas.DataFrame
         Targets by scores, the combined score's column named ``proposed``. Rows where source and target are
         the same are left out of the published settings and of a given table alike. NaN where τ_w is
-        undefined (a constant score).
+        undefined: a constant score, or one that fewer than three sources have.
 
     Raises
     ------
@@ -165,10 +166,12 @@ def _by_target(
         raise InputError(
             "table has no score column: add one numeric column a score beside source, target and auc"
         )
-    rows = {
-        target: {column: measure(block[column], block["auc"]) for column in columns}
-        for target, block in frame.groupby("target", sort=True)
-    }
+
+    def of(block: pd.DataFrame) -> dict[str, float]:
+        enough = np.isfinite(block[columns].astype(float)).sum() >= FEWEST
+        return {name: measure(block[name], block["auc"]) if enough[name] else np.nan for name in columns}
+
+    rows = {target: of(block) for target, block in frame.groupby("target", sort=True)}
     result = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
     result.index.name = "target"
     return result
