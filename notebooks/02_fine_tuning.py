@@ -263,8 +263,8 @@ judged.round(3) if complete else print("not judged: the replication is not compl
 # ### The scores of the same pairs
 #
 # Computed on the images that each fold's fine-tuning trained on. A source without outputs of its own (`scratch`) has no
-# LEEP, and a source for which SFDA is saturated on any fold has no SFDA: their τ_w is over the other sources. Compare two
-# columns only by the differences above, which are on common sources.
+# LEEP, and a source for which SFDA is saturated on any fold has no SFDA: their τ_w is over the other sources, and missing
+# where fewer than three are left. Compare two columns only by the differences above, which are on common sources.
 
 # %% mystnb={"image": {"alt": "Heat map of weighted Kendall tau of every score on the replication's targets, with the mean"}}
 our_taus = companion.evaluation.weighted_tau(pairs)

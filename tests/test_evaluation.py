@@ -119,7 +119,7 @@ def test_a_difference_is_over_the_sources_and_targets_that_have_both():
     rows = pd.DataFrame([(s, t) for t in "tu" for s in "abcde"], columns=["source", "target"])
     rows["auc"] = [1, 2, 3, 4, 5, 2, 1, 3, 4, 5.0]
     rows["proposed"] = [9, 2, 3, 4, 5, 1, 2, 3, 4, 5.0]  # wrong about a alone, and on the second target
-    rows["part"] = [np.nan, 2, 3, 4, 5] + [np.nan] * 5
+    rows["part"] = [np.nan, 2, 3, 4, 5] + [np.nan] * 3 + [5, 4]  # two sources are no order
     found = evaluation.bootstrap(rows, draws=50)
     assert found.mean.loc["part", "mean"] == pytest.approx(1) and found.mean.loc["proposed", "mean"] < 0.9
     assert (found.differences.loc["part"] == 0).all()

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from companion.scores._gradient import single_pass
 from safetensors.torch import save_file
 from torch import nn
 
 import companion
 from companion import datasets, load_source, models, scores, sources, training
 from companion.errors import InputError, SurroundingsError
+from companion.scores.forward_pass import single_pass
 from companion.training import loop
 
 SMALL = "shufflenet_v2_x0_5"  # the smallest of the nine

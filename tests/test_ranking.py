@@ -15,7 +15,7 @@ from torch import nn
 import image_files
 from companion import datasets, evaluation, models, published, rank, ranking, score, scores
 from companion.errors import InputError
-from companion.scores import _gradient
+from companion.scores.forward_pass import ForwardPass
 from companion.training import SourceProtocol, train_source
 
 SMALL = "shufflenet_v2_x0_5"
@@ -155,7 +155,7 @@ def test_ncti_is_put_together_within_the_pool(variant, sign):
 
 def test_the_seed_reaches_the_draw_the_sources_and_the_scores(monkeypatch, target, sources):
     drawn, loaded, scored, ratios = [], [], [], []
-    draw, suite, ratio = datasets.Dataset.draw, scores.suite, _gradient.Pass.ratio
+    draw, suite, ratio = datasets.Dataset.draw, scores.suite, ForwardPass.ratio
     load = ranking.table.load_source
     monkeypatch.setattr(
         datasets.Dataset, "draw", lambda *given, seed: drawn.append(seed) or draw(*given, seed=seed)
@@ -169,7 +169,7 @@ def test_the_seed_reaches_the_draw_the_sources_and_the_scores(monkeypatch, targe
         lambda *given, **how: scored.append((how["random_state"], how["variant"])) or suite(*given, **how),
     )
     monkeypatch.setattr(
-        _gradient.Pass, "ratio", lambda done, variant: ratios.append(variant) or ratio(done, variant)
+        ForwardPass, "ratio", lambda done, variant: ratios.append(variant) or ratio(done, variant)
     )
     how = {"per_class": 20, "scores": ("nca", "gradient_ratio"), "variant": "published", "seed": 7}
     rank(target, ["scratch", sources[0]], architecture=SMALL, **how)

@@ -153,8 +153,13 @@ def test_scores_are_compared_on_the_sources_that_have_both():
             return np.nan if name == "leep" else 9.0
         return quality(source, target)
 
-    found = evaluation.statements(*planted(lambda s, t: 0.5 + quality(s, t), score, noise=0.0), draws=2)
+    runs, scores = planted(lambda s, t: 0.5 + quality(s, t), score, noise=0.0)
+    found = evaluation.statements(runs, scores, draws=2)
     value = found.set_index("quantity")["value"]
+    two = scores.assign(sfda=scores["sfda"].where(scores["source"].isin(["scratch", "cifar10_32"])))
+    assert np.isnan(
+        evaluation.statements(runs, two, draws=2).set_index("quantity")["value"].filter(like="sfda")
+    ).all()
     assert value["τ_w of the proposed score less that of leep"] == pytest.approx(0, abs=1e-9)
 
 

@@ -15,6 +15,8 @@ from companion import published
 from companion.errors import InputError
 from companion.scores import COMBINED, INVERTED_ACROSS_DOMAINS, TERMS, combine
 
+FEWEST = 3  # sources on a target: τ_w of two is 1 or -1 and says nothing
+
 
 def oriented(setting: str, *, inverted: bool | None = None) -> pd.DataFrame:
     """Published rows of a setting with the combined score, in an orientation; without source == target.
@@ -111,7 +113,7 @@ def weighted_tau(table: str | pd.DataFrame, *, inverted: bool | None = None) -> 
     pandas.DataFrame
         Targets by scores, the combined score's column named ``proposed``. Rows where source and target are
         the same are left out of the published settings and of a given table alike. NaN where τ_w is
-        undefined (a constant score).
+        undefined: a constant score, or one that fewer than three sources have.
 
     Raises
     ------
@@ -162,10 +164,12 @@ def _by_target(
         raise InputError(
             "table has no score column: add one numeric column a score beside source, target and auc"
         )
-    rows = {
-        target: {column: measure(block[column], block["auc"]) for column in columns}
-        for target, block in frame.groupby("target", sort=True)
-    }
+
+    def of(block: pd.DataFrame) -> dict[str, float]:
+        enough = np.isfinite(block[columns].astype(float)).sum() >= FEWEST
+        return {name: measure(block[name], block["auc"]) if enough[name] else np.nan for name in columns}
+
+    rows = {target: of(block) for target, block in frame.groupby("target", sort=True)}
     result = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
     result.index.name = "target"
     return result

@@ -15,6 +15,7 @@ import pandas as pd
 from companion import published
 from companion.errors import InputError, SurroundingsError, did_you_mean
 from companion.evaluation.agreement import (
+    FEWEST,
     FriedmanResult,
     check_table,
     friedman,
@@ -37,7 +38,6 @@ ARGUMENTS = (
     "images",
     "model",
 )  # what a function of an author's own may ask for
-FEWEST = 3  # sources on a target: τ_w of two is 1 or -1 and says nothing
 
 Metric = Callable[..., float]
 

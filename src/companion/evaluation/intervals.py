@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from companion.errors import InputError
-from companion.evaluation.agreement import check_table, score_columns, tau, weighted_tau
+from companion.evaluation.agreement import FEWEST, check_table, score_columns, tau, weighted_tau
 from companion.scores import COMBINED
 
 
@@ -156,11 +156,12 @@ def bootstrap(
         block = frame[frame["target"] == target]
         for place, name in enumerate(names):
             known = block[np.isfinite(block[name].to_numpy(dtype=float))]
-            if len(known) > 1:
+            if len(known) >= FEWEST:
                 drawn[row, place] = draws_of(name, known)
             if against in names:
                 both = known[np.isfinite(known[against].to_numpy(dtype=float))]
-                exactly_apart[row, place] = tau(both[name], both["auc"]) - tau(both[against], both["auc"])
+                if len(both) >= FEWEST:
+                    exactly_apart[row, place] = tau(both[name], both["auc"]) - tau(both[against], both["auc"])
                 if np.isfinite(exactly_apart[row, place]):
                     apart[row, place] = draws_of(name, both) - draws_of(str(against), both)
     exact = weighted_tau(frame[["source", "target", "auc", *names]])[names]

@@ -17,6 +17,7 @@ from scipy.stats import rankdata
 
 from companion import published
 from companion.errors import InputError
+from companion.evaluation.agreement import FEWEST
 from companion.evaluation.intervals import mean_over_targets, tau_draws
 from companion.scores import TERMS, combine
 
@@ -92,8 +93,8 @@ def statements(
                 "value": mean_over_targets(own)[0],
                 "low": low,
                 "high": high,
-                "least": min(fewer),
-                "most": max(fewer),
+                "least": np.min(fewer),
+                "most": np.max(fewer),
             }
         )
     table = pd.DataFrame(rows)
@@ -203,7 +204,8 @@ def _quantities(
         ) -> np.ndarray:
             """τ_w against the truth; a source without the score, or not counted, is left out."""
             there = np.isfinite(values) if counted is None else np.isfinite(values) & counted
-            return tau_draws(np.nan_to_num(values), truth, there.astype(float))
+            found = tau_draws(np.nan_to_num(values), truth, there.astype(float))
+            return np.where(there.sum(axis=-1) >= FEWEST, found, np.nan)
 
         drawn = {name: of_kept(found[:, folds[target]].mean(-1).T) for name, found in cell.scores.items()}
         terms = np.take_along_axis(

@@ -8,7 +8,7 @@ the forward pass that the gradients need gives the features too, and only two we
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,7 +129,8 @@ def single_pass(
     device = best_device(device)
     network = copy.deepcopy(model.backbone).eval().requires_grad_(False)
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    weights = [network.get_submodule(name).weight for name in (model.first_conv, model.second_conv) if name]
+    parameters = dict(network.named_parameters())
+    weights = [parameters[f"{name}.weight"] for name in (model.first_conv, model.second_conv) if name]
     for weight in weights:
         weight.requires_grad_()
     objective = (
@@ -156,12 +157,15 @@ def single_pass(
     features = torch.cat(found)
     with torch.no_grad():
         logits = None if model.head is None else copy.deepcopy(model.head).to(device)(features)
-    plain, scaled = np.array(norms, dtype=float).reshape(-1, 2, 2).transpose(2, 1, 0)
+    by_layer = np.array(norms, dtype=float).reshape(-1, 2, 2).transpose(2, 1, 0)
+    (first, second), (first_scaled, second_scaled) = by_layer
     return ForwardPass(
         features.float().cpu().numpy(),
         None if logits is None else logits.float().cpu().numpy(),
-        *plain,
-        *scaled,
+        first,
+        second,
+        first_scaled,
+        second_scaled,
         np.array(triplets, dtype=np.int64),
     )
 
@@ -170,7 +174,7 @@ def _in_pieces(
     embed: Callable[[slice], torch.Tensor],
     batch: slice,
     held: int,
-    weights: list[torch.Tensor],
+    weights: Sequence[torch.Tensor],
     objective: Callable[[torch.Tensor], torch.Tensor],
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Embeddings of a batch and the gradients of its loss, with the memory of at most `held` images.
