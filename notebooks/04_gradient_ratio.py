@@ -1,9 +1,10 @@
 # %% [markdown]
-# # Measure the gradient term: how much do the early layers want to move?
+# # Measure the gradient term: how large are the gradients of the early layers?
 #
 # :::{admonition} What you will learn
 # - what the adaptability term of the paper's score measures, and how it is computed;
 # - why one pass over the images gives features, outputs and both gradients;
+# - why the ratio depends on how a network is written, and which form does not;
 # - what the term says about a target, what it does not, and what it adds to the feature term.
 # :::
 #
@@ -86,72 +87,182 @@ for model in models.values():
 # \ell(a, p, n) = \max\bigl(0,\; \lVert z_a - z_p\rVert - \lVert z_a - z_n\rVert + 0.05\bigr),
 # $$
 #
-# averaged over the triplets where it is not zero. No target-specific layer is needed for it, which is why it
-# suits a model that has not been fine-tuned yet. A batch of a few dozen images holds thousands of triplets:
+# averaged over the triplets where it is not zero. No target-specific layer is
+# needed for it, which is why it suits a model that has not been fine-tuned yet.
 
 # %%
-from companion.scores._gradient import count_triplets
+import torch
 
-batch = len(labels) // 6
-print(f"{len(labels)} images in batches of {batch}: {count_triplets(labels[:batch]):,} triplets in the first")
+
+def triplet_loss(features, labels, margin=0.05):
+    z = torch.nn.functional.normalize(features)
+    distance = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist")
+    same = labels[:, None] == labels[None, :]
+    positive = same & ~torch.eye(len(labels), dtype=torch.bool)
+    valid = positive[:, :, None] & ~same[:, None, :]
+    loss = distance[:, :, None] - distance[:, None, :] + margin
+    active = loss[valid & (loss > 0)]
+    return active.mean() if len(active) else 0 * distance.sum()
+
 
 # %% [markdown]
-# ## Two gradients from one pass
+# ## Two gradients
 #
-# With $W_1$ and $W_2$ the weights of the first and the second convolution, and batches $b = 1 \dots B$ of
-# $\lfloor n/6 \rfloor$ images, the term is
+# With $W_1$ and $W_2$ the weights of the first and the second convolution,
+# and batches $b = 1 \dots B$ of $\lfloor n/6 \rfloor$ images, the term is
 #
 # $$
 # G = \frac{\tfrac{1}{B}\sum_b \lVert \partial L_b / \partial W_2 \rVert_2}
 #          {\tfrac{1}{B}\sum_b \lVert \partial L_b / \partial W_1 \rVert_2}.
 # $$
-#
-# The released code walks over the images twice, once for the features and once for the gradients, and asks for the
-# gradient of every parameter. Neither is needed. In evaluation mode an image's features do not depend on the batch
-# it is in; and the gradient of a convolution's weights follows from its input and from the gradient of its output.
-# `single_pass` does just that, and gives the features and the outputs of the source's own head on the way.
 
 # %%
-from companion.scores._gradient import single_pass
+import copy
+
+import numpy as np
+
+
+def gradient_norms(model, images, labels):
+    """One row per batch: norm of the first and of the second gradient."""
+    network = copy.deepcopy(model.backbone).eval().cpu()
+    layers = [network.get_submodule(name) for name in (model.first_conv, model.second_conv)]
+    weights = [layer.weight.requires_grad_() for layer in layers]
+    size = len(labels) // 6
+    rows = []
+    for start in range(0, len(labels), size):
+        batch = slice(start, start + size)
+        features = network(model.prepare(images[batch])).flatten(1)
+        loss = triplet_loss(features, torch.as_tensor(labels[batch]))
+        gradients = torch.autograd.grad(loss, weights)
+        rows.append([float(gradient.norm()) for gradient in gradients])
+    return np.array(rows)
+
+
+norms = {name: gradient_norms(model, images, labels) for name, model in models.items()}
+ratio = {name: np.divide(*n.mean(axis=0)[::-1]) for name, n in norms.items()}
+ratio
+
+# %% [markdown]
+# That is the whole term. The released code walks over the images twice, once
+# for the features and once for the gradients. One pass is enough: in evaluation
+# mode the features of an image do not depend on the batch it is in.
+# `single_pass` gives features, the outputs of the source's own head and both
+# gradients together, and the same ratio:
+
+# %%
+from companion.scores.forward_pass import single_pass
 
 passes = {name: single_pass(model, images, labels) for name, model in models.items()}
+for name, done in passes.items():
+    # A triplet within rounding of the margin may count in one and not in the
+    # other, so the two agree to three digits and not to the last.
+    assert np.isclose(done.ratio(), ratio[name], rtol=5e-3), name
 
 # %% mystnb={"image": {"alt": "Gradient norm of the second convolution against that of the first, one point a batch, one colour and shape a source; the dashed line marks equal norms"}}
 figures.gradient_norms(passes, synthetic=dataset.synthetic)
 
 # %% [markdown]
-# One point is one batch, and the dashed line is where both norms are equal: a source above it wants to move its second
-# convolution more than its first. What to look for is whether the batches of one source lie close together compared
-# with the distance between sources. If so, the ratio is a property of the network and the target, although both norms
-# vary from batch to batch. As numbers:
+# One point is one batch, and the dashed line is where both norms are equal: a
+# source above it has a larger gradient in its second convolution than in its
+# first. What to look for is whether the batches of one source lie close
+# together compared with the distance between sources. If so, the ratio is a
+# property of the network and the target, although both norms vary from batch
+# to batch. A batch can hold triplets of which none is active, because its
+# classes are further apart than the margin; both its gradients are then zero,
+# it has no ratio of its own, and it adds nothing to either mean.
 
 # %%
 import pandas as pd
 
 rows = []
 for name, done in passes.items():
-    counted = done.triplets > 0
-    per_batch = done.second[counted] / done.first[counted]
+    active = done.first > 0
+    per_batch = done.second[active] / done.first[active]
     rows.append(
         {
             "source": name,
             "ratio of the means (the term)": done.ratio(),
             "smallest batch": per_batch.min(),
             "largest batch": per_batch.max(),
+            "batches": len(active),
+            "without active triplet": (~active).sum(),
         }
     )
 pd.DataFrame(rows).set_index("source").round(3)
 
 # %% [markdown]
-# ### Published and corrected
+# As published, the short last batch counts like the others, also when it holds
+# no triplet; the corrected variant drops a batch without a triplet. The ratio
+# cannot change by that, since such a batch adds zero to both means.
 #
-# As published, the short last batch counts like the others, also when it holds no triplet. The corrected variant
-# drops a batch without a triplet. The ratio cannot change by that: such a batch adds zero to both means. It is said
-# here because the mean norms do change, and because a reader of the released code will ask.
+# ## The same network, written in another way
+#
+# Multiply the weights of the first convolution by $c$, and let the batch norm
+# after it divide by $c$. The network computes what it computed before, so
+# whatever can be fine-tuned from it is the same. Its gradient ratio is $c$
+# times as large: the gradient of weights that are $c$ times larger is $c$ times
+# smaller. Exporters do this when they fold batch norm into the convolutions,
+# and so does another standard deviation in the normalisation of the input.
+#
+# What does not change is the gradient of every output channel $k$ times the
+# norm of its weights:
+#
+# $$
+# S_l = \sqrt{\textstyle\sum_k \bigl(\lVert W_{lk}\rVert\,
+#       \lVert \partial L / \partial W_{lk}\rVert\bigr)^2},
+# \qquad G' = \frac{\tfrac1B\sum_b S_2}{\tfrac1B\sum_b S_1}.
+# $$
+#
+# `companion.scores.gradient_ratio(…, variant="scale_invariant")` is $G'$.
 
 # %%
-first = next(iter(passes.values()))
-print(f"published {first.ratio('published'):.6f}, corrected {first.ratio('corrected'):.6f}")
+from dataclasses import replace
+
+
+def rewritten(model, factor):
+    """The same function, its first convolution's weights times `factor`."""
+    network = copy.deepcopy(model.backbone).cpu()
+    convolution = network.get_submodule(model.first_conv)
+    norm = next(layer for layer in network.modules() if isinstance(layer, torch.nn.BatchNorm2d))
+    with torch.no_grad():
+        convolution.weight *= factor
+        norm.running_mean *= factor
+        norm.running_var.add_(norm.eps).mul_(factor**2).sub_(norm.eps)
+    return replace(model, backbone=network)
+
+
+factors = [0.2, 0.5, 1.0, 2.0, 5.0]
+by_factor = {
+    name: [single_pass(rewritten(model, c), images, labels) for c in factors]
+    for name, model in models.items()
+}
+for name, done in by_factor.items():
+    before, after = passes[name].features, done[-1].features
+    assert np.allclose(after, before, rtol=1e-3, atol=1e-3), name
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Gradient ratio of every source against the factor its first convolution's weights were multiplied by, on logarithmic axes: as published the lines rise with the factor, in the scale-invariant form they are level"}}
+import matplotlib.pyplot as plt
+
+figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True)
+titles = {"published": "as published", "scale_invariant": "scale-invariant"}
+for axis, (variant, title) in zip(axes, titles.items(), strict=True):
+    for name, done in by_factor.items():
+        values = [one.ratio(variant) for one in done]
+        axis.plot(factors, values, marker="o", label=figures.short(name))
+    axis.set(xscale="log", yscale="log", title=title)
+    axis.set_xlabel("first convolution's weights multiplied by")
+axes[0].set_ylabel("gradient ratio")
+axes[1].legend(fontsize=8, frameon=False)
+figure.tight_layout()
+
+# %% [markdown]
+# Every dot of a line is the same function. As published, any of these sources
+# can be brought to the top of the list by rewriting it; the order of the lines
+# is an order of how the networks happen to be written. The paper's fifteen
+# sources are all ResNet-18 with batch norm, but their inputs are not normalised
+# alike (a standard deviation of about .225 for ImageNet's weights, .5 for the
+# others), which alone changes a ratio by about two. Whether the scale-invariant
+# form *ranks* better is another question, and open.
 
 # %% [markdown]
 # ## What the term adds: the paper's ablation
@@ -210,10 +321,15 @@ itself = bounded[bounded["source"] == bounded["target"]]
 print(f"best place of a target among its own sources: {itself['place'].min():.0f}")
 
 # %% [markdown]
+# **Exercise.** Replace one of the sources by `"scratch"` with another `seed`,
+# or by a checkpoint of your own. Does the order of the ratios survive? And the
+# order of the scale-invariant ones?
+#
 # :::{admonition} Takeaways
 # - The term compares how strongly a loss on the target pulls at two early layers; it needs no fine-tuning, no new head
 #   and one pass over a few hundred images.
 # - The table above says how far the batches of one source agree, next to how far the sources differ.
+# - As published it changes when the same network is written in another way; the scale-invariant form does not.
 # - In the published tables the product does better on average than its parts, among architectures only after both have
 #   been inverted; in our replication it does worse than NCA alone.
 # - The gradients never put the target itself first; the five scores from features whose values were released do on most targets.

@@ -66,7 +66,7 @@ def assert_as_expected(claim: Claim) -> None:
     assert bool(checked["caveats"]) == (claim.id in TOLD)
 
 
-@by_evidence("authors' table", "synthetic features", "our replication")
+@by_evidence("authors' table", "synthetic features", "synthetic images", "our replication")
 def test_claim_from_tables(claim):
     assert_as_expected(claim)
 

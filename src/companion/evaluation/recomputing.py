@@ -379,6 +379,27 @@ def nca_excess() -> float:
 
 
 @_measure
+def rewritten_ratio(variant: str, factor: float) -> float:
+    """Gradient ratio of a network whose first weights are multiplied, batch norm undoing it, over that before."""
+    import torch
+
+    from companion.models import scratch
+    from companion.scores import gradient_ratio
+
+    model = scratch("resnet18", seed=0)
+    generator = np.random.default_rng(0)
+    labels = np.arange(36) % 3
+    images = (generator.integers(0, 200, (36, 32, 32)) + 20 * labels[:, None, None]).astype(np.uint8)
+    before = gradient_ratio(model, images, labels, variant=variant)
+    with torch.no_grad():
+        first, norm = model.backbone.conv1, model.backbone.bn1  # type: ignore[union-attr]
+        first.weight *= factor
+        norm.running_mean *= factor
+        norm.running_var.add_(norm.eps).mul_(factor**2).sub_(norm.eps)
+    return gradient_ratio(model, images, labels, variant=variant) / before
+
+
+@_measure
 def nleep_sd() -> float:
     """Standard deviation of NLEEP over seeds of its mixture, on one set of synthetic features."""
     return float(np.std(synthetic.nleep_over_seeds(), ddof=1))

@@ -13,7 +13,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 Evidence = Literal[
-    "authors' table", "authors' runs", "synthetic features", "our replication", "not attempted"
+    "authors' table",
+    "authors' runs",
+    "synthetic features",
+    "synthetic images",
+    "our replication",
+    "not attempted",
 ]
 Rule = Literal["within", "above", "at least", "below", "verdict"]
 Group = Literal["paper", "tables", "notes"]
