@@ -316,6 +316,7 @@ def test_bce_is_over_all_columns():
     assert done.curve[0]["train_loss"] == pytest.approx(float(own), rel=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of")
 def test_an_epoch_s_loss_is_the_mean_over_images(monkeypatch):
     monkeypatch.setattr(loop, "step", lambda _network, _train, index, *_rest: torch.tensor(float(len(index))))
     done = loop.fit(tiny_network(), tiny_data(5), None, recipe(batch_size=3), seed=0)
@@ -350,6 +351,38 @@ def test_drawn_images_follow_their_weights_and_an_epoch_has_as_many_as_asked_for
     assert len(drawn) == 70 and set(drawn.tolist()) == {1, 2}
 
 
+def test_an_evaluation_by_hand():
+    network = tiny_network()
+    with torch.no_grad():
+        network[1].weight.zero_()[1, 0] = 1.0
+        network[1].bias.copy_(torch.tensor([0.0, 0.5]))
+    lead = (
+        np.arange(5) * 28 / 255 * 2 - 0.5
+    )  # of class 1 over class 0: -.5, -.28, -.06, .16, .38; it is right thrice
+    loss = np.log1p(np.exp(np.where(np.arange(5) % 2, -lead, lead))).mean()
+    for size in (2, 256):
+        found = loop.evaluate(network, tiny_data(), "cross-entropy", size)
+        assert (found["accuracy"], found["auc"]) == (pytest.approx(0.6), 0.5)
+        assert found["loss"] == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of")
+def test_the_seed_decides_the_order_of_images_and_torch_s_random_numbers(monkeypatch):
+    def work(_network, _train, index, *_rest):
+        seen.append((index.tolist(), torch.rand(1).item()))
+        return torch.tensor(0.0)
+
+    monkeypatch.setattr(loop, "step", work)
+    found = []
+    for seed in (3, 3, 4):
+        seen: list = []
+        loop.fit(tiny_network(), tiny_data(40), None, recipe(epochs=2, batch_size=20), seed=seed)
+        found.append(seen)
+    assert found[0] == found[1]
+    assert not {str(part[0]) for part in found[0]} & {str(part[0]) for part in found[2]}
+    assert not {part[1] for part in found[0]} & {part[1] for part in found[2]}
+
+
 @pytest.fixture
 def asked(monkeypatch):
     """What the loop was asked to do; it does not do it."""
@@ -381,6 +414,12 @@ def test_what_fine_tuning_asks_of_the_loop_and_the_optimiser(target, asked, monk
     assert asked["recipe"] == expected and asked["seed"] == 3 and asked.get("weights") is None
     assert (asked["recipe"].schedule, asked["recipe"].watch) == ("cosine", "auc")
     assert asked["network"][1].p == 0.3 and len(asked["val"]) == 40
+    first = asked["network"][2].weight
+    torch.manual_seed(99)
+    tuned(target, settings, tuning, seed=3)
+    assert torch.equal(asked["network"][2].weight, first)
+    tuned(target, settings, tuning, seed=4)
+    assert not torch.equal(asked["network"][2].weight, first)
     given, real = {}, torch.optim.SGD
     monkeypatch.setattr(
         torch.optim, "SGD", lambda values, **options: given.update(options) or real(values, **options)
@@ -415,6 +454,8 @@ def test_what_source_training_asks_of_the_loop(asked):
     }
     assert {name: getattr(found, name) for name in wanted} == wanted
     assert asked["seed"] == 5 and np.array_equal(asked["weights"], balanced_weights(cells.labels["train"]))
+    start = models.build(SMALL, classes=3, seed=5).state_dict()["conv1.0.weight"]
+    assert torch.equal(asked["network"].state_dict()["conv1.0.weight"], start)
     assert len(asked["train"]) == len(cells.labels["train"]) and len(asked["val"]) == len(cells.labels["val"])
     train_source(
         cells, replace(protocol, loss="bce", images_per_epoch=None, patience=None), architecture=SMALL
