@@ -94,6 +94,15 @@ def test_as_many_sources_are_drawn_as_there_are(table, monkeypatch):
     assert seen[0].shape == (20, len(block)) and set(seen[0].sum(axis=1)) == {len(block)}
 
 
+def test_two_sources_have_a_tau_and_one_has_none():
+    assert evaluation.tau([1.0, 2.0], [0.1, 0.2]) == 1 and np.isnan(evaluation.tau([1.0], [0.1]))
+
+
+def test_an_undefined_tau_ranks_last():
+    taus = pd.DataFrame({"a": [0.1, 0.5], "b": [np.nan, 0.2], "c": [-0.9, -0.8]})
+    assert evaluation.friedman(taus).ranks.to_numpy().tolist() == [[1, 3, 2], [1, 2, 3]]
+
+
 def test_the_target_as_its_own_source_is_left_out():
     rows = pd.DataFrame(
         {"source": list("abct"), "target": "t", "auc": [0.1, 0.2, 0.3, 0.4], "mine": [1.0, 2.0, 3.0, 0.0]}

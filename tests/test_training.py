@@ -123,6 +123,9 @@ def test_pools_that_cannot_be(target):
 def test_a_pool_can_be_capped(target):
     both = datasets.pool([target, datasets.load_dataset("procedural:cells")], per_dataset=50)
     assert len(both.labels["train"]) == 100 and both.labels["train"].sum(1).tolist() == [1] * 100
+    assert not np.array_equal(
+        both.images["train"][:50, ..., 0], target.images["train"][:50]
+    )  # not the first ones
 
 
 def test_balanced_weights():
@@ -131,6 +134,7 @@ def test_balanced_weights():
     hot = np.zeros((100, 2), dtype=int)
     hot[:10, 0] = 1  # 10 of the first, none of the second, 90 without any
     assert balanced_weights(hot)[:10].sum() == pytest.approx(0.5)
+    assert balanced_weights(np.array([[1, 0], [0, 0], [0, 0]])) == pytest.approx([0.5, 0.25, 0.25])
 
 
 # --- folds ---------------------------------------------------------------------------------------------------
@@ -213,6 +217,7 @@ def test_the_paper_s_six_with_their_settings():
         strict=True,
     ):
         assert all(setting in part for setting in wanted), part
+    assert "scale=(0.5, 1.0)" in str(augmentation("light", 28)[1])
     names = [type(part).__name__ for part in augmentation("paper", 28)]
     assert names == [
         "RandomHorizontalFlip",
@@ -354,15 +359,16 @@ def test_drawn_images_follow_their_weights_and_an_epoch_has_as_many_as_asked_for
 def test_an_evaluation_by_hand():
     network = tiny_network()
     with torch.no_grad():
-        network[1].weight.zero_()[1, 0] = 1.0
+        network[1].weight.zero_()[0, 0] = -1.0  # only the lead of one output over the other says anything
         network[1].bias.copy_(torch.tensor([0.0, 0.5]))
-    lead = (
-        np.arange(5) * 28 / 255 * 2 - 0.5
-    )  # of class 1 over class 0: -.5, -.28, -.06, .16, .38; it is right thrice
-    loss = np.log1p(np.exp(np.where(np.arange(5) % 2, -lead, lead))).mean()
+    data = tiny_data()
+    data.labels = torch.tensor([0, 1, 0, 1, 1])
+    # The lead of class 1: -.5, -.28, -.06, .16, .38; four are right.
+    lead = np.arange(5) * 28 / 255 * 2 - 0.5
+    loss = np.log1p(np.exp(np.where(data.labels.numpy(), -lead, lead))).mean()
     for size in (2, 256):
-        found = loop.evaluate(network, tiny_data(), "cross-entropy", size)
-        assert (found["accuracy"], found["auc"]) == (pytest.approx(0.6), 0.5)
+        found = loop.evaluate(network, data, "cross-entropy", size)
+        assert (found["accuracy"], found["auc"]) == (pytest.approx(0.8), pytest.approx(5 / 6))
         assert found["loss"] == pytest.approx(loss, rel=1e-5)
 
 
@@ -415,6 +421,9 @@ def test_what_fine_tuning_asks_of_the_loop_and_the_optimiser(target, asked, monk
     assert (asked["recipe"].schedule, asked["recipe"].watch) == ("cosine", "auc")
     assert asked["network"][1].p == 0.3 and len(asked["val"]) == 40
     first = asked["network"][2].weight
+    source = models.scratch(SMALL, seed=1)
+    fine_tune(source, target, datasets.fold(target), settings, tuning, seed=3, progress=print)
+    assert asked["network"][0] is not source.backbone and asked["report"] is print
     torch.manual_seed(99)
     tuned(target, settings, tuning, seed=3)
     assert torch.equal(asked["network"][2].weight, first)

@@ -146,14 +146,20 @@ def test_nca_asks_for_the_paper_s_projection(monkeypatch):
 
 def test_the_probe_s_penalty_is_the_inverse_of_scikit_learn_s_c(monkeypatch):
     import sklearn.linear_model
+    import sklearn.model_selection
 
-    asked, real = {}, sklearn.linear_model.LogisticRegression
+    asked, real, split = {}, sklearn.linear_model.LogisticRegression, sklearn.model_selection.StratifiedKFold
+    monkeypatch.setattr(
+        sklearn.model_selection,
+        "StratifiedKFold",
+        lambda folds, **options: asked.update(options, folds=folds) or split(folds, **options),
+    )
     monkeypatch.setattr(
         sklearn.linear_model, "LogisticRegression", lambda **options: asked.update(options) or real(**options)
     )
     features, labels, _ = make(40, 5, 2)
-    scores.linear_probe(features, labels, penalty=4.0)
-    assert asked["C"] == 0.25
+    scores.linear_probe(features, labels, penalty=4.0, random_state=3)
+    assert (asked["C"], asked["folds"], asked["shuffle"], asked["random_state"]) == (0.25, 5, True, 3)
 
 
 def test_lda_s_axes_are_scikit_learn_s_also_where_classes_differ_in_size():
