@@ -90,7 +90,9 @@ def test_as_many_sources_are_drawn_as_there_are(table, monkeypatch):
     )
     own = table[table["source"] != table["target"]]
     block = own[own["target"] == own["target"].iloc[0]]
-    evaluation.bootstrap(block[["source", "target", "auc", "logme"]], draws=20)
+    for seed in (1, 1, 2):
+        evaluation.bootstrap(block[["source", "target", "auc", "logme"]], draws=20, seed=seed)
+    assert seen[0].equals(seen[1]) and not seen[0].equals(seen[2])
     assert seen[0].shape == (20, len(block)) and set(seen[0].sum(axis=1)) == {len(block)}
 
 
