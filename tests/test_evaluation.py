@@ -266,6 +266,13 @@ def test_the_ceiling_follows_the_noise(noise, low, high):
     assert found.draws == 60 and 20 <= found.runs <= 24
 
 
+def test_halves_are_halves_and_only_finished_runs_count():
+    runs = made_up_runs(0.0, settings=2)
+    unfinished = runs.assign(status="RUNNING", val_loss=-1.0, test_auc=0.0, lr=9.0)
+    found = evaluation.noise_ceiling(pd.concat([runs, unfinished]), draws=5)
+    assert found.runs == 2 and found.mean.equals(evaluation.noise_ceiling(runs, draws=5).mean)
+
+
 def test_a_draw_of_the_whole_grid_is_the_truth():
     runs = made_up_runs(0.01)
     grid = ceiling_module._grids(runs, "source_datasets")["octmnist"]
