@@ -139,8 +139,8 @@ def gradient_norms(model, images, labels):
 
 
 norms = {name: gradient_norms(model, images, labels) for name, model in models.items()}
-ratio = {name: np.divide(*n.mean(axis=0)[::-1]) for name, n in norms.items()}
-ratio
+ratio = {name: n[:, 1].mean() / n[:, 0].mean() for name, n in norms.items()}
+{name: round(float(value), 3) for name, value in ratio.items()}
 
 # %% [markdown]
 # That is the whole term. The released code walks over the images twice, once
@@ -250,6 +250,8 @@ for axis, (variant, title) in zip(axes, titles.items(), strict=True):
         values = [one.ratio(variant) for one in done]
         axis.plot(factors, values, marker="o", label=figures.short(name))
     axis.set(xscale="log", yscale="log", title=title)
+    axis.set_xticks(factors, [f"{c:g}" for c in factors])
+    axis.minorticks_off()
     axis.set_xlabel("first convolution's weights multiplied by")
 axes[0].set_ylabel("gradient ratio")
 axes[1].legend(fontsize=8, frameon=False)

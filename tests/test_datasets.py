@@ -226,6 +226,8 @@ def test_splits_are_70_10_and_20_percent_of_every_class():
     patients = [f"patient {number // 2}" for number in range(100)]
     found = splits.grouped_split(np.arange(100) % 2, patients, ("a", "b"))
     assert {name: len(index) for name, index in found.items()} == {"train": 70, "val": 10, "test": 20}
+    other = splits.grouped_split(np.arange(100) % 2, patients, ("a", "b"), seed=1)
+    assert not np.array_equal(other["test"], found["test"])
 
 
 def test_a_folder_with_splits_keeps_them(tmp_path):

@@ -93,8 +93,19 @@ def test_as_many_sources_are_drawn_as_there_are(table, monkeypatch):
     )
     own = table[table["source"] != table["target"]]
     block = own[own["target"] == own["target"].iloc[0]]
-    evaluation.bootstrap(block[["source", "target", "auc", "logme"]], draws=20)
+    for seed in (1, 1, 2):
+        evaluation.bootstrap(block[["source", "target", "auc", "logme"]], draws=20, seed=seed)
+    assert seen[0].equals(seen[1]) and not seen[0].equals(seen[2])
     assert seen[0].shape == (20, len(block)) and set(seen[0].sum(axis=1)) == {len(block)}
+
+
+def test_two_sources_have_a_tau_and_one_has_none():
+    assert evaluation.tau([1.0, 2.0], [0.1, 0.2]) == 1 and np.isnan(evaluation.tau([1.0], [0.1]))
+
+
+def test_an_undefined_tau_ranks_last():
+    taus = pd.DataFrame({"a": [0.1, 0.5], "b": [np.nan, 0.2], "c": [-0.9, -0.8]})
+    assert evaluation.friedman(taus).ranks.to_numpy().tolist() == [[1, 3, 2], [1, 2, 3]]
 
 
 def test_the_target_as_its_own_source_is_left_out():
@@ -298,6 +309,13 @@ def test_the_expected_truth_is_the_mean_over_bootstrap_draws():
     drawn[:, 0] = np.array([0, 1, 3])[rng.integers(0, 3, (20000, 4))]  # three runs of the first have finished
     by_hand = np.stack([grid.truth(drawn[:, :1, :3])[:, 0], grid.truth(drawn)[:, 1]]).mean(axis=1)
     np.testing.assert_allclose(grid.expected(np.arange(4)[None, None])[0], by_hand, atol=0.03)
+
+
+def test_halves_are_halves_and_only_finished_runs_count():
+    runs = made_up_runs(0.0, settings=2)
+    unfinished = runs.assign(status="RUNNING", val_loss=-1.0, test_auc=0.0, lr=9.0)
+    found = evaluation.noise_ceiling(pd.concat([runs, unfinished]), draws=5)
+    assert found.runs == 2 and found.mean.equals(evaluation.noise_ceiling(runs, draws=5).mean)
 
 
 def test_a_draw_of_the_whole_grid_is_the_truth():

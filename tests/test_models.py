@@ -387,7 +387,7 @@ def test_one_core_is_left_free_while_a_network_runs(monkeypatch, cores, given, u
         data = loop.Resident(images, labels, models.PLAIN_NORMALISATION, "cpu")
         loop.fit(network, data, data, loop.Recipe(1, 4, 0.1, 0.0, 0.0, "none", "cross-entropy"), seed=0)
         loop.evaluate(network, data, "cross-entropy")
-        assert set(seen) == {used} and len(seen) == 5 and torch.get_num_threads() == given
+        assert set(seen) == {used} and len(seen) == 8 and torch.get_num_threads() == given
     finally:
         torch.set_num_threads(before)
 

@@ -188,6 +188,13 @@ def test_methods_are_inverted_among_architectures_as_where_they_are_judged():
     assert (first["nca"], first["gradient_ratio"]) == ("d", "d") and first["logme"] == "d"
 
 
+def test_three_sources_are_enough_for_methods_to_agree():
+    three = _made_up().iloc[:3]
+    found = ranking.agreement(three).set_index("method")
+    assert found.loc["nca", "tau"] == pytest.approx(1 / 3) and len(found) == 4
+    assert ranking.agreement(three.iloc[:2])["tau"].isna().all()
+
+
 def test_a_pool_without_an_order_has_no_proposed_first():
     made = _made_up()
     made.attrs["pools"][0]["order"] = "undetermined"

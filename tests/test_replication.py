@@ -214,6 +214,10 @@ def test_another_protocol_or_other_data_is_never_mixed_in(finished):
     trained = replace(plan.protocol, source_training=replace(plan.protocol.source_training, epochs=2))
     kept = replication.plan(trained, plan.rows.folder).stored.values()
     assert {row["source"] for row in kept} == {"scratch"}  # the only one that is not trained
+    larger, keys = replace(plan.protocol, size=64), {run.key for run in plan.runs}
+    assert not {run.key for run in protocol.expand(larger, plan.hashes)} & keys
+    own = replace(plan.protocol, sources=("scratch", "train:procedural:lesions"))
+    assert list(own.pairs()) == [("scratch", "procedural:lesions")]  # a target is not its own source
     hashes = plan.hashes | {"procedural:cells": "other data"}
     same = {run.key for run in protocol.expand(plan.protocol, hashes)} & {run.key for run in plan.runs}
     by_key = {run.key: run for run in plan.runs}

@@ -399,6 +399,8 @@ def test_a_stored_row_is_kept_and_a_changed_digit_of_its_checksum_is_noticed(tmp
     rows.path("a").write_text(text.replace(check, check[:-1] + ("0" if check[-1] != "0" else "1")))
     assert rows.read(["a"]) == ({}, [tmp_path / "set-aside" / "a.json"])
     assert len(check) == 16
+    rows.path("b").write_text(text)  # a row under another's name
+    assert rows.read(["b"])[0] == {}
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha256"])

@@ -99,12 +99,15 @@ def test_rank_correlation_of_parc_by_hand():
     assert found == pytest.approx(np.corrcoef(ranks, same)[0, 1])
 
 
-def test_nca_of_separated_classes_counts_the_place_of_a_point_itself():
+@pytest.mark.parametrize("score", [scores.nca, scores.lda])
+def test_separated_classes_count_the_place_of_a_point_itself_or_not(score):
     features = np.vstack([np.zeros((3, 2)), np.full((3, 2), 9.0)]) + 0.01 * np.arange(12).reshape(6, 2)
     labels = [0, 0, 0, 1, 1, 1]
     # five neighbours: with itself 3 of 5 are of its class, without itself 2 of 5
-    assert scores.nca(features, labels, variant="published") == pytest.approx(3 / 5)
-    assert scores.nca(features, labels) == pytest.approx(2 / 5)
+    assert score(features, labels, variant="published") == pytest.approx(3 / 5)
+    assert score(features, labels) == pytest.approx(2 / 5)
+    four = [0, 1, 3, 4]  # fewer others than five: all of them, of which one is of its class
+    assert score(features[four], np.array(labels)[four]) == pytest.approx(1 / 3)
 
 
 def test_logme_of_one_column_by_direct_evidence():
@@ -146,14 +149,20 @@ def test_nca_asks_for_the_paper_s_projection(monkeypatch):
 
 def test_the_probe_s_penalty_is_the_inverse_of_scikit_learn_s_c(monkeypatch):
     import sklearn.linear_model
+    import sklearn.model_selection
 
-    asked, real = {}, sklearn.linear_model.LogisticRegression
+    asked, real, split = {}, sklearn.linear_model.LogisticRegression, sklearn.model_selection.StratifiedKFold
+    monkeypatch.setattr(
+        sklearn.model_selection,
+        "StratifiedKFold",
+        lambda folds, **options: asked.update(options, folds=folds) or split(folds, **options),
+    )
     monkeypatch.setattr(
         sklearn.linear_model, "LogisticRegression", lambda **options: asked.update(options) or real(**options)
     )
     features, labels, _ = make(40, 5, 2)
-    scores.linear_probe(features, labels, penalty=4.0)
-    assert asked["C"] == 0.25
+    scores.linear_probe(features, labels, penalty=4.0, random_state=3)
+    assert (asked["C"], asked["folds"], asked["shuffle"], asked["random_state"]) == (0.25, 5, True, 3)
 
 
 def test_lda_s_axes_are_scikit_learn_s_also_where_classes_differ_in_size():

@@ -253,3 +253,14 @@ def test_every_score_of_arrays_is_in_the_suite():
 
     listed = {name for name, score in scores.REGISTRY.items() if "images" not in score.inputs}
     assert set(_FROM_FEATURES) | set(_FROM_LOGITS) == listed
+
+
+@pytest.mark.parametrize("name", ["nleep", "linear_probe"])
+def test_the_seed_reaches_the_scores_in_which_chance_enters(name):
+    features, labels, _ = make(120, 20, 3, separation=0.05)
+    function = scores.REGISTRY[name].function
+    values = [function(features, labels, random_state=seed) for seed in range(6)]
+    assert [
+        scores.suite(features, labels, names=[name], random_state=seed)[name] for seed in range(6)
+    ] == pytest.approx(values)
+    assert len(set(values)) > 1

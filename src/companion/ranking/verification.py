@@ -13,7 +13,7 @@ import torch
 from companion import store
 from companion.datasets import Dataset, Fold, fold
 from companion.errors import InputError
-from companion.models import SourceModel, best_device
+from companion.models import SourceModel, best_device, one_core_left_free
 from companion.ranking.table import Progress, Source, load, source_name
 from companion.training import FINE_TUNING_PROTOCOLS, SEED, FineTuned, fine_tune
 from companion.training.metrics import auc_per_class, macro_auc
@@ -100,6 +100,7 @@ def verify(
     report = progress or (lambda fraction, text: None)
     rows: list[dict[str, Any]] = []
     probabilities: list[np.ndarray] = []
+    where = best_device(device)
     with store.data_directory(data_dir):
         for index, name in enumerate(chosen):
 
@@ -117,10 +118,10 @@ def verify(
                 plan.settings(dataset.name)[0],
                 plan,
                 seed=seed,
-                device=best_device(device),
+                device=where,
                 progress=step,
             )
-            probabilities.append(_probabilities(done, model, dataset.images["test"]))
+            probabilities.append(_probabilities(done, model, dataset.images["test"], where))
             rows.append(
                 {
                     "source": name,
@@ -140,13 +141,17 @@ def verify(
     return found
 
 
-def _probabilities(tuned: FineTuned, model: SourceModel, images: np.ndarray) -> np.ndarray:
+@one_core_left_free()
+def _probabilities(
+    tuned: FineTuned, model: SourceModel, images: np.ndarray, device: torch.device
+) -> np.ndarray:
     """(n, classes) of a fine-tuned network, on the CPU."""
     parts = []
+    network = tuned.network.to(device)
     with torch.inference_mode():
         for start in range(0, len(images), BATCH):
-            batch = model.prepare(images[start : start + BATCH])
-            parts.append(tuned.network(batch).float().softmax(1).numpy())
+            batch = model.prepare(images[start : start + BATCH], device)
+            parts.append(network(batch).float().softmax(1).cpu().numpy())
     return np.concatenate(parts)
 
 
