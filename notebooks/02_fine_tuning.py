@@ -256,7 +256,7 @@ ours.groupby("target")["auc"].agg(["min", "median", "max"]).rename(index=figures
 # and an interval that includes 0 supports nothing: both are stricter than the plan. *Undecided* is an answer.
 
 # %%
-judged = companion.evaluation.statements(runs, scores) if complete else pd.DataFrame()
+judged = companion.evaluation.judge_statements(runs, scores) if complete else pd.DataFrame()
 judged.round(3) if complete else print("not judged: the replication is not complete")
 
 # %% [markdown]

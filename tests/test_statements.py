@@ -72,7 +72,7 @@ def quality(source: str, target: str) -> float:
 
 
 def judged(auc_of, score_of, **options) -> dict[str, str]:
-    found = evaluation.statements(*planted(auc_of, score_of, **options), draws=300)
+    found = evaluation.judge_statements(*planted(auc_of, score_of, **options), draws=300)
     assert (found["low"] <= found["high"]).all()
     return dict(zip(found["statement"], found["verdict"], strict=True))
 
@@ -134,7 +134,7 @@ def test_no_verdict_rests_on_one_target_or_on_an_interval_around_0(
 
 def test_the_values_without_one_target_are_told():
     runs, scores = planted(lambda s, t: 0.7 + quality(s, t), lambda n, s, t: quality(s, t))
-    found = evaluation.statements(runs, scores, draws=2).set_index("statement").loc[room.SIZE]
+    found = evaluation.judge_statements(runs, scores, draws=2).set_index("statement").loc[room.SIZE]
     each = (
         runs.merge(scores).query("source != 'scratch'").groupby(["target", "source"]).mean(numeric_only=True)
     )
@@ -154,11 +154,11 @@ def test_scores_are_compared_on_the_sources_that_have_both():
         return quality(source, target)
 
     runs, scores = planted(lambda s, t: 0.5 + quality(s, t), score, noise=0.0)
-    found = evaluation.statements(runs, scores, draws=2)
+    found = evaluation.judge_statements(runs, scores, draws=2)
     value = found.set_index("quantity")["value"]
     two = scores.assign(sfda=scores["sfda"].where(scores["source"].isin(["scratch", "cifar10_32"])))
     assert np.isnan(
-        evaluation.statements(runs, two, draws=2).set_index("quantity")["value"].filter(like="sfda")
+        evaluation.judge_statements(runs, two, draws=2).set_index("quantity")["value"].filter(like="sfda")
     ).all()
     assert value["τ_w of the proposed score less that of leep"] == pytest.approx(0, abs=1e-9)
 
@@ -167,7 +167,7 @@ def test_the_first_value_is_of_the_data_themselves():
     runs, scores = planted(
         lambda s, t: 0.7 + 0.01 * (s != "scratch"), lambda n, s, t: quality(s, t), noise=0.0
     )
-    found = evaluation.statements(runs, scores, draws=2).set_index("statement")
+    found = evaluation.judge_statements(runs, scores, draws=2).set_index("statement")
     assert found.loc[room.HELPS, "value"] == pytest.approx(0.01)
     size = found.loc[room.SIZE, "value"]
     by_hand = [
@@ -178,14 +178,14 @@ def test_the_first_value_is_of_the_data_themselves():
         for t in TARGETS
     ]
     assert np.isnan(size) and np.isnan(by_hand).all()  # equal AUC: no order to judge
-    again = evaluation.statements(runs, scores, draws=2).set_index("statement")
+    again = evaluation.judge_statements(runs, scores, draws=2).set_index("statement")
     assert found.equals(again)
 
 
 def test_an_unfinished_replication_is_not_judged():
     runs, scores = planted(lambda s, t: 0.7, lambda n, s, t: 0.5)
     with pytest.raises(InputError, match="lacks runs or scores of retinamnist"):
-        evaluation.statements(
+        evaluation.judge_statements(
             runs[runs["key"] != "scratchretinamnist10.001"].query(
                 "not (source == 'scratch' and target == 'retinamnist' and fold == 1)"
             ),
@@ -193,14 +193,14 @@ def test_an_unfinished_replication_is_not_judged():
         )
     runs.attrs["provenance"] = {"runs": {"stored": 5, "planned": 168}}
     with pytest.raises(InputError, match="has 5 of 168 runs"):
-        evaluation.statements(runs, scores)
+        evaluation.judge_statements(runs, scores)
 
 
 def test_the_orders_are_those_of_scipy():
     runs, scores = planted(
         lambda s, t: 0.7 + quality(s, t), lambda n, s, t: zlib.crc32(f"{n}{s}".encode()) % 97 / 97, noise=0.01
     )
-    found = evaluation.statements(runs, scores, draws=2).set_index(["statement", "quantity"])["value"]
+    found = evaluation.judge_statements(runs, scores, draws=2).set_index(["statement", "quantity"])["value"]
     auc = runs.groupby(["target", "source"])["test_auc"].mean()
     logme = scores.groupby(["target", "source"])[["logme", "nca", "gradient_ratio"]].mean()
     expected = []

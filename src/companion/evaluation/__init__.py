@@ -18,7 +18,7 @@ from companion.evaluation.baselines import BASELINES, baselines, training_set_si
 from companion.evaluation.benchmarking import Benchmark, benchmark
 from companion.evaluation.ceiling import NoiseCeiling, Redraws, noise_ceiling, redraws, truths
 from companion.evaluation.intervals import Intervals, bootstrap
-from companion.evaluation.judging import statements
+from companion.evaluation.judging import judge_statements
 from companion.evaluation.verdicts import claims
 
 __all__ = [
@@ -40,7 +40,7 @@ __all__ = [
     "redraws",
     "regret",
     "score_columns",
-    "statements",
+    "judge_statements",
     "tau",
     "training_set_sizes",
     "truths",

@@ -39,7 +39,7 @@ class _Cell:
     sizes: np.ndarray
 
 
-def statements(
+def judge_statements(
     runs: pd.DataFrame,
     scores: pd.DataFrame,
     *,

@@ -21,7 +21,7 @@ from companion.evaluation.baselines import baselines
 from companion.evaluation.ceiling import TRUTHS, redraws, truths
 from companion.evaluation.closeness import LDA, leads
 from companion.evaluation.intervals import bootstrap
-from companion.evaluation.judging import MEDICAL, POOLED, statements
+from companion.evaluation.judging import MEDICAL, POOLED, judge_statements
 from companion.scores import COMBINED, TERMS, combine
 
 SEVEN = (*published.METRICS, COMBINED)
@@ -381,8 +381,6 @@ def nca_excess() -> float:
 @_measure
 def rewritten_ratio(variant: str, factor: float) -> float:
     """Gradient ratio of a network whose first weights are multiplied, batch norm undoing it, over that before."""
-    import torch
-
     from companion.models import scratch
     from companion.scores import gradient_ratio
 
@@ -391,11 +389,11 @@ def rewritten_ratio(variant: str, factor: float) -> float:
     labels = np.arange(36) % 3
     images = (generator.integers(0, 200, (36, 32, 32)) + 20 * labels[:, None, None]).astype(np.uint8)
     before = gradient_ratio(model, images, labels, variant=variant)
-    with torch.no_grad():
-        first, norm = model.backbone.conv1, model.backbone.bn1  # type: ignore[union-attr]
-        first.weight *= factor
-        norm.running_mean *= factor
-        norm.running_var.add_(norm.eps).mul_(factor**2).sub_(norm.eps)
+    state = model.backbone.state_dict()  # its tensors are the network's own
+    for name in ("conv1.weight", "bn1.running_mean"):
+        state[name] *= factor
+    epsilon = 1e-5
+    state["bn1.running_var"].add_(epsilon).mul_(factor**2).sub_(epsilon)
     return gradient_ratio(model, images, labels, variant=variant) / before
 
 
@@ -412,7 +410,7 @@ def nleep_sd() -> float:
 def _judged() -> pd.DataFrame:
     from companion import replication  # brings torch
 
-    return statements(replication.runs(), replication.scores())
+    return judge_statements(replication.runs(), replication.scores())
 
 
 @_measure

@@ -345,7 +345,7 @@ def chosen_counts() -> pd.DataFrame:
 
 def statements() -> pd.DataFrame:
     """What our replication says of the statements written down before it."""
-    return evaluation.statements(replication.runs(), replication.scores()).set_index("statement")
+    return evaluation.judge_statements(replication.runs(), replication.scores()).set_index("statement")
 
 
 def closeness_leads() -> pd.DataFrame:
