@@ -260,6 +260,16 @@ judged = companion.evaluation.judge_statements(runs, scores) if complete else pd
 judged.round(3) if complete else print("not judged: the replication is not complete")
 
 # %% [markdown]
+# What other sources could have given is wider still. For the order by number
+# of training images, resampled over sources:
+
+# %%
+by_size = ours.loc[
+    ours["source"] != "scratch", ["source", "target", "auc", "training_images"]
+]
+companion.evaluation.bootstrap(by_size, against=None, seed=seed).mean.round(2)
+
+# %% [markdown]
 # ### The scores of the same pairs
 #
 # Computed on the images that each fold's fine-tuning trained on. A source without outputs of its own (`scratch`) has no

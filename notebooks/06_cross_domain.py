@@ -31,7 +31,6 @@ architectures: list = [  # architectures to compare, by torchvision's names
     "mobilenet_v2",
     "mobilenet_v3_small",
     "shufflenet_v2_x0_5",
-    "googlenet",
 ]
 weights: str = "local"  # pretrained: ImageNet weights, downloaded; local: trained here on natural images
 natural: str = "cifar10_32"  # natural images that local weights are trained on
@@ -207,9 +206,9 @@ print("\n".join(f"{name}: {where}" for name, where in origin.items()))
 
 # %%
 ranking = companion.rank(dataset, models, per_class=per_class, seed=seed)
-ranking[
-    ["rank", "source", "proposed", "order", "nca", "gradient_ratio", "logme", "leep", "nleep", "parc"]
-].round(3)
+ranking.drop(
+    columns=["pool", "gap", "architecture", "pretraining", "note"]
+).round(3)
 
 # %% mystnb={"image": {"alt": "Bars of the combined score, NCA and gradient ratio of every architecture for the live target"}}
 figures.ranking(ranking)

@@ -103,6 +103,7 @@ figures.ranking(ranking)
 for pool in ranking.attrs["pools"]:
     rows = ranking[ranking["pool"] == pool["pool"]]
     print(f"{pool['pool']}: {report.verdict(pool, rows)}")
+    print("\n".join(pool["warnings"]))
 print(report.contexts(ranking))
 
 # %% [markdown]

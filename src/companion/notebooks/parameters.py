@@ -117,7 +117,7 @@ class CrossDomain(NotebookParameters):
     """06_cross_domain."""
 
     architectures: Names = Field(
-        ["resnet18", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x0_5", "googlenet"],
+        ["resnet18", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x0_5"],
         description="architectures to compare, by torchvision's names",
     )
     weights: Literal["local", "pretrained"] = Field(
