@@ -264,9 +264,7 @@ judged.round(3) if complete else print("not judged: the replication is not compl
 # of training images, resampled over sources:
 
 # %%
-by_size = ours.loc[
-    ours["source"] != "scratch", ["source", "target", "auc", "training_images"]
-]
+by_size = ours.loc[ours["source"] != "scratch", ["source", "target", "auc", "training_images"]]
 companion.evaluation.bootstrap(by_size, against=None, seed=seed).mean.round(2)
 
 # %% [markdown]

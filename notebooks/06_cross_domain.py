@@ -206,9 +206,7 @@ print("\n".join(f"{name}: {where}" for name, where in origin.items()))
 
 # %%
 ranking = companion.rank(dataset, models, per_class=per_class, seed=seed)
-ranking.drop(
-    columns=["pool", "gap", "architecture", "pretraining", "note"]
-).round(3)
+ranking.drop(columns=["pool", "gap", "architecture", "pretraining", "note"]).round(3)
 
 # %% mystnb={"image": {"alt": "Bars of the combined score, NCA and gradient ratio of every architecture for the live target"}}
 figures.ranking(ranking)

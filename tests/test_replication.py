@@ -69,6 +69,8 @@ def test_the_second_replication_is_the_planned_one():
     hashes = dict.fromkeys((*read.targets, *read.pool, "tiny_imagenet"), "x")
     runs = protocol.expand(read, hashes)
     assert len(runs) == 528 and [run.fold for run in runs] == sorted(run.fold for run in runs)
+    scored = protocol.expand(read, hashes, itself=True)
+    assert len(scored) == len(runs) + 3 * 6 and {run.key for run in runs} < {run.key for run in scored}
     of_file = read.sources[1]
     other = protocol.expand(read, hashes | {of_file: "another file"})
     changed = {a.source for a, b in zip(runs, other, strict=True) if a.key != b.key}

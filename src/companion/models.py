@@ -12,7 +12,7 @@ import copy
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,19 @@ def split_head(network: nn.Module) -> nn.Module:
     parent, _, attribute = name.rpartition(".")
     setattr(network.get_submodule(parent), attribute, nn.Identity())
     return head
+
+
+def folded(model: SourceModel) -> SourceModel:
+    """The same network with every batch norm folded into the convolution before it, as exporters write it.
+
+    Raises
+    ------
+    torch.fx.proxy.TraceError
+        If the network's own code cannot be traced.
+    """
+    from torch.fx.experimental.optimization import fuse
+
+    return replace(model, backbone=fuse(copy.deepcopy(model.backbone).eval()))
 
 
 def check_architecture(architecture: str) -> None:

@@ -19,7 +19,7 @@ from companion.models import best_device
 from companion.replication.engines import OnCluster, engine
 from companion.replication.jobs import Job, fine_tune_job, prepare, score_job
 from companion.replication.planning import Plan, score_key
-from companion.replication.protocol import label
+from companion.replication.protocol import Run, label
 from companion.sources import trained_on
 
 Report = Callable[[float, str], None]
@@ -56,12 +56,14 @@ def execute(
         If workers die, the disk is full or memory runs out; what is stored stays, and running again goes on.
     """
     chosen = device or "auto" if scheduler else str(best_device(device))
-    jobs = [Job(r, plan.protocol, plan.hashes[r.target], chosen, plan.data_dir) for r in plan.runs]
-    by_key = {job.run.key: job for job in jobs}
+
+    def job_of(run: Run) -> Job:
+        return Job(run, plan.protocol, plan.hashes[run.target], chosen, plan.data_dir)
+
     counted = _Counter(report)
     with engine(workers=workers, scheduler=scheduler) as (executor, width):
-        todo = [by_key[run.key] for run in plan.missing]
-        scored = [_to_score(by_key[run.key]) for run in plan.score_runs()] if scores else []
+        todo = [job_of(run) for run in plan.missing]
+        scored = [_to_score(job_of(run)) for run in plan.score_runs()] if scores else []
         left = plan.rows.read([job.run.key for job in scored])[0]
         scored = [job for job in scored if job.run.key not in left]
         first = {job.run.spec: job for job in reversed([*todo, *scored]) if trained_on(job.run.spec)}

@@ -8,12 +8,14 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from companion import __version__, ranking, store
 from companion.datasets import Dataset, Fold, load_dataset
 from companion.errors import InputError
-from companion.models import SourceModel, best_device
+from companion.models import SourceModel, best_device, folded
 from companion.replication.protocol import Replication, Run
-from companion.scores import REGISTRY
+from companion.scores import REGISTRY, gradient_ratio
 from companion.sources import load_source
 from companion.training import SourceProtocol, fine_tune
 
@@ -130,6 +132,12 @@ def score_job(job: Job) -> dict[str, Any]:
             None if card.ncti_terms is None else [float(t) for t in card.ncti_terms]
         )
     row["seconds"] = time.perf_counter() - began
+    images = job.fold().train
+    drawn = target.images["train"][images], target.labels["train"][images]
+    try:
+        row["gradient_ratio_folded"] = gradient_ratio(folded(model), *drawn, device=job.device)
+    except (ValueError, torch.fx.proxy.TraceError):  # no ratio at all, or a network that cannot be traced
+        row["gradient_ratio_folded"] = None
     row["training_images"] = model.provenance.get("images", 0 if job.run.spec == "scratch" else None)
     row["data_hash"] = job.data_hash
     row["results_version"] = store.RESULTS_VERSION

@@ -40,9 +40,9 @@ class Plan:
         return [run for run in self.runs if run.key not in self.stored]
 
     def score_runs(self) -> list[Run]:
-        """One for every pair and fold: the scores need neither settings nor several seeds."""
+        """One for every pair and fold, targets as their own sources included; settings and seeds do not matter."""
         first: dict[tuple[str, str, int], Run] = {}
-        for run in self.runs:
+        for run in expand(self.protocol, self.hashes, itself=True):
             first.setdefault((run.source, run.target, run.fold), run)
         return list(first.values())
 
@@ -127,7 +127,9 @@ def frames(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
     flat = []
     for row in score_rows.values():
         kept = {
-            k: v for k, v in row.items() if k in ("source", "target", "fold", "seconds", "training_images")
+            k: v
+            for k, v in row.items()
+            if k in ("source", "target", "fold", "seconds", "training_images", "gradient_ratio_folded")
         }
         for variant in ("corrected", "published"):
             terms = row[f"{variant}_ncti_terms"] or [float("nan")] * 3

@@ -59,11 +59,11 @@ class Replication:
         pooled = "train:" + "+".join(name for name in self.pool if name != target)
         return f"{pooled}@{self.matched_images}" if source == MATCHED else pooled
 
-    def pairs(self) -> Iterator[tuple[str, str]]:
-        """Every source with every target, but for a target as its own source."""
+    def pairs(self, *, itself: bool = False) -> Iterator[tuple[str, str]]:
+        """Every source with every target; a target as its own source only where `itself` asks for it."""
         for target in self.targets:
             for source in self.sources:
-                if label(source) != label(target):
+                if itself or label(source) != label(target):
                     yield source, target
 
     def fold(self, dataset: Dataset, number: int) -> Fold:
@@ -96,7 +96,7 @@ class Run:
     key: str
 
 
-def expand(protocol: Replication, hashes: Mapping[str, str]) -> list[Run]:
+def expand(protocol: Replication, hashes: Mapping[str, str], *, itself: bool = False) -> list[Run]:
     """Expand a protocol into runs, ordered so that every pair has its first fold early.
 
     Parameters
@@ -106,12 +106,14 @@ def expand(protocol: Replication, hashes: Mapping[str, str]) -> list[Run]:
     hashes
         Content hash of every dataset that is a target or that a source is trained on, and of every checkpoint; they
         are part of the keys.
+    itself
+        Also with every target as its own source: these pairs are scored and not fine-tuned.
     """
     tuning = as_dict(protocol.fine_tuning)
     common = {name: tuning[name] for name in _DECIDING}
     found = []
     for number in protocol.fine_tuning.folds:
-        for source, target in protocol.pairs():
+        for source, target in protocol.pairs(itself=itself):
             spec = protocol.spec(source, target)
             made_of = {part: hashes[part] for part in (*trained_on(spec), spec) if part in hashes}
             training = as_dict(protocol.source_training) if trained_on(spec) else None
