@@ -61,8 +61,8 @@ def data_directory(path: str | os.PathLike | None) -> Iterator[None]:
     InputError
         If `path` exists and is not a directory.
     """
-    directory = _data_directory.get() if path is None else Path(path).expanduser()
-    if path is not None and directory.exists() and not directory.is_dir():
+    directory = Path(path).expanduser() if path is not None else _data_directory.get()
+    if directory and directory.exists() and not directory.is_dir():
         raise InputError(f"data directory {directory} is a file: name a folder")
     token = _data_directory.set(directory)
     try:
@@ -180,7 +180,7 @@ def fetch(url: str, path: str | Path, *, checksum: str | None = None, trust: boo
             "(trust=True, on the command line --trust)"
         )
     _check_url(url)
-    _download(url, path, ":".join(_parse_checksum(checksum)) if checksum else None)
+    _download(url, path, ":".join(_parse_checksum(checksum)) if checksum else "")
     if checksum is None:
         write_text(remembered, f"{file_hash(path)}  {path.name}\n")
     return path
@@ -254,7 +254,7 @@ def _check_redirect(response: Any, *_arguments: Any, **_options: Any) -> None:
         _check_url(urljoin(response.url, response.headers["location"]))
 
 
-def _download(url: str, path: Path, known: str | None) -> None:
+def _download(url: str, path: Path, known: str) -> None:
     """Have pooch download and check a file, and say in one line what went wrong."""
     from requests import exceptions
 
@@ -270,19 +270,20 @@ def _download(url: str, path: Path, known: str | None) -> None:
         with atomic_path(path) as temporary:
             temporary.unlink()  # pooch would take the empty file for the one it is to download
             place = {"path": temporary.parent, "base_url": "", "urls": {temporary.name: url}}
-            store = pooch.create(**place, registry={temporary.name: known}, retry_if_failed=1)
+            store = pooch.create(**place, registry={temporary.name: known or None}, retry_if_failed=1)
             store.fetch(temporary.name, downloader=downloader)
     except InputError:
         raise
     except (exceptions.RequestException, ValueError) as error:
         if isinstance(error, exceptions.HTTPError):
-            reason = f"cannot download {url}: {error.response.status_code} from the server"
+            status = getattr(error.response, "status_code", "an error")
+            reason = f"cannot download {url}: {status} from the server"
         elif isinstance(error, exceptions.ChunkedEncodingError):
             reason = f"the download of {url} was cut off twice: try again"
         elif isinstance(error, exceptions.RequestException):
             reason = f"cannot reach {urlsplit(url).hostname} to download {url}"
         else:
-            reason = f"{url} does not have the published {' '.join(known.split(':'))}: nothing was kept"
+            reason = f"{url} does not have the published {known.replace(':', ' ')}: nothing was kept"
         raise SurroundingsError(f"{reason}; to go on without a connection, put the file at {path}") from error
 
 
