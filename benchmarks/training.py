@@ -14,7 +14,6 @@ from torch import nn
 from companion import datasets, models, replication
 from companion.replication.engines import engine
 from companion.training.loop import Recipe, Resident, fit
-from companion.training.memory import memory_layout
 
 BATCH = 32
 N_TRAIN, N_VAL = 192, 48  # the paper's 100 and 25 a class, for two classes, in whole batches
@@ -41,7 +40,7 @@ def wait(device: str) -> None:
 
 def bare_step(device: str, size: int, epochs: int) -> Any:
     """The step alone: same model, batch and memory format, tensors that are there; no data, no validation."""
-    layout = memory_layout(torch.device(device), size)
+    layout = Resident(*images(1, size, 0, 1), models.PLAIN_NORMALISATION, device).layout
     model = network(device).to(memory_format=layout).train()  # type: ignore[call-overload]
     optimiser = torch.optim.SGD(
         model.parameters(),

@@ -17,7 +17,6 @@ class Answer:
     status: int = 200
     promised: int | None = None  # Content-Length, where it is not the length of the body
     location: str = ""  # where a redirect leads
-    ranges: bool = False  # answers a request for a part with that part
 
 
 class LocalServer:
@@ -27,7 +26,6 @@ class LocalServer:
         self.root = f"http://127.0.0.1:{port}"
         self.answers: dict[str, list[Answer]] = {}
         self.requests: list[str] = []
-        self.parts: list[str] = []  # what requests for a part asked for
 
     def serve(self, path: str, *answers: Answer | bytes) -> str:
         """Set what `path` answers and return its address."""
@@ -47,21 +45,14 @@ def running() -> Iterator[LocalServer]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             answer = local.take(self.path.partition("?")[0])
-            body, status = answer.body, answer.status
-            wanted = self.headers.get("Range", "")
-            if wanted:
-                local.parts.append(wanted)
-            if answer.ranges and wanted:
-                first = int(wanted.removeprefix("bytes=").removesuffix("-"))
-                body, status = body[first:], 206 if first < len(body) else 416
-            self.send_response(status)
-            length = len(body) if answer.promised is None else answer.promised
+            self.send_response(answer.status)
+            length = len(answer.body) if answer.promised is None else answer.promised
             self.send_header("Content-Length", str(length))
             if answer.location:
                 self.send_header("Location", answer.location)
             self.end_headers()
             with contextlib.suppress(OSError):  # a client that gives up is part of some tests
-                self.wfile.write(body)
+                self.wfile.write(answer.body)
 
         def log_message(self, *_arguments) -> None:
             pass

@@ -85,8 +85,8 @@ def test_synthetic_note_stays_out_of_the_source(tmp_path):
 
 # What of the paper's figures and tables stands where: the page, and what makes it.
 SHOWN = {
-    "Fig. 1": ("book/method", 'figure("problem"'),
-    "Fig. 2": ("book/method", 'figure("method"'),
+    "Fig. 1": ("book/method", "figure_problem.svg"),
+    "Fig. 2": ("book/method", "figure_method.svg"),
     "Fig. 3": ("notebooks/03_nca_vs_lda", "figures.projections("),
     "Fig. 4, published": ("notebooks/02_fine_tuning", "figures.transfer(published"),
     "Fig. 4, our replication": ("notebooks/02_fine_tuning", "figures.transfer(\n    ours"),

@@ -141,7 +141,7 @@ def test_what_is_at_hand_is_copied_and_checked_instead_of_downloaded(capsys, dat
     def refuse(*_arguments, **_options):
         raise AssertionError("downloaded")
 
-    monkeypatch.setattr("companion.store.downloads._download", refuse)
+    monkeypatch.setattr("companion.store._download", refuse)
     (data / "medmnist").mkdir(parents=True)
     (data / "medmnist" / "breastmnist.npz").write_bytes(b"not the published file")
     stick = tmp_path / "stick"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -25,8 +27,8 @@ def filled(tmp_path_factory) -> Path:
     """The pages of the book, filled."""
     folder = tmp_path_factory.mktemp("stage")
     (folder / "book").mkdir()
-    for path in BOOK.glob("*.md"):
-        (folder / "book" / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    for path in (*BOOK.glob("*.md"), *BOOK.glob("figure_*.svg")):
+        shutil.copy(path, folder / "book")
     pages.render(folder)
     return folder / "book"
 
@@ -48,9 +50,32 @@ def test_every_page_is_filled_and_every_picture_is_there(filled):
     for path in filled.glob("*.md"):
         text = path.read_text(encoding="utf-8")
         assert "{{" not in text, path.name
-        for picture in re.findall(r"\{image\} (\S+)", text):
-            assert (filled / picture).stat().st_size > 5000, picture
+        for picture in re.findall(r"\{(?:image|figure)\} (\S+)", text):
+            assert (filled / picture).stat().st_size > 4000, picture
         assert all(len(alt) > 30 for alt in re.findall(r":alt: (.*)", text)), path.name
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (
+            "problem",
+            ["RadImageNet", "benign", "Transferability score", "Predicted order", "AUC after fine-tuning"],
+        ),
+        (
+            "method",
+            ["first convolution", "features n × d", "NCA,", "triplet loss", "‖g₂‖ / mean ‖g₁‖", "min–max"],
+        ),
+    ],
+)
+def test_a_drawing_can_be_read_and_holds_no_number_that_could_be_taken_for_a_result(name, shown):
+    root = ElementTree.parse(BOOK / f"figure_{name}.svg").getroot()
+    svg = "{http://www.w3.org/2000/svg}"
+    words = " ".join("".join(text.itertext()) for text in root.iter(f"{svg}text"))
+    assert all(part in words for part in shown) and not re.search(r"\d[.,]\d", words)
+    sizes = re.findall(r"font-size: (\d+)px", root.findtext(f"{svg}style"))
+    assert root.get("viewBox").startswith("0 0 700 ") and min(map(int, sizes)) >= 14
+    assert all(len(root.findtext(svg + part)) > 20 for part in ("title", "desc"))
 
 
 def test_nothing_is_computed_that_no_page_shows():

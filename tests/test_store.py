@@ -200,43 +200,13 @@ def test_a_second_try_starts_cleanly(tmp_path, server, no_waiting, first):
     assert len(server.requests) == 2
 
 
-def test_a_download_goes_on_where_it_broke_off(tmp_path, server, no_waiting):
-    body = BODY * 30
-    checksum = "sha256:" + hashlib.sha256(body).hexdigest()
-    cut = Answer(body[: len(body) // 2], promised=len(body))
-    path, partial = tmp_path / "file", tmp_path / ".file.partial"
-    url = server.serve("/file", cut, Answer(b"busy", status=503))
-    with pytest.raises(SurroundingsError, match="503 from the server"):
-        store.fetch(url, path, checksum=checksum)
-    held = partial.read_bytes()
-    assert 0 < len(held) <= len(body) // 2 and body.startswith(held) and not path.exists()
-    url = server.serve("/file", cut, cut)  # it sends no parts, so this begins anew, and breaks off twice
-    with pytest.raises(
-        SurroundingsError, match="was cut off twice: what came is kept, and the same call goes on"
-    ):
-        store.fetch(url, path, checksum=checksum)
-    assert body.startswith(partial.read_bytes()) and partial.stat().st_size == len(held)
-    url = server.serve("/file", Answer(body, ranges=True))
-    asked = len(server.parts)
-    assert store.fetch(url, path, checksum=checksum).read_bytes() == body
-    assert server.parts[asked:] == [f"bytes={len(held)}-"] and names(tmp_path) == ["file"]
-
-
-def test_two_at_once_download_once(tmp_path, server):
+def test_two_downloads_at_once_leave_one_whole_file(tmp_path, server):
     url = server.serve("/file", Answer(BODY))
     with ThreadPoolExecutor(4) as pool:
         found = list(
             pool.map(lambda _: store.fetch(url, tmp_path / "file", checksum=MD5).read_bytes(), range(4))
         )
-    assert found == [BODY] * 4 and len(server.requests) == 1 and names(tmp_path) == ["file"]
-
-
-@pytest.mark.parametrize("held", [b"another file's beginning", BODY + b"more"], ids=["another", "too long"])
-def test_a_part_that_does_not_belong_is_thrown_away(tmp_path, server, no_waiting, held):
-    (tmp_path / ".file.partial").write_bytes(held)
-    url = server.serve("/file", Answer(BODY, ranges=True))
-    assert store.fetch(url, tmp_path / "file", checksum=MD5).read_bytes() == BODY
-    assert names(tmp_path) == ["file"] and len(server.requests) == 2
+    assert found == [BODY] * 4 and names(tmp_path) == ["file"]
 
 
 def test_a_trusted_download_that_is_cut_off_leaves_nothing(tmp_path, server, no_waiting):

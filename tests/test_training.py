@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import ctypes
-import subprocess
-import sys
 import warnings
 from dataclasses import replace
 from importlib import resources
@@ -516,32 +513,6 @@ def test_the_memory_layout_changes_nothing_but_time_and_rounding(size, other):
     change = found[0] - torch.cat([value.detach().flatten() for value in start.parameters()])
     # Rounding can turn a unit on or off, which is .02 of the change here; exchanged axes would be of its own size.
     assert (found[0] - found[1]).norm() < 0.1 * change.norm()
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
-def test_freed_memory_is_kept_while_training_and_given_back_after():
-    code = """
-import resource, numpy
-from companion.training.memory import freed_memory_kept
-
-def faults_and_resident():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(10):
-        held = [numpy.ones(1_000_000) for _ in range(10)]  # 80 MB in pieces of 8
-        del held
-    with open("/proc/self/statm") as pages:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, int(pages.read().split()[1])
-
-faults_and_resident()
-with freed_memory_kept():
-    faults_and_resident()
-    kept = faults_and_resident()
-print(*kept, *faults_and_resident())
-"""
-    found = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
-    faults_kept, resident_kept, faults, resident = (int(number) for number in found.stdout.split())
-    assert faults_kept < faults / 10  # 20,000 pages a round where nothing is kept
-    assert resident_kept - resident > 15_000  # pages of 4 KiB: most of the 80 MB went back
 
 
 def test_out_of_memory_halves_the_batch_once_and_is_recorded(target, monkeypatch):

@@ -12,7 +12,6 @@ from companion.figures.agreement import (
     tau_table,
     transfer,
 )
-from companion.figures.drawings import method, problem, rooms
 from companion.figures.live import (
     augmentations,
     closeness,
@@ -39,15 +38,12 @@ __all__ = [
     "friedman_ranks",
     "gradient_norms",
     "mark_synthetic",
-    "method",
     "noise_ceiling",
     "other_truths",
-    "problem",
     "projections",
     "ranking",
     "redraws",
     "regrets",
-    "rooms",
     "saturation",
     "scores_against_auc",
     "short",

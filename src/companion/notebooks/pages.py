@@ -1,8 +1,8 @@
 """The prose pages: numbers, tables and figures are computed when the book is built and put where a page names them.
 
 A page in ``book/`` is a Jinja template. ``{{ claim("note-10-size") }}`` is a recomputed number of the claims file,
-``{{ table("transfer_auc") }}`` a table, ``{{ figure("problem", "alt text") }}`` a picture. A name that does not exist
-stops the build.
+``{{ table("transfer_auc") }}`` a table, ``{{ figure("saturation", "alt text") }}`` a picture. A name that does not
+exist stops the build.
 """
 
 from __future__ import annotations
@@ -45,25 +45,6 @@ MODALITIES = {
 
 # Groups of the claims file, which no count may mix.
 GROUPS = {"paper": "claims of the paper", "tables": "arithmetic of its tables", "notes": "notes of ours"}
-
-# The order in which a room may import another; a test holds the package to it.
-ROOMS = (
-    "store",
-    "published",
-    "datasets",
-    "models",
-    "scores",
-    "training",
-    "sources",
-    "ranking",
-    "replication",
-    "evaluation",
-    "figures",
-    "report",
-    "parameters",
-    "notebooks",
-    "cli",
-)
 
 
 def render(folder: Path) -> None:
@@ -477,9 +458,6 @@ def _sizes() -> Figure:
 
 
 PICTURES: Mapping[str, Callable[[], Figure]] = {
-    "problem": figures.problem,
-    "method": figures.method,
-    "rooms": lambda: figures.rooms(ROOMS),
     "noise_by_width": lambda: figures.by_width(noise_by_width(), 200),
     "saturation": _saturation,
     "turned_round": lambda: figures.turned_round(

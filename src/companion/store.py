@@ -1,0 +1,383 @@
+"""Files: where data and results lie, atomic writes, checked downloads, provenance, and rows of results."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import platformdirs
+
+from companion.errors import InputError, SurroundingsError
+
+# Raised by hand when a change of the package alters results; stored rows and executed notebooks of another
+# results version are out of date, whatever else changed or did not. Rounding does not count: it differs between
+# processors, and numbers of threads, too.
+RESULTS_VERSION = 3
+
+# `--data-dir` sets this for the length of one command or one `with` block.
+_data_directory: ContextVar[Path | None] = ContextVar("data_directory", default=None)
+
+# --- directories and files ----------------------------------------------------------------------------------
+
+
+def cache_dir() -> Path:
+    """Directory for models trained here and downloaded weights: ``COMPANION_CACHE``, or the user's cache."""
+    named = os.environ.get("COMPANION_CACHE")
+    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("companion"))
+
+
+def data_dir() -> Path:
+    """Directory of datasets: that of `data_directory`, or ``COMPANION_DATA``, or ``data`` in `cache_dir`."""
+    if (chosen := _data_directory.get()) is not None:
+        return chosen
+    named = os.environ.get("COMPANION_DATA")
+    return Path(named).expanduser() if named else cache_dir() / "data"
+
+
+@contextlib.contextmanager
+def data_directory(path: str | os.PathLike | None) -> Iterator[None]:
+    """Use `path` as the data directory inside the ``with`` block; None leaves the setting as it is.
+
+    Raises
+    ------
+    InputError
+        If `path` exists and is not a directory.
+    """
+    directory = Path(path).expanduser() if path is not None else _data_directory.get()
+    if directory and directory.exists() and not directory.is_dir():
+        raise InputError(f"data directory {directory} is a file: name a folder")
+    token = _data_directory.set(directory)
+    try:
+        yield
+    finally:
+        _data_directory.reset(token)
+
+
+def file_hash(path: str | os.PathLike, algorithm: str = "sha256") -> str:
+    """Hex digest of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it replaces `path`, on any failure it is removed.
+
+    A reader therefore sees the old file or the whole new one, never half of it.
+
+    Raises
+    ------
+    SurroundingsError
+        If the folder cannot be written or the disk is full.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    except OSError as error:
+        raise SurroundingsError(f"cannot write in {target.parent}: {error.strerror or error}") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files private; what is stored here is as readable as any other file of the user.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, target)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise SurroundingsError(f"cannot write {target}: {error.strerror}") from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> Path:
+    """Write `text` to `path` atomically, as UTF-8, and return the path."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Check before long work, and without writing anything, that a file can be written at `path`.
+
+    Raises
+    ------
+    InputError
+        If `path` is a folder, lies below a file, or its folder cannot be written.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise InputError(f"cannot write {target}: it is a folder")
+    parent = next(folder for folder in target.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write {target}: {parent} is not a folder that can be written")
+
+
+# --- downloads ----------------------------------------------------------------------------------------------
+
+
+def fetch(url: str, path: str | Path, *, checksum: str | None = None, trust: bool = False) -> Path:
+    """Return `path`, downloading it from `url` if it is not there yet.
+
+    The checksum of a file that is there already is checked too. A download that fails is tried once more, and leaves
+    nothing behind. The sha256 of a trusted download is kept beside it (``NAME.sha256``) and checked from then on.
+
+    Parameters
+    ----------
+    url
+        https address (http only for this machine itself).
+    path
+        Where the file belongs.
+    checksum
+        ``"md5:…"``, ``"sha256:…"`` or a bare hexadecimal digest.
+    trust
+        Accept a download for which no checksum is known.
+
+    Raises
+    ------
+    InputError
+        If the file present does not match its checksum, or none is known and `trust` is False.
+    SurroundingsError
+        If the file cannot be downloaded, does not match its checksum, or cannot be written.
+    """
+    path = Path(path)
+    remembered = path.with_name(path.name + ".sha256")
+    if path.is_file():
+        if checksum is None and remembered.is_file():
+            checksum = "sha256:" + remembered.read_text(encoding="utf-8").split()[0]
+        if checksum is not None:
+            algorithm, expected = _parse_checksum(checksum)
+            if (found := file_hash(path, algorithm)) != expected:
+                raise InputError(
+                    f"{path} has {algorithm} {found}, but {expected} is published for it: "
+                    "the file is damaged or another one; delete it and it is downloaded anew"
+                )
+        return path
+    if checksum is None and not trust:
+        raise InputError(
+            f"no checksum is published for {url}: give its checksum, or say that you trust the file "
+            "(trust=True, on the command line --trust)"
+        )
+    _check_url(url)
+    _download(url, path, ":".join(_parse_checksum(checksum)) if checksum else "")
+    if checksum is None:
+        write_text(remembered, f"{file_hash(path)}  {path.name}\n")
+    return path
+
+
+def fetch_zip_member(
+    url: str, member: str, path: str | Path, *, size_limit: int = 1 << 30, **options: Any
+) -> Path:
+    """Return `path`, the one `member` of the zip archive at `url`; nothing else is extracted.
+
+    Parameters
+    ----------
+    url
+        Of the archive, which is kept beside `path`.
+    member
+        Base name of the member wanted.
+    path
+        Where the member belongs.
+    size_limit
+        Largest member accepted, in bytes.
+    **options
+        ``checksum`` and ``trust`` of the archive, as for `fetch`.
+
+    Raises
+    ------
+    InputError, SurroundingsError
+        As for `fetch`; also if the archive is no zip file, lacks the member or holds too large a one.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    archive = fetch(url, path.with_name(Path(urlsplit(url).path).name), **options)
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            found = [info for info in opened.infolist() if Path(info.filename).name == member]
+            if len(found) != 1:
+                raise InputError(f"{archive} has no single member {member}: it is another archive")
+            if (size := found[0].file_size) > size_limit:
+                raise InputError(f"{archive}: {member} has {size} bytes, over the limit of {size_limit}")
+            with atomic_path(path) as temporary, opened.open(found[0]) as member_file:
+                with open(temporary, "wb") as sink:
+                    shutil.copyfileobj(member_file, sink)
+    except SurroundingsError:
+        raise
+    # Damaged, compressed by an unknown method, or encrypted.
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InputError(
+            f"{archive} is not a whole zip archive: delete it and try again ({error})"
+        ) from error
+    return path
+
+
+def _parse_checksum(checksum: str) -> tuple[str, str]:
+    """Split ``"sha256:ab12…"`` into algorithm and lower-case digest; the length of a bare digest names its own."""
+    text = checksum.strip().lower()
+    for algorithm, digits in (("md5", 32), ("sha1", 40), ("sha256", 64), ("sha512", 128)):
+        if re.fullmatch(rf"({algorithm}:)?[0-9a-f]{{{digits}}}", text):
+            return algorithm, text[-digits:]
+    raise InputError(f"checksum {checksum!r} is not a digest: give md5:…, sha1:…, sha256:… or sha512:…")
+
+
+def _check_url(url: str) -> None:
+    parts = urlsplit(url)
+    local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")
+    if parts.scheme != "https" and not local:
+        raise InputError(f"{url} is not an https address: only https is downloaded from")
+
+
+def _check_redirect(response: Any, *_arguments: Any, **_options: Any) -> None:
+    if response.is_redirect:
+        _check_url(urljoin(response.url, response.headers["location"]))
+
+
+def _download(url: str, path: Path, known: str) -> None:
+    """Have pooch download and check a file, and say in one line what went wrong."""
+    from requests import exceptions
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm's, in a notebook without widgets: no bar is shown there anyway
+        import pooch
+
+    pooch.get_logger().setLevel("ERROR")
+    downloader = pooch.HTTPDownloader(
+        progressbar=sys.stderr.isatty(), chunk_size=1 << 16, timeout=60, hooks={"response": _check_redirect}
+    )
+    try:
+        with atomic_path(path) as temporary:
+            temporary.unlink()  # pooch would take the empty file for the one it is to download
+            place = {"path": temporary.parent, "base_url": "", "urls": {temporary.name: url}}
+            store = pooch.create(**place, registry={temporary.name: known or None}, retry_if_failed=1)
+            store.fetch(temporary.name, downloader=downloader)
+    except InputError:
+        raise
+    except (exceptions.RequestException, ValueError) as error:
+        if isinstance(error, exceptions.HTTPError):
+            status = getattr(error.response, "status_code", "an error")
+            reason = f"cannot download {url}: {status} from the server"
+        elif isinstance(error, exceptions.ChunkedEncodingError):
+            reason = f"the download of {url} was cut off twice: try again"
+        elif isinstance(error, exceptions.RequestException):
+            reason = f"cannot reach {urlsplit(url).hostname} to download {url}"
+        else:
+            reason = f"{url} does not have the published {known.replace(':', ' ')}: nothing was kept"
+        raise SurroundingsError(f"{reason}; to go on without a connection, put the file at {path}") from error
+
+
+# --- results ------------------------------------------------------------------------------------------------
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """Short sha256 of a JSON-able value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def provenance(*, seed: int | None = None, device: str | None = None, **more: Any) -> dict[str, Any]:
+    """Describe how a result came about: versions, seed, device, time, and further JSON-able entries."""
+    from companion import __version__
+
+    libraries = ("numpy", "scipy", "scikit-learn", "pandas", "torch", "torchvision")
+    return {
+        "companion": __version__,
+        "results_version": RESULTS_VERSION,
+        "python": platform.python_version(),
+        "platform": sys.platform,
+        "libraries": {name: importlib.metadata.version(name) for name in libraries},
+        "seed": seed,
+        "device": device,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **more,
+    }
+
+
+class RowStore:
+    """Rows of results, one small file each, written whole or not at all.
+
+    A row's key is a digest of everything that decides the result, so rows of another protocol, other data or another
+    results version can lie in the same folder and are never mixed up.
+
+    Parameters
+    ----------
+    folder
+        Made where it is missing. Below it: ``rows`` (one JSON file each), ``locks`` (who works on what) and
+        ``set-aside`` (files that could not be read).
+    """
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        self.folder = Path(folder)
+
+    def path(self, key: str) -> Path:
+        """File of a row."""
+        return self.folder / "rows" / f"{key}.json"
+
+    def write(self, key: str, row: dict[str, Any]) -> None:
+        """Store a row under its key, atomically; one that is there already is kept."""
+        if not self.path(key).exists():
+            write_text(self.path(key), json.dumps({"key": key, "check": digest(row), "row": row}))
+
+    def read(self, keys: Iterable[str]) -> tuple[dict[str, dict[str, Any]], list[Path]]:
+        """Return the rows that are there, by key, and where damaged files, whose rows are missing, were moved to."""
+        rows, damaged = {}, []
+        for key in keys:
+            path = self.path(key)
+            try:
+                stored = json.loads(path.read_text(encoding="utf-8"))
+                if stored["key"] != key or stored["check"] != digest(stored["row"]):
+                    raise ValueError("another row, or a changed one")
+                rows[key] = stored["row"]
+            except FileNotFoundError:
+                continue
+            except (ValueError, KeyError, TypeError, RecursionError):
+                aside = self.folder / "set-aside" / path.name
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                    os.replace(path, aside)
+                    damaged.append(aside)
+        return rows, damaged
+
+    @contextlib.contextmanager
+    def claim(self, key: str) -> Iterator[bool]:
+        """Claim a row for this process; False where another one is at work on it.
+
+        The operating system takes the claim back when a process ends, however it ends.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.folder / "locks" / f"{key}.lock", timeout=0)
+        try:
+            Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise SurroundingsError(f"cannot write in {self.folder}: {error.strerror or error}") from error
+        try:
+            yield True
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
