@@ -27,7 +27,7 @@ site: $(READY)  ## build the book from the executed notebooks as committed
 	@$(BIN)/companion book --committed
 
 notebooks: $(READY)  ## maintainers: refresh the committed executed notebooks (real data only)
-	@$(BIN)/python -m companion.notebooks.refresh
+	@$(BIN)/python tools/refresh_notebooks.py
 
 test: $(READY)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not faults and not browser and not alone and not release" -n 2
@@ -52,8 +52,8 @@ lint: $(READY)  ## check style, spelling, types and workflow files
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 replication: $(READY)  ## maintainers: carry on the stored replication and refresh its tables (hours; real data)
-	@$(BIN)/python -m companion.replication.refresh
-	@$(BIN)/python -m companion.evaluation.refresh
+	@$(BIN)/python tools/refresh_replication.py
+	@$(BIN)/python tools/refresh_projections.py
 
 bench: $(READY)  ## measure what is claimed to be fast; writes build/bench.json
 	@$(BIN)/python benchmarks/run.py

@@ -324,7 +324,7 @@ def test_other_data_on_a_worker_is_refused(finished):
 
 
 def test_packaged_rows_count_as_done(packaged, tmp_path, monkeypatch):
-    from companion.replication import refresh
+    import refresh_replication as refresh
 
     monkeypatch.setattr(refresh, "PACKAGED", tmp_path)
     refresh.export(packaged)

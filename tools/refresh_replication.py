@@ -1,9 +1,10 @@
-"""Carry on the replication that comes with the package: ``python -m companion.replication.refresh [--no-scores]``."""
+"""Carry on the replication that comes with the package: ``python tools/refresh_replication.py [--no-scores]``."""
 
 from __future__ import annotations
 
 import math
 import sys
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from companion.replication.execution import execute
 from companion.replication.planning import Plan, cost, frames, plan
 from companion.replication.protocol import read
 
-PACKAGED = Path(__file__).parent
+PACKAGED = Path(str(resources.files("companion.replication")))
 NAMES = ("medical", "medical_seeds")
 WORKERS = 2  # processes, of one thread each
 

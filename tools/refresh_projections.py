@@ -1,4 +1,4 @@
-"""Refresh the stored table behind Fig. 3, on real images only: ``python -m companion.evaluation.refresh``.
+"""Refresh the stored table behind Fig. 3, on real images only: ``python tools/refresh_projections.py``.
 
 The sources are those of the stored replication, the target is the paper's, binary pneumonia; every fold of the
 replication, one fine-tuning each with the first setting of its grid. Minutes, once the sources are in the cache.

@@ -1,4 +1,4 @@
-"""Refresh the committed executed notebooks, on real data only: ``python -m companion.notebooks.refresh``."""
+"""Refresh the committed executed notebooks, on real data only: ``python tools/refresh_notebooks.py``."""
 
 from __future__ import annotations
 
