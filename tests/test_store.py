@@ -121,10 +121,12 @@ def test_a_folder_that_cannot_be_written_is_told(closed):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
-def test_a_written_file_is_as_readable_as_others(tmp_path):
+def test_a_written_or_downloaded_file_is_as_readable_as_others(tmp_path, server):
     plain = tmp_path / "plain"
     plain.write_text("")
-    assert store.write_text(tmp_path / "file", "").stat().st_mode == plain.stat().st_mode
+    url = server.serve("/file", BODY)
+    for path in (store.write_text(tmp_path / "file", ""), store.fetch(url, tmp_path / "got", checksum=MD5)):
+        assert path.stat().st_mode == plain.stat().st_mode
 
 
 # --- checksums ---------------------------------------------------------------------------------------------

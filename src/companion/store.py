@@ -54,13 +54,7 @@ def data_dir() -> Path:
 
 @contextlib.contextmanager
 def data_directory(path: str | os.PathLike | None) -> Iterator[None]:
-    """Use `path` as the data directory inside the ``with`` block; None leaves the setting as it is.
-
-    Raises
-    ------
-    InputError
-        If `path` exists and is not a directory.
-    """
+    """Use `path` as the data directory inside the ``with`` block; None leaves the setting as it is."""
     directory = Path(path).expanduser() if path is not None else _data_directory.get()
     if directory and directory.exists() and not directory.is_dir():
         raise InputError(f"data directory {directory} is a file: name a folder")
@@ -81,12 +75,8 @@ def file_hash(path: str | os.PathLike, algorithm: str = "sha256") -> str:
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on any failure it is removed.
 
-    A reader therefore sees the old file or the whole new one, never half of it.
-
-    Raises
-    ------
-    SurroundingsError
-        If the folder cannot be written or the disk is full.
+    A reader therefore sees the old file or the whole new one, never half of it. A full disk and a folder that cannot be
+    written are a `SurroundingsError`.
     """
     target = Path(path)
     try:
@@ -119,13 +109,7 @@ def write_text(path: str | os.PathLike, text: str) -> Path:
 
 
 def check_writable(path: str | os.PathLike) -> None:
-    """Check before long work, and without writing anything, that a file can be written at `path`.
-
-    Raises
-    ------
-    InputError
-        If `path` is a folder, lies below a file, or its folder cannot be written.
-    """
+    """Raise `InputError` before long work, and without writing anything, if no file can be written at `path`."""
     target = Path(path)
     if target.is_dir():
         raise InputError(f"cannot write {target}: it is a folder")
@@ -189,25 +173,10 @@ def fetch(url: str, path: str | Path, *, checksum: str | None = None, trust: boo
 def fetch_zip_member(
     url: str, member: str, path: str | Path, *, size_limit: int = 1 << 30, **options: Any
 ) -> Path:
-    """Return `path`, the one `member` of the zip archive at `url`; nothing else is extracted.
+    """Return `path`, the one member called `member` in the zip archive at `url`, which is kept beside it.
 
-    Parameters
-    ----------
-    url
-        Of the archive, which is kept beside `path`.
-    member
-        Base name of the member wanted.
-    path
-        Where the member belongs.
-    size_limit
-        Largest member accepted, in bytes.
-    **options
-        ``checksum`` and ``trust`` of the archive, as for `fetch`.
-
-    Raises
-    ------
-    InputError, SurroundingsError
-        As for `fetch`; also if the archive is no zip file, lacks the member or holds too large a one.
+    Nothing else is extracted. The archive is downloaded and checked by `fetch`, with its `options`; one that is
+    damaged, that lacks the member or in which it has more than `size_limit` bytes is an `InputError`.
     """
     path = Path(path)
     if path.is_file():
@@ -318,13 +287,8 @@ class RowStore:
     """Rows of results, one small file each, written whole or not at all.
 
     A row's key is a digest of everything that decides the result, so rows of another protocol, other data or another
-    results version can lie in the same folder and are never mixed up.
-
-    Parameters
-    ----------
-    folder
-        Made where it is missing. Below it: ``rows`` (one JSON file each), ``locks`` (who works on what) and
-        ``set-aside`` (files that could not be read).
+    results version can lie in the same folder and are never mixed up. In the folder, which is made where it is missing:
+    ``rows`` (one JSON file each), ``locks`` (who works on what) and ``set-aside`` (files that could not be read).
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
