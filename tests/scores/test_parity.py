@@ -195,7 +195,6 @@ def test_nca_follows_scikit_learns_iterates(key):
 
     from sklearn.neighbors import NeighborhoodComponentsAnalysis
 
-    shared = importlib.import_module("companion.scores._shared")
     module = importlib.import_module("companion.scores.nca")
     features, labels, _ = make(**ARRAYS[key])
     x = features.astype(float)
@@ -206,23 +205,9 @@ def test_nca_follows_scikit_learns_iterates(key):
 
         start = PCA(50, svd_solver="full").fit(x).components_
         expected = NeighborhoodComponentsAnalysis(50, init=start, max_iter=5).fit_transform(x, labels)
-    found = module.embed(shared.Prepared(features, labels), max_iter=5)
+    found = module.embed(features, labels, max_iter=5)
     expected, found = expected - expected.mean(axis=0), found - found.mean(axis=0)
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, rtol=1e-6, atol=1e-6)
-
-
-def test_mixture_equals_scikit_learns():
-    import importlib
-
-    from sklearn.mixture import GaussianMixture
-
-    mixture = importlib.import_module("companion.scores._mixture")
-    for d, clusters, seed in ((8, 5, 0), (40, 10, 1), (120, 20, 2)):
-        x = make(300, d, 4, seed=seed)[0].astype(float)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            expected = GaussianMixture(clusters, random_state=seed).fit(x).predict_proba(x)
-        np.testing.assert_allclose(mixture.responsibilities(x, clusters, seed), expected, atol=1e-8)
 
 
 @arrays

@@ -50,7 +50,9 @@ def test_suite_equals_single_scores(arguments, variant):
         else:
             np.testing.assert_allclose(card[name], expected, rtol=1e-10, err_msg=name)
     if "ncti" not in card.reasons:
-        np.testing.assert_allclose(card.terms, single("ncti", features, labels, logits, variant), rtol=1e-10)
+        np.testing.assert_allclose(
+            card.ncti_terms, single("ncti", features, labels, logits, variant), rtol=1e-10
+        )
 
 
 def test_suite_gives_reasons_where_a_score_is_undefined():
@@ -63,7 +65,7 @@ def test_suite_gives_reasons_where_a_score_is_undefined():
     assert set(card.reasons) == {"sfda", "leep", "gradient_ratio"}
     assert np.isnan([card[name] for name in card.reasons]).all()
     assert np.isfinite(card["knn"])
-    assert card.terms is None
+    assert card.ncti_terms is None
 
 
 def test_suite_does_not_warn():
@@ -142,7 +144,7 @@ def test_stratified_subsample_keeps_shares_and_every_class():
 def test_corrected_parc_subsamples_beyond_its_limit(monkeypatch):
     module = sys.modules["companion.scores.parc"]
     features, labels, _ = make(300, 40, 3)
-    monkeypatch.setattr(module, "MOST_POINTS", 120)
+    monkeypatch.setattr(module, "MAX_POINTS", 120)
     rows = scores.stratified_subsample(labels, 120, random_state=2)
     assert scores.parc(features, labels, random_state=2) == scores.parc(features[rows], labels[rows])
     with pytest.raises(ValueError, match="^features: published PARC needs .* 32 to 120 points"):
@@ -249,10 +251,3 @@ def test_peak_memory_is_no_worse_than_points_squared_plus_features(name, shape):
     finally:
         tracemalloc.stop()
     assert peak < 8 * 8 * (n * n + n * d)
-
-
-def test_every_score_of_arrays_is_in_the_suite():
-    from companion.scores._suite import _FROM_FEATURES, _FROM_LOGITS
-
-    listed = {name for name, score in scores.REGISTRY.items() if "images" not in score.inputs}
-    assert set(_FROM_FEATURES) | set(_FROM_LOGITS) == listed
