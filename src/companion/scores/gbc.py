@@ -45,14 +45,13 @@ def gbc(
 
     Notes
     -----
-    Cost: O(nd min(n, d)) time, O(nd + min(n, d)²) memory. Weaknesses: a sum over C(C - 1) pairs, so values compare
-    within one target only; few points a class look apart: shuffled binary labels gave -1.93 of -2 at n = 900 and -1.72
-    at n = 200 (d = 512).
+    Cost: O(nd min(n, d)) time, O(nd + min(n, d)²) memory. Weaknesses: a sum over pairs of classes, so values compare
+    within one target only; few points a class look apart: shuffled binary labels gave -1.93 at n = 900, -1.72 at n =
+    200 (d = 512).
 
     References
     ----------
-    Pándy, Agostinelli, Uijlings, Ferrari, Mensink (2022). Transferability estimation using Bhattacharyya class
-    separability. CVPR, arXiv:2111.12780.
+    Pándy et al. (2022). Transferability estimation using Bhattacharyya class separability. CVPR, arXiv:2111.12780.
     """
     check_choice(covariance, "covariance", ("spherical", "diagonal"))
     p = prepare(features, labels)

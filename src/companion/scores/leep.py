@@ -33,14 +33,14 @@ def leep(logits: ArrayLike, labels: ArrayLike) -> float:
 
     Notes
     -----
-    Cost: O(n · source classes · C) time. Weaknesses: it depends on the source's label set, not on the features that
-    fine-tuning starts from, and is evaluated on the points it is fitted to: shuffled labels (10 source classes) gave
-    -.691 where minus the entropy is -.693 (n = 900, C = 2).
+    Cost: O(n · source classes · C). Weaknesses: depends on the source's label set, not on the features that fine-tuning
+    starts from; evaluated on the points it is fitted to: shuffled labels gave -.691, minus the entropy is -.693 (n =
+    900).
 
     References
     ----------
-    Nguyen, Hassner, Seeger, Archambeau (2020). LEEP: a new measure to evaluate transferability of learned
-    representations. ICML, arXiv:2002.12462.
+    Nguyen et al. (2020). LEEP: a new measure to evaluate transferability of learned representations. ICML,
+    arXiv:2002.12462.
     """
     from scipy.special import softmax
 

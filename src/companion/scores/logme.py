@@ -48,15 +48,14 @@ def logme(features: ArrayLike, labels: ArrayLike, *, variant: str = "corrected")
 
     Notes
     -----
-    Cost: O(nd min(n, d)) time, O(nd + min(n, d)²) memory. Weaknesses: as published, wide features win by their width
-    alone: noise with random binary labels (n = 200) scored 4.3 at d = 512 and 86 at d = 4096, against -1.14 and -1.11
-    corrected. The level depends on C and on class balance, so values compare within one target only; it is not
-    invariant to scale. Shuffled labels (n = 900, C = 2) gave -.75 at d = 64 and -.74 at d = 512.
+    Cost: O(nd min(n, d)) time, O(nd + min(n, d)²) memory. Weaknesses: as published, width alone wins: noise with random
+    binary labels (n = 200) scored 4.3 at d = 512 and 86 at d = 4096, against -1.14 and -1.11 corrected. The level
+    depends on C, class balance and scale, so values compare within one target only. Shuffled labels gave -.75 (n = 900,
+    C = 2).
 
     References
     ----------
-    You, Liu, Wang, Long (2021). LogME: practical assessment of pre-trained models for transfer learning. ICML,
-    arXiv:2102.11005.
+    You et al. (2021). LogME: practical assessment of pre-trained models for transfer learning. ICML, arXiv:2102.11005.
     """
     check_variant(variant)
     p = prepare(features, labels)

@@ -9,7 +9,6 @@ from companion.scores._prepared import Prepared, neighbour_votes, prepare
 COMPONENTS = 50
 NEIGHBOURS = 5
 MAX_ITER = 50
-SEED = 42
 
 
 def nca(
@@ -47,20 +46,19 @@ def nca(
 
     Notes
     -----
-    scikit-learn's ``NeighborhoodComponentsAnalysis``, in float64. Where a side of the features exceeds 500, its own
-    start is a seeded random projection; from exact principal components the published score came out up to .09 away.
-    Rounding of the released float32 features, which the optimiser amplifies, moves it by up to .04. With fewer than 50
-    dimensions of spread, or fewer than 5 (other) points, as many as there are are used; points tied with the fifth
-    share its place.
+    scikit-learn's estimator, in float64. Where a side of the features exceeds 500, its own start is a seeded random
+    projection; from exact principal components the published score came out up to .09 away. Rounding of the released
+    float32 features, which the optimiser amplifies, moves it by up to .04. With fewer than 50 dimensions of spread, or
+    fewer than 5 (other) points, as many as there are are used; points tied with the fifth share its place.
 
-    Cost: O(iterations · n (n + min(n, d)) · 50) time, O(nd + n²) memory. Weaknesses: fitted to the very labels it is
-    evaluated with: shuffled binary labels (n = 900) scored .67 published and .57 corrected at d = 64, .80 and .72 at
-    d = 512. Features with large distances saturate the softmax: the optimiser then stops at its start.
+    Cost: O(iterations · n (n + min(n, d)) · 50) time, O(nd + n²) memory. Weaknesses: fitted to the labels it is
+    evaluated with: shuffled binary labels (n = 900) scored .67 published and .57 corrected at d = 64, .80 and .72 at d
+    = 512. Large distances saturate the softmax: the optimiser then stops at its start.
 
     References
     ----------
     Goldberger, Hinton, Roweis, Salakhutdinov (2004). Neighbourhood components analysis. NeurIPS. As a transferability
-    score: Juodelyte, Ferrante, Lu, Singh, Vanschoren, Cheplygina (2024), arXiv:2412.20172.
+    score: Juodelyte et al. (2024), arXiv:2412.20172.
     """
     own = check_variant(variant) == "published"
     p = prepare(features, labels)
@@ -90,10 +88,10 @@ def embed(
     k = min(COMPONENTS, len(p.values))
     start = np.eye(k, len(p.values))  # the points are coordinates along the principal components
     if released:
-        start = PCA(k, random_state=SEED).fit(p.x).components_ @ (p.centred.T @ p.points) / p.values
+        start = PCA(k, random_state=42).fit(p.x).components_ @ (p.centred.T @ p.points) / p.values
     if max_iter == 0:
         return p.points @ start.T
-    model = NeighborhoodComponentsAnalysis(k, init=start, max_iter=max_iter, random_state=SEED)
+    model = NeighborhoodComponentsAnalysis(k, init=start, max_iter=max_iter)
     # Many small products: one thread is no slower, and the result does not depend on how many there are.
     with threadpool_limits(1, user_api="blas"):
         return model.fit_transform(p.points, p.codes)

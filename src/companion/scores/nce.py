@@ -30,14 +30,12 @@ def nce(logits: ArrayLike, labels: ArrayLike) -> float:
 
     Notes
     -----
-    Cost: O(n · source classes). Weaknesses: rises with the number of source classes that are hit, by counting alone:
-    with as many as points it is 0. Shuffled labels (10 source classes, C = 2) gave -.687 at n = 900 and -.667 at n =
-    200.
+    Cost: O(n · source classes). Weaknesses: rises with the number of source classes hit, by counting alone; shuffled
+    labels (10 source classes, C = 2) gave -.687 at n = 900 and -.667 at n = 200.
 
     References
     ----------
-    Tran, Nguyen, Hassner (2019). Transferability and hardness of supervised classification tasks. ICCV,
-    arXiv:1908.08142.
+    Tran et al. (2019). Transferability and hardness of supervised classification tasks. ICCV, arXiv:1908.08142.
     """
     z = check_logits(logits)
     codes, classes = check_labels(labels, len(z), of="logits")

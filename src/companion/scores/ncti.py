@@ -54,16 +54,15 @@ def ncti_terms(features: ArrayLike, labels: ArrayLike, *, variant: str = "correc
 
     Notes
     -----
-    The PCA is scikit-learn's with seed 42, randomised for most large arrays; that is part of the definition: an exact
-    one moved the first term by .2 % at n = 1100, d = 512 and by 2.4 % at n = 120, d = 4096. Cost: O(64 nd) time, O(nd)
+    The PCA is scikit-learn's with seed 42, randomised for most large arrays, which is part of the definition: an exact
+    one moved the first term by .2 % (n = 1100, d = 512) to 2.4 % (n = 120, d = 4096). Cost: O(64 nd) time, O(nd)
     memory. Weaknesses: depends on the candidate set; 31 of 165 published cells exceed 2, which only the wrong sign can
-    give. Evaluated on the points it is fitted to: with shuffled labels the confidence term was .53 (n = 900, C = 2) and
-    .65 (n = 200, d = 512).
+    give. With shuffled labels the confidence term was .53 (n = 900, C = 2) and .65 (n = 200, d = 512).
 
     References
     ----------
-    Wang, Luo, Zheng, Huang, Baktashmotlagh (2023). How far pre-trained models are from neural collapse on the target
-    dataset informs their transferability. ICCV.
+    Wang et al. (2023). How far pre-trained models are from neural collapse on the target dataset informs their
+    transferability. ICCV.
     """
     from sklearn.decomposition import PCA
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis

@@ -50,13 +50,12 @@ def nleep(
     Notes
     -----
     Cost: O(nd min(n, d) + steps · n · 5C · p²) time with p components kept, O(nd + 5C (n + p²)) memory. Weaknesses: the
-    seed moves it, by a standard deviation of .009 over 20 seeds (n = 900, C = 2); evaluated on the points that made the
-    clusters: shuffled labels gave .506 (n = 900, C = 2), .517 (n = 200) and .137 (n = 1100, C = 11, chance .091); the
-    floor makes it depend on scale for very small features.
+    seed moves it, by a standard deviation of .009 (n = 900, C = 2); evaluated on the points that made the clusters:
+    shuffled labels gave .506 (n = 900, C = 2), .517 (n = 200) and .137 (n = 1100, C = 11, chance .091).
 
     References
     ----------
-    Li, Jia, Sang, Zhu, Green, Wang, Gong (2021). Ranking neural checkpoints. CVPR, arXiv:2011.11200.
+    Li et al. (2021). Ranking neural checkpoints. CVPR, arXiv:2011.11200.
     """
     from sklearn.decomposition import PCA
     from sklearn.exceptions import ConvergenceWarning

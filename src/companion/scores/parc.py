@@ -50,8 +50,8 @@ def parc(
     -----
     Cost: O(nd min(n, d) + n² log n) time, O(nd + n²) memory. Weaknesses: the sign of a principal component is
     arbitrary, but correlations depend on it; here, as in scikit-learn, the largest loading is positive, and other signs
-    had a standard deviation of .3 (n = 1100, d = 512) to .9 (n = 200) around scores of 10 to 21. Whitening raises noise
-    directions to the weight of the leading ones. Shuffled labels gave -.03 (n = 900).
+    had a standard deviation of .3 (n = 1100, d = 512) to .9 (n = 200) around scores of 10 to 21. Shuffled labels gave
+    -.03 (n = 900).
 
     References
     ----------

@@ -31,20 +31,16 @@ class ScoreInfo:
 
     Attributes
     ----------
-    name : str
-        Key in `REGISTRY`, and column name in tables.
+    name, title, reference, doi_or_arxiv : str
+        Key and column name, name for people, short citation, and where to find the paper.
     function : callable
         The score; takes the inputs in the order of `inputs` (images after a model) and keyword options.
     inputs : tuple of str
         Among "features", "logits", "images", "labels".
-    title, reference, doi_or_arxiv : str
-        Name for people, short citation, and where to find the paper.
     variants : tuple of str
         Values that `variant` takes; empty where published and corrected are the same.
-    higher_is_better : bool
-        Direction, before any inversion that a setting asks for.
-    proposed_term : bool
-        Whether it is a term of the score that the paper proposes.
+    higher_is_better, proposed_term : bool
+        Direction, before any inversion that a setting asks for; whether it is a term of the paper's score.
     pooled : bool
         Whether the score exists only over a candidate set; `function` then returns its terms for one source.
     """

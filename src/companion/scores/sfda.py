@@ -50,14 +50,14 @@ def sfda(features: ArrayLike, labels: ArrayLike, *, variant: str = "corrected") 
     Notes
     -----
     Cost: O(nd min(n, d)) time, O(nd + min(n, d)²) memory: the discriminant is solved in the span of the centred
-    features. Not invariant to scale, nor to rotation. Weaknesses: evaluated on the points it is fitted to. Shuffled
-    labels gave .51 at d = 64 and .57 at d = 512 (n = 900, C = 2) and .9995 at n = 200, d = 512: for n < d the labels
-    are interpolated unless small features make the shrinkage large.
+    features. Weaknesses: not invariant to scale, nor to rotation; evaluated on the points it is fitted to: shuffled
+    labels gave .51 at d = 64 and .57 at d = 512 (n = 900, C = 2), and .9995 at n = 200, d = 512, where they are
+    interpolated.
 
     References
     ----------
-    Shao, Zhao, Ge, Zhang, Yang, Wang, Shan, Luo (2022). Not all models are equal: predicting model transferability in a
-    self-challenging Fisher space. ECCV, arXiv:2207.03036.
+    Shao et al. (2022). Not all models are equal: predicting model transferability in a self-challenging Fisher space.
+    ECCV, arXiv:2207.03036.
     """
     from scipy.special import softmax
 
