@@ -218,7 +218,7 @@ def shuffled_labels(seeds: int = 5) -> dict[tuple[int, int, int], dict[tuple[str
             shuffled = np.random.default_rng(100 + seed).permutation(y)
             for variant in ("published", "corrected"):
                 card = scores.suite(x, shuffled, z, variant=variant)
-                values = dict(card) | dict(zip(("ncti 1", "ncti 2", "ncti 3"), card.terms, strict=True))
+                values = dict(card) | dict(zip(("ncti 1", "ncti 2", "ncti 3"), card.ncti_terms, strict=True))
                 for name, value in values.items():
                     found.setdefault((name, variant), []).append(value)
         table[size] = {key: float(np.mean(values)) for key, values in found.items()}

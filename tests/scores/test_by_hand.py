@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-import scipy.optimize
+import sklearn.neighbors
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from synthetic import make
 
@@ -95,7 +95,8 @@ def test_rank_correlation_of_parc_by_hand():
     points = np.array([[3.0, -1.0, -2.0], [3.0, -2.0, -1.0], [-2.0, 3.0, -1.0], [-1.0, 3.0, -2.0]])
     ranks = np.array([5.5, 2.5, 1.0, 4.0, 2.5, 5.5])
     same = np.array([1, 0, 0, 0, 0, 1])
-    found = module._same_class_rank_correlation(points, np.array([0, 0, 1, 1]))
+    below = np.tril_indices(4, -1)
+    found = module._rank_correlation(np.corrcoef(points)[below].round(12), same == 1)
     assert found == pytest.approx(np.corrcoef(ranks, same)[0, 1])
 
 
@@ -136,14 +137,16 @@ def test_logme_of_one_column_by_direct_evidence():
 
 
 def test_nca_asks_for_the_paper_s_projection(monkeypatch):
-    asked, real = {}, scipy.optimize.minimize
+    asked, real = [], sklearn.neighbors.NeighborhoodComponentsAnalysis
     monkeypatch.setattr(
-        scipy.optimize, "minimize", lambda *given, **options: asked.update(options) or real(*given, **options)
+        sklearn.neighbors,
+        "NeighborhoodComponentsAnalysis",
+        lambda *given, **options: asked.append(real(*given, **options)) or asked[0],
     )
     features, labels, _ = make(120, 64, 3)
     module = importlib.import_module("companion.scores.nca")
-    assert module.embed(module.Prepared(features, labels)).shape == (120, 50)
-    assert (asked["options"], asked["tol"], asked["method"]) == ({"maxiter": 50}, 1e-5, "L-BFGS-B")
+    assert module.embed(features, labels).shape == (120, 50)
+    assert (asked[0].n_components, asked[0].max_iter, asked[0].tol) == (50, 50, 1e-5)
     assert module.NEIGHBOURS == 5
 
 
@@ -167,8 +170,7 @@ def test_the_probe_s_penalty_is_the_inverse_of_scikit_learn_s_c(monkeypatch):
 
 def test_lda_s_axes_are_scikit_learn_s_also_where_classes_differ_in_size():
     features, labels, _ = make(200, 10, 4, unbalanced=True)
-    shared = importlib.import_module("companion.scores._shared")
-    ours = importlib.import_module("companion.scores.lda").project(shared.Prepared(features, labels))
+    ours = importlib.import_module("companion.scores.lda").project(features, labels)
     theirs = LinearDiscriminantAnalysis(solver="svd").fit_transform(features.astype(float), labels)
     between = np.corrcoef(ours.T, theirs.T)[:3, 3:]
     assert np.abs(np.diag(between)) == pytest.approx(1, abs=1e-6)

@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import test_hostile
+from hypothesis import given
+from hypothesis import strategies as st
 from synthetic import make
+from test_properties import few, shapes
 
 from companion import scores
 
@@ -68,15 +71,17 @@ def bounds(text: str, classes: int) -> tuple[float, float]:
     return number(low), number(high)
 
 
-@pytest.mark.parametrize("shape", [(120, 20, 3), (60, 90, 2), (150, 40, 5)], ids=str)
-def test_values_lie_in_the_ranges_told(page, shape):
+@given(shape=shapes, separation=st.sampled_from([0.0, 0.5, 3.0]))
+@few
+def test_values_lie_in_the_ranges_told(page, shape, separation):
     ranges = {row[0]: row[3] for row in page["What they are"][1:]}
     assert ranges["ncti"] == "three terms"
-    for separation in (0.0, 3.0):
-        card = scores.suite(*make(*shape, separation=separation))
-        for name, value in card.items():
-            low, high = bounds(ranges[name], shape[2])
-            assert np.isnan(value) or low - 1e-9 <= value <= high + 1e-9, name
+    found = scores.suite(*make(**shape | {"separation": separation}))
+    for name, value in found.items():
+        low, high = bounds(ranges[name], shape["classes"])
+        assert (name == "sfda" and np.isnan(value)) or low - 1e-9 <= value <= high + 1e-9, name
+    compactness, confidence, spread = found.ncti_terms
+    assert compactness >= 0.0 and 0.0 <= confidence <= 1.0 and np.isfinite(spread)
 
 
 def test_costs_are_told_for_every_score_and_how_they_were_measured(page):

@@ -146,12 +146,10 @@ def projected(features: ArrayLike, labels: ArrayLike) -> dict[str, NDArray[np.fl
     dict
         ``"nca"``: (n, at most 50); ``"lda"``: (n, at most C - 1).
     """
-    from companion.scores._shared import Prepared
     from companion.scores.lda import project
     from companion.scores.nca import embed
 
-    prepared = Prepared(features, labels)
-    return {NCA: embed(prepared), LDA: project(prepared)}
+    return {NCA: embed(features, labels), LDA: project(features, labels)}
 
 
 def compare(representations: Mapping[str, ArrayLike], labels: ArrayLike) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from companion.ranking.at_hand import Candidate, candidates, default_sources
 from companion.ranking.cost import fine_tuning_seconds
 from companion.ranking.methods import agreement
 from companion.ranking.pooling import SMALLEST_POOL, Pool, pooled_ncti, pools, rank_pool
-from companion.ranking.scoring import DEFAULT_SCORES, Card, score
+from companion.ranking.scoring import DEFAULT_SCORES, score
 from companion.ranking.stability import MIN_REPEATS, stability, stability_cost
 from companion.ranking.table import rank
 from companion.ranking.verification import first_sources, images_to_verify, verify
@@ -19,7 +19,6 @@ __all__ = [
     "DEFAULT_SCORES",
     "SMALLEST_POOL",
     "Candidate",
-    "Card",
     "Pool",
     "agreement",
     "candidates",

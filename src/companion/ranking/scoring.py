@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from companion import store
 from companion.datasets import Dataset, Fold, load_dataset
 from companion.errors import InputError, did_you_mean
 from companion.models import SourceModel, best_device
+from companion.scores import Scores
 from companion.scores.forward_pass import single_pass
 from companion.sources import load_source
 from companion.training import SEED
@@ -33,42 +33,6 @@ DEFAULT_SCORES = (
 _GRADIENT_SCORES = ("gradient_ratio", "gradient_ratio_scale_invariant")
 
 
-class Card(Mapping[str, float]):
-    """Scores of one source for one target, by name.
-
-    Attributes
-    ----------
-    reasons
-        Why a score is NaN, by name.
-    ncti_terms
-        The three terms of NCTI, which become a score only within a pool; None where not computed.
-    features, labels
-        (n, d) penultimate features and (n,) labels they were computed from.
-    provenance
-        Versions, seed, device, data hash and what the source is.
-    """
-
-    def __init__(self, values: dict[str, float], reasons: dict[str, str], **about: Any) -> None:
-        self._values = values
-        self.reasons = reasons
-        self.ncti_terms = about.get("ncti_terms")
-        self.features: np.ndarray = about["features"]
-        self.labels: np.ndarray = about["labels"]
-        self.provenance: dict[str, Any] = about["provenance"]
-
-    def __getitem__(self, name: str) -> float:
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        return "Card(" + ", ".join(f"{name}={value:.4g}" for name, value in self._values.items()) + ")"
-
-
 def score(
     model: SourceModel | str,
     dataset: Dataset | str,
@@ -79,7 +43,7 @@ def score(
     seed: int = SEED,
     device: str | None = None,
     fold: Fold | None = None,
-) -> Card:
+) -> Scores:
     """Score one source for one target, everything from one pass over the images.
 
     Parameters
@@ -99,7 +63,7 @@ def score(
 
     Returns
     -------
-    Card
+    Scores
         Mapping from score to value; NaN where one is not applicable, with the reason in ``reasons``.
 
     Raises
@@ -139,7 +103,7 @@ def card_of(
     variant: str,
     seed: int,
     device: str | None,
-) -> Card:
+) -> Scores:
     """Score a source on images of a target that are drawn already; see `score`.
 
     Several sources share what is drawn, and so decoded, once.
@@ -162,7 +126,7 @@ def card_of(
             raise InputError(f"{model.name} on {dataset.name}: {error}") from error
         values |= dict(result)
         reasons |= result.reasons
-        terms = result.terms
+        terms = result.ncti_terms
     for name in scores:
         if name not in _GRADIENT_SCORES:
             continue
@@ -189,6 +153,4 @@ def card_of(
         seconds_in_the_network=seconds,
     )
     ordered = {name: values[name] for name in scores if name in values}
-    return Card(
-        ordered, reasons, ncti_terms=terms, features=passed.features, labels=labels, provenance=record
-    )
+    return Scores(ordered, reasons, terms, passed.features, labels, record)

@@ -26,8 +26,8 @@ from companion.errors import InputError
 from companion.models import SourceModel, best_device, check_architecture
 from companion.ranking.cost import fine_tuning_seconds, peak_memory
 from companion.ranking.pooling import pooled_ncti, pools, rank_pool
-from companion.ranking.scoring import DEFAULT_SCORES, Card, card_of, check_scores
-from companion.scores import COMBINED, TERMS
+from companion.ranking.scoring import DEFAULT_SCORES, card_of, check_scores
+from companion.scores import COMBINED, TERMS, Scores
 from companion.sources import check_name, load_source, trained_on
 from companion.training import FINE_TUNING_PROTOCOLS, SEED
 
@@ -261,7 +261,7 @@ def _leaks(dataset: Dataset) -> list[str]:
     ]
 
 
-def _note(card: Card, model: SourceModel, dataset: Dataset) -> str:
+def _note(card: Scores, model: SourceModel, dataset: Dataset) -> str:
     notes = [f"{name}: {reason.removeprefix(f'{name}: ')}" for name, reason in card.reasons.items()]
     side = model.provenance.get("input_size")
     if side and model.name.startswith("train:") and side < _offered(dataset.size):
@@ -269,7 +269,7 @@ def _note(card: Card, model: SourceModel, dataset: Dataset) -> str:
     return "; ".join(notes)
 
 
-def _written_otherwise(cards: Sequence[Card]) -> list[str]:
+def _written_otherwise(cards: Sequence[Scores]) -> list[str]:
     """Warn where the gradient ratio as published cannot be compared, since it depends on how a network is written."""
     found = []
     for what, of in (
@@ -289,7 +289,7 @@ def _written_otherwise(cards: Sequence[Card]) -> list[str]:
 
 
 def _assemble(
-    names: list[str], scored: list[Card], models: list[SourceModel], dataset: Dataset, *, variant: str
+    names: list[str], scored: list[Scores], models: list[SourceModel], dataset: Dataset, *, variant: str
 ) -> pd.DataFrame:
     cards = pd.DataFrame(
         [

@@ -1,9 +1,4 @@
-"""The proposed score's combination of its two terms over one pool of sources.
-
-Arrays in, arrays out: which sources form a pool, and which way it points, is the caller's business.
-"""
-
-from __future__ import annotations
+"""The proposed score's combination of its two terms over one candidate set of sources."""
 
 import numpy as np
 
@@ -27,10 +22,10 @@ def min_max(values: np.ndarray, *, invert: bool = False) -> np.ndarray:
 
 
 def combine(nca: np.ndarray, gradient_ratio: np.ndarray, *, invert: bool = False) -> np.ndarray:
-    """Combine the proposed score's two terms over one pool of sources for one target.
+    """Combine the proposed score's two terms over one candidate set for one target.
 
-    ``minmax(nca) * minmax(gradient_ratio)``; with `invert` both terms are turned round first, as in the
-    paper's cross-domain setting. The result is relative to the pool: adding or removing a source changes it.
+    ``minmax(nca) * minmax(gradient_ratio)``; with `invert` both terms are inverted first, as in the paper's
+    cross-domain setting. The result is relative to the candidate set: adding or removing a source changes it.
 
     Parameters
     ----------

@@ -1,7 +1,5 @@
 """NCE: negative conditional entropy of the target labels given the source model's predicted class."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -11,16 +9,14 @@ from companion.scores._arrays import check_labels, check_logits
 def nce(logits: ArrayLike, labels: ArrayLike) -> float:
     r"""Negative conditional entropy of the target label given the most probable source class.
 
-    With :math:`z_i=\arg\max_z Z_{iz}` and empirical frequencies,
+    With :math:`z_i=\arg\max_z Z_{iz}` (equal logits go to the first class) and empirical frequencies,
 
     .. math:: \mathrm{NCE} = -H(Y\mid Z) = \frac1n\sum_i\log\hat P(y_i\mid z_i) .
 
     Parameters
     ----------
-    logits : array-like of shape (n, source classes)
-        Outputs of the source model's own head.
-    labels : array-like of shape (n,) or (n, 1)
-        Target labels.
+    logits, labels : array-like of shape (n, source classes) and (n,)
+        Outputs of the source model's own head, and the target's labels.
 
     Returns
     -------
@@ -34,21 +30,16 @@ def nce(logits: ArrayLike, labels: ArrayLike) -> float:
 
     Notes
     -----
-    Cost: O(n · source classes) time and memory. No chance enters; equal logits go to the first class.
-
-    Weaknesses: rises with the number of source classes that are hit, by counting alone: with as many as
-    points it is 0. Shuffled labels (10 source classes) gave -.687 where minus the entropy is -.693 (n = 900)
-    and -.667 (n = 200).
+    Cost: O(n · source classes). Weaknesses: rises with the number of source classes hit, by counting alone; shuffled
+    labels (10 source classes, C = 2) gave -.687 at n = 900 and -.667 at n = 200.
 
     References
     ----------
-    Tran, Nguyen, Hassner (2019). Transferability and hardness of supervised classification tasks. ICCV,
-    arXiv:1908.08142.
+    Tran et al. (2019). Transferability and hardness of supervised classification tasks. ICCV, arXiv:1908.08142.
     """
     z = check_logits(logits)
     codes, classes = check_labels(labels, len(z), of="logits")
+    predicted = z.argmax(axis=1)
     joint = np.zeros((len(classes), z.shape[1]))
-    np.add.at(joint, (codes, z.argmax(axis=1)), 1.0)
-    hit = joint > 0
-    conditional = joint / np.maximum(joint.sum(axis=0), 1.0)
-    return float((joint[hit] * np.log(conditional[hit])).sum() / len(z))
+    np.add.at(joint, (codes, predicted), 1.0)
+    return float(np.log((joint / np.maximum(joint.sum(axis=0), 1.0))[codes, predicted]).mean())

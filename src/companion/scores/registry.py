@@ -1,7 +1,5 @@
 """What each score is called, needs and means, so that tables, notebooks and pages list themselves."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,8 +21,8 @@ from companion.scores.parc import parc
 from companion.scores.sfda import sfda
 from companion.scores.transrate import transrate
 
-BOTH = ("published", "corrected")
 INPUTS = ("features", "logits", "images", "labels")
+TWO = ("published", "corrected")
 
 
 @dataclass(frozen=True)
@@ -33,102 +31,56 @@ class ScoreInfo:
 
     Attributes
     ----------
-    name : str
-        Key in `REGISTRY`, and column name in tables.
+    name, title, reference, doi_or_arxiv : str
+        Key and column name, name for people, short citation, and where to find the paper.
     function : callable
         The score; takes the inputs in the order of `inputs` (images after a model) and keyword options.
     inputs : tuple of str
         Among "features", "logits", "images", "labels".
-    higher_is_better : bool
-        Direction, before any inversion that a setting asks for.
-    title : str
-        Name for people.
-    reference : str
-        Short citation.
-    doi_or_arxiv : str
-        Where to find the paper.
     variants : tuple of str
         Values that `variant` takes; empty where published and corrected are the same.
-    proposed_term : bool
-        Whether it is a term of the score that the paper proposes.
+    higher_is_better, proposed_term : bool
+        Direction, before any inversion that a setting asks for; whether it is a term of the paper's score.
     pooled : bool
-        Whether the score exists only over a pool of sources; `function` then returns its terms for one
-        source.
+        Whether the score exists only over a candidate set; `function` then returns its terms for one source.
     """
 
     name: str
     function: Callable[..., Any]
     inputs: tuple[str, ...]
-    higher_is_better: bool
     title: str
     reference: str
     doi_or_arxiv: str
     variants: tuple[str, ...] = ()
+    higher_is_better: bool = True
     proposed_term: bool = False
     pooled: bool = False
 
 
-_FEATURES = ("features", "labels")
-_LOGITS = ("logits", "labels")
-_PAPER = "Juodelyte et al. 2024"
-
+_X, _Z, _I = ("features", "labels"), ("logits", "labels"), ("images", "labels")
+_INVARIANT = functools.partial(gradient_ratio, variant="scale_invariant")
+_PAPER = ("Juodelyte et al. 2024", "arXiv:2412.20172")
+_NCTI = ("Wang et al. 2023", "https://openaccess.thecvf.com/ICCV2023")
+_SCALED = ("Gradient ratio, scale-invariant", "this package", _PAPER[1])
+_PROBE = ("Linear probe accuracy", "Alain and Bengio 2017", "arXiv:1610.01644")
+_KNN = ("Cover and Hart 1967", "doi:10.1109/TIT.1967.1053964")
 _ALL = (
-    ScoreInfo("nca", nca, _FEATURES, True, "NCA", _PAPER, "arXiv:2412.20172", BOTH, proposed_term=True),
-    ScoreInfo(
-        "gradient_ratio",
-        gradient_ratio,
-        ("images", "labels"),
-        True,
-        "Gradient ratio",
-        _PAPER,
-        "arXiv:2412.20172",
-        BOTH,
-        proposed_term=True,
-    ),
-    ScoreInfo(
-        "gradient_ratio_scale_invariant",
-        functools.partial(gradient_ratio, variant="scale_invariant"),
-        ("images", "labels"),
-        True,
-        "Gradient ratio, scale-invariant",
-        "this package",
-        "arXiv:2412.20172",
-    ),
-    ScoreInfo("lda", lda, _FEATURES, True, "LDA", _PAPER, "arXiv:2412.20172", BOTH),
-    ScoreInfo("logme", logme, _FEATURES, True, "LogME", "You et al. 2021", "arXiv:2102.11005", BOTH),
-    ScoreInfo("leep", leep, _LOGITS, True, "LEEP", "Nguyen et al. 2020", "arXiv:2002.12462"),
-    ScoreInfo("nleep", nleep, _FEATURES, True, "NLEEP", "Li et al. 2021", "arXiv:2011.11200", BOTH),
-    ScoreInfo("sfda", sfda, _FEATURES, True, "SFDA", "Shao et al. 2022", "arXiv:2207.03036", BOTH),
-    ScoreInfo("parc", parc, _FEATURES, True, "PARC", "Bolya et al. 2021", "arXiv:2111.06977", BOTH),
-    ScoreInfo(
-        "ncti",
-        ncti_terms,
-        _FEATURES,
-        True,
-        "NCTI",
-        "Wang et al. 2023",
-        "https://openaccess.thecvf.com/ICCV2023",
-        BOTH,
-        pooled=True,
-    ),
-    ScoreInfo(
-        "hscore", hscore, _FEATURES, True, "H-score (regularised)", "Ibrahim et al. 2022", "arXiv:2110.06893"
-    ),
-    ScoreInfo("nce", nce, _LOGITS, True, "NCE", "Tran et al. 2019", "arXiv:1908.08142"),
-    ScoreInfo("transrate", transrate, _FEATURES, True, "TransRate", "Huang et al. 2022", "arXiv:2106.09362"),
-    ScoreInfo("gbc", gbc, _FEATURES, True, "GBC", "Pándy et al. 2022", "arXiv:2111.12780"),
-    ScoreInfo(
-        "knn", knn, _FEATURES, True, "k-NN accuracy", "Cover and Hart 1967", "doi:10.1109/TIT.1967.1053964"
-    ),
-    ScoreInfo(
-        "linear_probe",
-        linear_probe,
-        _FEATURES,
-        True,
-        "Linear probe accuracy",
-        "Alain and Bengio 2017",
-        "arXiv:1610.01644",
-    ),
+    ScoreInfo("nca", nca, _X, "NCA", *_PAPER, TWO, proposed_term=True),
+    ScoreInfo("gradient_ratio", gradient_ratio, _I, "Gradient ratio", *_PAPER, TWO, proposed_term=True),
+    ScoreInfo("gradient_ratio_scale_invariant", _INVARIANT, _I, *_SCALED),
+    ScoreInfo("lda", lda, _X, "LDA", *_PAPER, TWO),
+    ScoreInfo("logme", logme, _X, "LogME", "You et al. 2021", "arXiv:2102.11005", TWO),
+    ScoreInfo("leep", leep, _Z, "LEEP", "Nguyen et al. 2020", "arXiv:2002.12462"),
+    ScoreInfo("nleep", nleep, _X, "NLEEP", "Li et al. 2021", "arXiv:2011.11200", TWO),
+    ScoreInfo("sfda", sfda, _X, "SFDA", "Shao et al. 2022", "arXiv:2207.03036", TWO),
+    ScoreInfo("parc", parc, _X, "PARC", "Bolya et al. 2021", "arXiv:2111.06977", TWO),
+    ScoreInfo("ncti", ncti_terms, _X, "NCTI", *_NCTI, TWO, pooled=True),
+    ScoreInfo("hscore", hscore, _X, "H-score (regularised)", "Ibrahim et al. 2022", "arXiv:2110.06893"),
+    ScoreInfo("nce", nce, _Z, "NCE", "Tran et al. 2019", "arXiv:1908.08142"),
+    ScoreInfo("transrate", transrate, _X, "TransRate", "Huang et al. 2022", "arXiv:2106.09362"),
+    ScoreInfo("gbc", gbc, _X, "GBC", "Pándy et al. 2022", "arXiv:2111.12780"),
+    ScoreInfo("knn", knn, _X, "k-NN accuracy", *_KNN),
+    ScoreInfo("linear_probe", linear_probe, _X, *_PROBE),
 )
 
 REGISTRY: dict[str, ScoreInfo] = {info.name: info for info in _ALL}
@@ -140,13 +92,18 @@ def available(inputs: Iterable[str] | None = None) -> list[str]:
     Parameters
     ----------
     inputs : iterable of str, optional
-        What there is, among "features", "logits", "images" and "labels". Labels are always needed and may be
-        left out here. All scores are listed where nothing is given.
+        What there is, among "features", "logits", "images" and "labels" (always needed, may be left out here). All
+        scores are listed where nothing is given.
 
     Returns
     -------
     list of str
         Names, to be looked up in `REGISTRY`.
+
+    Raises
+    ------
+    ValueError
+        An unknown input.
     """
     if inputs is None:
         return list(REGISTRY)
