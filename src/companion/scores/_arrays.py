@@ -4,8 +4,6 @@ Nothing here, and no score, ever writes into what it was given. Every error is a
 the argument and what was found in it.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -19,13 +17,6 @@ SMALLEST_SPREAD = 1e-60
 
 class ScoreWarning(UserWarning):
     """A score is defined for these arrays in general but says nothing here; the text is the reason."""
-
-
-class Labels(NamedTuple):
-    """Checked labels: integer codes 0…C-1 and the classes they stand for, in sorted order."""
-
-    codes: NDArray[np.intp]
-    classes: NDArray
 
 
 def _as_array(values: ArrayLike, name: str) -> NDArray:
@@ -75,8 +66,8 @@ def check_logits(logits: ArrayLike) -> Matrix:
     return array
 
 
-def check_labels(labels: ArrayLike, n: int, *, of: str = "features") -> Labels:
-    """Return n labels, one for each row of the argument `of`, as integer codes and their 2 or more classes."""
+def check_labels(labels: ArrayLike, n: int, *, of: str = "features") -> tuple[NDArray[np.intp], NDArray]:
+    """Return n labels, one for each row of the argument `of`, as codes 0…C-1 and the 2 or more sorted classes."""
     array = _as_array(labels, "labels")
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -99,7 +90,7 @@ def check_labels(labels: ArrayLike, n: int, *, of: str = "features") -> Labels:
     classes, codes = np.unique(array, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"labels: at least 2 classes are needed, found only {classes.tolist()}")
-    return Labels(codes.reshape(-1).astype(np.intp), classes)
+    return codes.reshape(-1).astype(np.intp), classes
 
 
 def check_choice(value: str, name: str, allowed: tuple[str, ...]) -> str:

@@ -12,26 +12,16 @@ from companion.scores._arrays import Matrix, check_features, check_labels
 
 
 class Prepared:
-    """Checked features and labels.
-
-    Attributes
-    ----------
-    x, given : ndarray of shape (n, d)
-        Features in float64, and in float32 where they came so (the released code computes in it).
-    codes, counts, classes : ndarray
-        Class codes 0…C-1 of the points; points and name of each class.
-    indicator : ndarray of shape (n, C)
-        One-hot labels.
-    """
+    """Checked features and labels."""
 
     def __init__(self, features: ArrayLike, labels: ArrayLike) -> None:
         self.x = check_features(features)
-        given = np.asarray(features)
-        self.given = given if given.dtype == np.float32 else self.x
         self.n, self.d = self.x.shape
+        given = np.asarray(features)  # the released code computes in float32 where features come so
+        self.given = given if given.dtype == np.float32 else self.x
         self.codes, self.classes = check_labels(labels, self.n)
-        self.counts = np.bincount(self.codes)
-        self.indicator = np.eye(len(self.classes))[self.codes]
+        self.counts = np.bincount(self.codes)  # points of each class
+        self.indicator = np.eye(len(self.classes))[self.codes]  # one-hot labels, shape (n, C)
 
     @cached_property
     def centred(self) -> Matrix:

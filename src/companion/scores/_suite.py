@@ -117,7 +117,8 @@ def suite(
         except (ValueError, arrays.ScoreWarning) as error:
             found[name] = None if info.pooled else float("nan")
             reasons[name] = f"{name}: {str(error).removeprefix(f'{name}: ')}"
-    return Scores(found, reasons, found.pop("ncti", None), features, labels)
+    terms = found.pop("ncti", None)
+    return Scores(found, reasons, terms, features, labels)
 
 
 def _check_names(names: Iterable[str] | None) -> list[str]:

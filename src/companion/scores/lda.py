@@ -54,7 +54,11 @@ def lda(features: ArrayLike, labels: ArrayLike, *, variant: str = "corrected") -
 
 
 def project(features: ArrayLike | Prepared, labels: ArrayLike) -> Matrix:
-    """Points in the discriminant projection, shape (n, at most C - 1)."""
+    """Points in the discriminant projection, shape (n, at most C - 1).
+
+    scikit-learn's where the within-class covariance is regular; where it is singular (n < d), scikit-learn's scaling of
+    every column changes the pseudo-inverse, and with it the score.
+    """
     p = prepare(features, labels)
     p.require_spread_within("LDA's projection")
     values, basis = np.linalg.eigh(np.atleast_2d(np.cov(p.within(p.span).T, bias=True)))

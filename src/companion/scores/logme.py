@@ -32,9 +32,8 @@ def logme(features: ArrayLike, labels: ArrayLike, *, variant: str = "corrected")
     features, labels : array-like of shape (n, d) and (n,)
         Features of the target's points, and their labels.
     variant : {"corrected", "published"}, default "corrected"
-        "published" lets the log-determinant run over min(n, d) terms only, as the released code does, which is wrong
-        whenever n < d, and averages over every label up to the largest, so that a gap in integer labels counts as a
-        class. Elsewhere the two are equal.
+        "published": the log-determinant has min(n, d) terms only, which is wrong whenever n < d, and the mean runs over
+        every label up to the largest, so a gap in integer labels counts as a class. Elsewhere the two are equal.
 
     Returns
     -------

@@ -11,7 +11,6 @@ from companion.scores.leep import expected_likelihood
 
 VARIANCE_KEPT = 0.8
 COMPONENTS_PER_CLASS = 5
-COVARIANCE_FLOOR = 1e-6
 
 
 def nleep(
@@ -69,7 +68,7 @@ def nleep(
             f"features: NLEEP needs at least as many points as mixture components "
             f"({COMPONENTS_PER_CLASS} x {len(p.classes)} classes = {clusters}), found {p.n} points"
         )
-    floor = COVARIANCE_FLOOR
+    floor = 1e-6  # of the covariances, scikit-learn's
     if variant == "published":
         x = PCA(VARIANCE_KEPT, random_state=42).fit_transform(p.given)
     else:

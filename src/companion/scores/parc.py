@@ -28,12 +28,11 @@ def parc(
     features, labels : array-like of shape (n, d) and (n,)
         Features of the target's points, and their labels.
     variant : {"corrected", "published"}, default "corrected"
-        "published": randomised PCA (seed 1919, one power iteration), which needs n and d of at least 32, and the
-        rounding of ``np.corrcoef`` on one-hot labels, which ranks some pairs apart that are equally alike.
-        "corrected": exact PCA with as many of the 32 components as the features have; beyond 15,000 points a stratified
-        subsample of features and labels.
+        "published": randomised PCA (seed 1919, one power iteration), and the rounding of ``np.corrcoef`` on one-hot
+        labels, which ranks some pairs apart that are equally alike. "corrected": exact PCA with as many of the 32
+        components as the features have; beyond 15,000 points a stratified subsample of features and labels.
     random_state : int, RandomState or None, default 0
-        Seed of that subsample; without effect up to 15,000 points.
+        Seed of that subsample.
 
     Returns
     -------

@@ -92,8 +92,7 @@ def available(inputs: Iterable[str] | None = None) -> list[str]:
     Parameters
     ----------
     inputs : iterable of str, optional
-        What there is, among "features", "logits", "images" and "labels" (always needed, may be left out here). All
-        scores are listed where nothing is given.
+        Among "features", "logits", "images" and "labels" (may be left out); None lists all scores.
 
     Returns
     -------
