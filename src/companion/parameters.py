@@ -73,7 +73,8 @@ Repeats = Annotated[
     Number,
     _none_or_at_least(5),
     Field(
-        description="rank so many times on parts of the images, to see how sure the order is, 5 or more; 0: not at all"
+        description="rank so many times on random halves of the images, to see how stable the order is, 5 or more; "
+        "0: not at all"
     ),
 ]
 Verified = Annotated[
