@@ -434,7 +434,10 @@ def test_what_fine_tuning_asks_of_the_loop_and_the_optimiser(target, asked, monk
     monkeypatch.setattr(
         torch.optim, "SGD", lambda values, **options: given.update(options) or real(values, **options)
     )
-    loop.fit(tiny_network(), tiny_data(), None, replace(asked["recipe"], augmentation="none"), seed=0)
+    plain = replace(asked["recipe"], augmentation="none")
+    loop.fit(tiny_network(), tiny_data(), None, replace(plain, nesterov=False), seed=0)
+    assert given.pop("nesterov") is False
+    loop.fit(tiny_network(), tiny_data(), None, plain, seed=0)
     assert given.pop("nesterov") == (momentum > 0)
     assert {name: given[name] for name in ("lr", "momentum", "weight_decay")} == {
         "lr": 0.03,
@@ -453,6 +456,7 @@ def test_what_source_training_asks_of_the_loop(asked):
         "batch_size": 128,
         "lr": 0.07,
         "momentum": 0.8,
+        "nesterov": False,  # plain momentum, unlike fine-tuning
         "weight_decay": 0.01,
         "augmentation": "paper",
         "loss": "cross-entropy",
@@ -657,7 +661,7 @@ def test_the_paper_s_protocols():
     for protocol in (PAPER, RADIMAGENET):
         assert (protocol.momentum, protocol.weight_decay, protocol.lr) == (0.9, 1e-4, 0.1)
         assert (protocol.schedule, protocol.step_epochs, protocol.augmentation) == ("step", 15, "paper")
-        assert protocol.images_per_epoch is None and protocol.epochs == 45
+        assert protocol.images_per_epoch is None and protocol.epochs == 45 and not protocol.nesterov
 
 
 @pytest.mark.real
