@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from companion import published
 from companion.errors import InputError
-from companion.evaluation.agreement import tau
+from companion.evaluation.agreement import FEWEST, tau
 from companion.evaluation.baselines import BASELINES, baselines
 from companion.scores import COMBINED, combine, min_max
 
@@ -164,7 +164,7 @@ def _taus(auc: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
 def _tau(block: pd.DataFrame, name: str) -> float:
     known = block[[name, "auc"]].dropna()
-    return float(tau(known[name], known["auc"])) if len(known) > 2 and known[name].nunique() > 1 else np.nan
+    return tau(known[name], known["auc"]) if len(known) >= FEWEST else np.nan
 
 
 def word(values: np.ndarray, statement: str) -> str:

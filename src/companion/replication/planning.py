@@ -81,7 +81,7 @@ def plan(protocol: Replication, out: str | os.PathLike, *, data_dir: str | os.Pa
     """
     where = None if data_dir is None else os.fspath(data_dir)
     targets = set(protocol.targets)
-    needed = {part for pair in protocol.pairs() for part in trained_on(protocol.spec(*pair))}
+    needed = {part for pair in protocol.pairs(itself=True) for part in trained_on(protocol.spec(*pair))}
     hashes, sizes = {}, {}
     for name in sorted(needed | targets):
         dataset = load_dataset(name, size=protocol.size, data_dir=where)

@@ -115,8 +115,10 @@ def expand(protocol: Replication, hashes: Mapping[str, str], *, itself: bool = F
     for number in protocol.fine_tuning.folds:
         for source, target in protocol.pairs(itself=itself):
             spec = protocol.spec(source, target)
-            made_of = {part: hashes[part] for part in (*trained_on(spec), spec) if part in hashes}
-            training = as_dict(protocol.source_training) if trained_on(spec) else None
+            made_of = {part: hashes[part] for part in trained_on(spec)}
+            training = as_dict(protocol.source_training) if made_of else None
+            if spec in hashes:  # a checkpoint
+                made_of[spec] = hashes[spec]
             for seed in protocol.fine_tuning.seeds:
                 for settings in protocol.fine_tuning.settings(target):
                     key = store.digest(

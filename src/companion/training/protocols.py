@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -94,16 +94,7 @@ PAPER = SourceProtocol(
     patience=20,
     augmentation="paper",
 )
-RADIMAGENET = SourceProtocol(
-    "radimagenet",
-    epochs=45,
-    batch_size=256,
-    lr=0.1,
-    nesterov=False,
-    schedule="step",
-    patience=10,
-    augmentation="paper",
-)
+RADIMAGENET = replace(PAPER, name="radimagenet", batch_size=256, patience=10)
 SOURCE_PROTOCOLS = {protocol.name: protocol for protocol in (QUICK, STANDARD, PAPER, RADIMAGENET)}
 
 
