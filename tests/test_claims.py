@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from companion import evaluation
-from companion.errors import InputError, SurroundingsError
+from companion.errors import EnvironmentFailure, InputError
 from companion.evaluation import verdicts as room
 from companion.evaluation import weighted_tau
 from companion.evaluation.recomputing import MEASURES
@@ -159,7 +159,7 @@ def test_a_claim_turns_when_the_number_does(monkeypatch):
 
 def test_missing_runs_are_told_and_missing_tables_are_not_excused(monkeypatch):
     def gone(**_):
-        raise SurroundingsError("nothing there")
+        raise EnvironmentFailure("nothing there")
 
     for name, told in (("note-11-redraws", True), ("note-10-size", False)):
         claim = next(claim for claim in claims() if claim.id == name)
@@ -167,7 +167,7 @@ def test_missing_runs_are_told_and_missing_tables_are_not_excused(monkeypatch):
         if told:
             assert room.check(claim)["reason"] == "nothing there"
         else:
-            with pytest.raises(SurroundingsError):
+            with pytest.raises(EnvironmentFailure):
                 room.check(claim)
 
 

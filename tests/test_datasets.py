@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from companion.datasets import GENERATORS, SIZES, Dataset, load, load_dataset, medmnist_flags, splits
-from companion.errors import InputError, SurroundingsError
+from companion.errors import EnvironmentFailure, InputError
 from image_files import folder, picture
 
 COUNTS = {"train": 24, "val": 6, "test": 12}
@@ -103,7 +103,7 @@ def test_a_flag_is_downloaded_and_then_found(data, tmp_path, medmnist, server):
 
 def test_a_download_with_another_md5_leaves_nothing(data, tmp_path, medmnist, server, no_waiting):
     medmnist(tmp_path / "there.npz", "breastmnist", url=server.serve("/b.npz", b"not it"))
-    with pytest.raises(SurroundingsError, match="does not have the published md5"):
+    with pytest.raises(EnvironmentFailure, match="does not have the published md5"):
         load_dataset("breastmnist")
     assert list(data.iterdir()) == []
 

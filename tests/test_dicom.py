@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from companion.datasets import images, inspection, load_dataset
-from companion.errors import InputError, SurroundingsError
+from companion.errors import EnvironmentFailure, InputError
 from image_files import dicom, manifest
 
 pytest.importorskip("pydicom", reason="the extra dicom is not installed")
@@ -178,7 +178,7 @@ def test_damaged_and_empty_files_are_refused(tmp_path):
 def test_without_pydicom_the_extra_is_named(tmp_path, monkeypatch):
     path = dicom(tmp_path / "x.dcm", GREY)
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(SurroundingsError, match=r"pip install 'transferability-companion\[dicom\]'"):
+    with pytest.raises(EnvironmentFailure, match=r"pip install 'transferability-companion\[dicom\]'"):
         images.probe(path)
 
 

@@ -16,7 +16,7 @@ from scipy.stats import kendalltau, ttest_1samp, weightedtau
 
 import companion
 from companion import evaluation, figures, published, scores
-from companion.errors import InputError, SurroundingsError
+from companion.errors import EnvironmentFailure, InputError
 from companion.evaluation import ceiling as ceiling_module
 from companion.evaluation import intervals
 from companion.evaluation.intervals import tau_draws
@@ -368,7 +368,7 @@ def real_runs(real_data) -> pd.DataFrame:
     """The real runs, where the data directory has them."""
     try:
         return published.runs(download=False)
-    except SurroundingsError as error:
+    except EnvironmentFailure as error:
         pytest.skip(str(error))
 
 
@@ -679,7 +679,7 @@ def test_a_function_is_given_what_it_asks_for_by_name(replication, metric):
 
 def test_the_examples_of_the_page_run(replication, mine, tmp_path, monkeypatch):
     def gone():
-        raise SurroundingsError("no runs")
+        raise EnvironmentFailure("no runs")
 
     monkeypatch.setattr(published, "runs", gone)
     monkeypatch.chdir(tmp_path)

@@ -18,7 +18,7 @@ import pytest
 
 import replicating
 from companion import replication
-from companion.errors import SurroundingsError
+from companion.errors import EnvironmentFailure
 
 pytestmark = pytest.mark.faults
 KILLS = 20
@@ -107,7 +107,7 @@ def test_dask_workers_are_killed_at_random_moments(through, tmp_path):
                 try:
                     plan = replication.execute(plan, scheduler=cluster.scheduler_address, scores=False)
                 except (
-                    SurroundingsError
+                    EnvironmentFailure
                 ) as error:  # a run that met several deaths, or no worker at that moment
                     assert "\n" not in str(error)
                     cluster.scale(

@@ -19,7 +19,7 @@ from torch import nn
 
 import companion
 from companion import datasets, load_source, models, scores, sources, training
-from companion.errors import InputError, SurroundingsError
+from companion.errors import EnvironmentFailure, InputError
 from companion.scores.forward_pass import single_pass
 from companion.training import loop
 
@@ -306,7 +306,7 @@ def test_devices():
     for name in ("tpu9", "meta", "gpu", ""):
         with pytest.raises(InputError, match="give auto, cpu, cuda, cuda:N or mps"):
             models.best_device(name)
-    with pytest.raises(SurroundingsError, match="'cuda:99' is not there"):
+    with pytest.raises(EnvironmentFailure, match="'cuda:99' is not there"):
         models.best_device("cuda:99")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from companion.datasets import load_dataset, natural
-from companion.errors import InputError, SurroundingsError
+from companion.errors import EnvironmentFailure, InputError
 
 
 def archive(
@@ -79,7 +79,7 @@ def test_another_archive_is_refused_and_leaves_no_dataset(offered, data, body, s
 
 def test_another_checksum_is_refused(offered, data, no_waiting):
     offered(archive(), "md5:" + "0" * 32)
-    with pytest.raises(SurroundingsError, match="does not have the published md5"):
+    with pytest.raises(EnvironmentFailure, match="does not have the published md5"):
         load_dataset(natural.NAME)
     assert not list(data.glob("*.npz")) and not list(data.glob("*.gz"))
 

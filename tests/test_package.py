@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import companion
-from companion.errors import CompanionError, InputError, SurroundingsError, did_you_mean, require_extra, told
+from companion.errors import CompanionError, EnvironmentFailure, InputError, did_you_mean, require_extra, told
 
 ROOT = Path(companion.__file__).parent
 
@@ -123,7 +123,7 @@ def test_the_package_says_that_it_is_typed():
 
 @pytest.mark.parametrize(
     ("kind", "code", "builtin"),
-    [(InputError, 2, ValueError), (SurroundingsError, 3, RuntimeError), (CompanionError, 1, Exception)],
+    [(InputError, 2, ValueError), (EnvironmentFailure, 3, RuntimeError), (CompanionError, 1, Exception)],
 )
 def test_errors_carry_their_exit_code(kind, code, builtin):
     assert kind.exit_code == code
@@ -139,13 +139,13 @@ def test_did_you_mean():
 def test_a_missing_extra_is_told_with_the_line_that_installs_it(monkeypatch):
     assert require_extra("json", "timm") is json
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(SurroundingsError, match=r"pip install 'transferability-companion\[dicom\]'"):
+    with pytest.raises(EnvironmentFailure, match=r"pip install 'transferability-companion\[dicom\]'"):
         require_extra("pydicom", "dicom")
 
 
 def test_a_module_run_by_itself_tells_a_mistake_in_one_line(capsys):
     def wrong() -> None:
-        raise SurroundingsError("no space")
+        raise EnvironmentFailure("no space")
 
     assert (told(lambda: None), told(wrong)) == (0, 3)
     assert capsys.readouterr().err == "companion: no space\n"

@@ -13,7 +13,7 @@ from scipy.stats import friedmanchisquare
 
 from companion import evaluation, published
 from companion.datasets.load import _medmnist_info
-from companion.errors import InputError, SurroundingsError
+from companion.errors import EnvironmentFailure, InputError
 from companion.scores import combine
 
 # Printed with three decimals, so half a unit of the third; the last bit of a double is for the sum.
@@ -61,7 +61,7 @@ def test_a_moved_cell_is_noticed(name, tmp_path, monkeypatch):
     monkeypatch.setattr(published.resources, "files", lambda package: tmp_path)
     published._read.cache_clear()
     (tmp_path / f"{name}.csv").write_text(moved, encoding="utf-8")
-    with pytest.raises(SurroundingsError, match=f"the packaged table {name} is not the released one"):
+    with pytest.raises(EnvironmentFailure, match=f"the packaged table {name} is not the released one"):
         published.table(name)
     (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
     assert len(published.table(name))

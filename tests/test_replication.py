@@ -17,7 +17,7 @@ import yaml
 
 import replicating
 from companion import cli, models, replication, store
-from companion.errors import InputError, SurroundingsError
+from companion.errors import EnvironmentFailure, InputError
 from companion.replication import engines, execution, jobs, protocol, tables
 from companion.replication.engines import _ask, engine
 
@@ -283,7 +283,7 @@ def test_a_full_disk_ends_in_one_line_and_the_store_opens(finished, tmp_path, mo
         real(source, target)
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(SurroundingsError, match=r"cannot write .*\.json: No space left"):
+    with pytest.raises(EnvironmentFailure, match=r"cannot write .*\.json: No space left"):
         replication.execute(again(plan, tmp_path / "out"), scores=False)
     monkeypatch.undo()
     resumed = again(plan, tmp_path / "out")
@@ -296,11 +296,11 @@ def test_a_mistake_names_the_run_and_what_is_stored_stays(finished, tmp_path, mo
     plan, _ = finished
 
     def fails(job):
-        raise SurroundingsError("a batch of 16 images does not fit")
+        raise EnvironmentFailure("a batch of 16 images does not fit")
 
     monkeypatch.setattr(execution, "fine_tune_job", fails)
     with pytest.raises(
-        SurroundingsError, match=r"scratch on procedural:lesions: a batch .* run the same command again"
+        EnvironmentFailure, match=r"scratch on procedural:lesions: a batch .* run the same command again"
     ):
         replication.execute(again(plan, tmp_path / "out"), scores=False)
 
@@ -312,7 +312,7 @@ def _die(_job):
 def test_a_dead_process_is_told(finished, tmp_path, monkeypatch):
     plan, _ = finished
     monkeypatch.setattr(execution, "prepare", _die)
-    with pytest.raises(SurroundingsError, match=r"a worker process died at .* with fewer --workers"):
+    with pytest.raises(EnvironmentFailure, match=r"a worker process died at .* with fewer --workers"):
         replication.execute(again(plan, tmp_path / "out"), workers=2)
 
 
@@ -370,19 +370,21 @@ def test_workers_that_cannot_do_it(cluster, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("companion.replication.engines.__version__", "99")
         with pytest.raises(
-            SurroundingsError, match=r"has transferability-companion .*, this is 99: install one"
+            EnvironmentFailure, match=r"has transferability-companion .*, this is 99: install one"
         ):
             opened(cluster.scheduler_address)
         patch.setattr("importlib.util.find_spec", no_spec)
-        with pytest.raises(SurroundingsError, match="has no package companion: install"):
+        with pytest.raises(EnvironmentFailure, match="has no package companion: install"):
             opened(cluster.scheduler_address)
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0", silence_logs=50
     ) as crowded:
-        with pytest.raises(SurroundingsError, match="runs 2 tasks at a time in one process: .* --nthreads 1"):
+        with pytest.raises(
+            EnvironmentFailure, match="runs 2 tasks at a time in one process: .* --nthreads 1"
+        ):
             opened(crowded.scheduler_address)
     with distributed.LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=50) as empty:
-        with pytest.raises(SurroundingsError, match="has no workers"):
+        with pytest.raises(EnvironmentFailure, match="has no workers"):
             opened(empty.scheduler_address)
 
 
@@ -397,7 +399,7 @@ def test_a_worker_that_dies_while_it_is_asked_is_left_out():
 
     gone = OSError("Address removed.")
     assert _ask(Client(one=gone, two="0.1"), "tcp://here", str, "x") == {"two": "0.1"}
-    with pytest.raises(SurroundingsError, match="died while they were asked"):
+    with pytest.raises(EnvironmentFailure, match="died while they were asked"):
         _ask(Client(one=gone), "tcp://here", str, "x")
 
 
@@ -415,7 +417,7 @@ def test_a_cluster_without_workers_is_told_instead_of_waited_for(monkeypatch):
     job = SimpleNamespace(run=SimpleNamespace(spec="scratch", source="scratch", target="x", key="k"))
     counted = execution._Counter(None)
     counted.begin(1, "scores")
-    with pytest.raises(SurroundingsError, match=r"tcp://here has had no workers for 0.05 s: start some"):
+    with pytest.raises(EnvironmentFailure, match=r"tcp://here has had no workers for 0.05 s: start some"):
         execution._work(engines.OnCluster(Client(), "tcp://here"), 1, print, [job], None, counted)
 
 
@@ -541,13 +543,13 @@ def test_pairs_are_models_and_the_images_of_the_fold(packaged):
 def test_other_data_than_the_replication_s_are_refused(packaged, monkeypatch):
     hashes = tables._read("runs").attrs["provenance"]["data"]
     monkeypatch.setitem(hashes, "procedural:cells", "0" * 64)
-    with pytest.raises(SurroundingsError, match="procedural:cells in the data directory is not"):
+    with pytest.raises(EnvironmentFailure, match="procedural:cells in the data directory is not"):
         next(replication.pairs())
 
 
 def test_a_package_without_tables_says_how_to_make_them(monkeypatch, tmp_path):
     tables._read.cache_clear()
     monkeypatch.setattr(tables.resources, "files", lambda package: tmp_path)
-    with pytest.raises(SurroundingsError, match="companion replicate standard"):
+    with pytest.raises(EnvironmentFailure, match="companion replicate standard"):
         replication.runs()
     tables._read.cache_clear()

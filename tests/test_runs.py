@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from companion import published
-from companion.errors import InputError, SurroundingsError
+from companion.errors import EnvironmentFailure, InputError
 
 module = sys.modules["companion.published.runs"]
 GRID = [(lr, momentum) for lr in (0.001, 0.01, 0.1) for momentum in (0.0, 0.9)]
@@ -143,7 +143,7 @@ def test_a_file_one_folder_down_is_found(upstream, data):
 def test_a_damaged_original_is_refused_and_nothing_is_kept(upstream, data):
     upstream.serve("/a/fined_breast_imnet.csv", b"something else")
     with pytest.raises(
-        SurroundingsError, match=r"fined_breast_imnet\.csv does not have the published sha256"
+        EnvironmentFailure, match=r"fined_breast_imnet\.csv does not have the published sha256"
     ):
         published.runs()
     assert not (data / module.FILENAME).exists()
@@ -203,11 +203,11 @@ def test_a_damaged_file_is_named(data):
 def test_without_file_and_without_internet_it_is_said_what_to_do(monkeypatch, data, no_waiting):
     monkeypatch.setattr(module, "ADDRESS", "http://127.0.0.1:9")
     with pytest.raises(
-        SurroundingsError, match=r"not at .*fine_tuning_runs\.parquet, and cannot reach .*put"
+        EnvironmentFailure, match=r"not at .*fine_tuning_runs\.parquet, and cannot reach .*put"
     ) as caught:
         published.runs()
     assert "\n" not in str(caught.value)
-    with pytest.raises(SurroundingsError, match=r"not at .*: put fine_tuning_runs\.parquet"):
+    with pytest.raises(EnvironmentFailure, match=r"not at .*: put fine_tuning_runs\.parquet"):
         published.runs(download=False)
 
 
@@ -216,7 +216,7 @@ def real_runs(monkeypatch, real_data):
     """The real runs, where the data directory has them."""
     try:
         return published.runs(download=False)
-    except SurroundingsError as error:
+    except EnvironmentFailure as error:
         pytest.skip(str(error))
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from companion import datasets, load_source, models, sources
-from companion.errors import InputError, SurroundingsError
+from companion.errors import EnvironmentFailure, InputError
 from companion.training import SourceProtocol, train_source
 
 SMALL = "shufflenet_v2_x0_5"
@@ -257,7 +257,7 @@ def test_imagenet_weights_without_a_connection(monkeypatch, tmp_path):
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     path, url = _imagenet_file()
-    with pytest.raises(SurroundingsError, match="cannot download the ImageNet weights") as caught:
+    with pytest.raises(EnvironmentFailure, match="cannot download the ImageNet weights") as caught:
         load_source("imagenet", architecture=SMALL)
     assert str(path) in str(caught.value) and url in str(caught.value)
 
@@ -293,7 +293,7 @@ def test_an_unknown_source_is_refused(name, message):
     ],
 )
 def test_sources_fetched_by_hand(data, name, target, stem, where):
-    with pytest.raises(SurroundingsError, match=f"weights of {name} are not downloaded .*{where}") as caught:
+    with pytest.raises(EnvironmentFailure, match=f"weights of {name} are not downloaded .*{where}") as caught:
         load_source(name, target=target)
     wanted = data / "weights" / f"{stem}.safetensors"
     assert str(wanted) in str(caught.value)
@@ -305,7 +305,7 @@ def test_sources_fetched_by_hand(data, name, target, stem, where):
 
 def test_timm_that_is_not_installed_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(SurroundingsError, match=r"pip install 'transferability-companion\[timm\]'"):
+    with pytest.raises(EnvironmentFailure, match=r"pip install 'transferability-companion\[timm\]'"):
         load_source("timm:resnet18")
 
 

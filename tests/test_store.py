@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from companion import store
-from companion.errors import InputError, SurroundingsError
+from companion.errors import EnvironmentFailure, InputError
 from local_server import Answer
 
 BODY = b"0123456789" * 1000
@@ -102,7 +102,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, old, failure):
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_full_or_closed_disk_is_the_surroundings_fault(tmp_path, code):
     with (
-        pytest.raises(SurroundingsError, match=f"cannot write .*file: {re.escape(os.strerror(code))}"),
+        pytest.raises(EnvironmentFailure, match=f"cannot write .*file: {re.escape(os.strerror(code))}"),
         store.atomic_path(tmp_path / "file"),
     ):
         raise OSError(code, os.strerror(code))
@@ -111,12 +111,12 @@ def test_a_full_or_closed_disk_is_the_surroundings_fault(tmp_path, code):
 
 def test_a_file_in_the_way_of_a_folder_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(SurroundingsError, match="cannot write in .*file"):
+    with pytest.raises(EnvironmentFailure, match="cannot write in .*file"):
         store.write_text(tmp_path / "file" / "below", "")
 
 
 def test_a_folder_that_cannot_be_written_is_told(closed):
-    with pytest.raises(SurroundingsError, match="cannot write in"):
+    with pytest.raises(EnvironmentFailure, match="cannot write in"):
         store.write_text(closed / "file", "")
 
 
@@ -186,7 +186,7 @@ def test_a_good_file_is_downloaded_once(tmp_path, server, checksum):
 def test_a_download_that_fails_leaves_nothing(tmp_path, server, no_waiting, answer, message):
     url = server.serve("/file", answer)
     path = tmp_path / "d" / "file.npz"
-    with pytest.raises(SurroundingsError, match=message) as caught:
+    with pytest.raises(EnvironmentFailure, match=message) as caught:
         store.fetch(url, path, checksum=MD5)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)  # where to put the file by hand
@@ -213,7 +213,7 @@ def test_two_downloads_at_once_leave_one_whole_file(tmp_path, server):
 
 def test_a_trusted_download_that_is_cut_off_leaves_nothing(tmp_path, server, no_waiting):
     url = server.serve("/file", CUT_OFF)
-    with pytest.raises(SurroundingsError, match="cut off"):
+    with pytest.raises(EnvironmentFailure, match="cut off"):
         store.fetch(url, tmp_path / "file", trust=True)
     assert names(tmp_path) == []
 
@@ -222,7 +222,7 @@ def test_a_server_that_is_not_there_is_told(tmp_path, no_waiting):
     with socket.socket() as probe:  # a port that nobody listens on
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with pytest.raises(SurroundingsError, match=r"cannot reach 127\.0\.0\.1 .*put the file at"):
+    with pytest.raises(EnvironmentFailure, match=r"cannot reach 127\.0\.0\.1 .*put the file at"):
         store.fetch(f"http://127.0.0.1:{port}/file", tmp_path / "file", checksum=MD5)
     assert names(tmp_path) == []
 
@@ -272,13 +272,13 @@ def test_http_is_for_this_machine(tmp_path, server, host):
 def test_a_download_into_a_folder_that_cannot_be_made_is_told(tmp_path, server):
     url = server.serve("/file", BODY)
     (tmp_path / "taken").write_text("")
-    with pytest.raises(SurroundingsError, match="cannot write"):
+    with pytest.raises(EnvironmentFailure, match="cannot write"):
         store.fetch(url, tmp_path / "taken" / "file", checksum=MD5)
 
 
 def test_a_download_into_a_read_only_folder_is_told(closed, server):
     url = server.serve("/file", BODY)
-    with pytest.raises(SurroundingsError, match="cannot write"):
+    with pytest.raises(EnvironmentFailure, match="cannot write"):
         store.fetch(url, closed / "file", checksum=MD5)
     assert names(closed) == []
 
@@ -381,5 +381,5 @@ def test_every_digit_of_a_file_s_checksum_counts(tmp_path, algorithm):
     path.write_bytes(b"content")
     good = store.file_hash(path, algorithm)
     other = good[:-1] + ("0" if good[-1] != "0" else "1")
-    with pytest.raises((InputError, SurroundingsError)):
+    with pytest.raises((InputError, EnvironmentFailure)):
         store.fetch("http://127.0.0.1:9/file", path, checksum=f"{algorithm}:{other}")

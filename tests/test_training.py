@@ -13,7 +13,7 @@ import torch
 
 from companion import datasets, models
 from companion.datasets.folds import _frozen, draw_fold
-from companion.errors import InputError, SurroundingsError
+from companion.errors import EnvironmentFailure, InputError
 from companion.training import (
     FINE_TUNING_PROTOCOLS,
     PAPER,
@@ -155,7 +155,9 @@ def test_a_changed_generator_is_noticed(target, monkeypatch):
     checksum = datasets.fold(target, 1).checksum
     almost = checksum[:-1] + ("0" if checksum[-1] != "0" else "1")
     monkeypatch.setattr(datasets.folds, "_frozen", lambda: {(target.name, 1): (*sizes, almost)})
-    with pytest.raises(SurroundingsError, match=r"fold 1 of procedural:lesions is not the frozen one: numpy"):
+    with pytest.raises(
+        EnvironmentFailure, match=r"fold 1 of procedural:lesions is not the frozen one: numpy"
+    ):
         datasets.fold(target, 1)
     assert datasets.fold(target, 1, seed=1).number == 1  # another seed is nobody's frozen fold
 
@@ -536,7 +538,7 @@ def test_out_of_memory_halves_the_batch_once_and_is_recorded(target, monkeypatch
 
     monkeypatch.setattr(loop, "step", never_enough)
     with pytest.raises(
-        SurroundingsError, match="a batch of 16 images does not fit .* use a smaller batch_size"
+        EnvironmentFailure, match="a batch of 16 images does not fit .* use a smaller batch_size"
     ):
         tuned(target)
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from companion.errors import told
+from companion.errors import exit_code_of
 from companion.notebooks.book import checkout, execute_all
 from companion.notebooks.parameters import NOTEBOOKS
 
@@ -22,4 +22,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(told(main))
+    sys.exit(exit_code_of(main))

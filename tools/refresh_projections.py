@@ -14,7 +14,7 @@ import pandas as pd
 
 from companion import replication, store
 from companion.datasets import load_dataset
-from companion.errors import told
+from companion.errors import exit_code_of
 from companion.evaluation.closeness import compare, representations
 from companion.models import best_device
 from companion.sources import load_source
@@ -58,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(told(main))
+    sys.exit(exit_code_of(main))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from companion import store
-from companion.errors import told
+from companion.errors import exit_code_of
 from companion.models import best_device
 from companion.replication.execution import execute
 from companion.replication.planning import Plan, cost, frames, plan
@@ -84,4 +84,4 @@ def main(scores: bool = True) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(told(lambda: main(scores="--no-scores" not in sys.argv)))
+    sys.exit(exit_code_of(lambda: main(scores="--no-scores" not in sys.argv)))

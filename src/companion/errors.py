@@ -1,6 +1,6 @@
 """The two kinds of failure a user can meet, each with the exit code the command line gives it.
 
-Everything else that escapes is a fault of this package and keeps its traceback.
+Everything else that escapes is a bug of this package and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class InputError(CompanionError, ValueError):
     exit_code = 2
 
 
-class SurroundingsError(CompanionError, RuntimeError):
-    """The surroundings failed: no internet, no space, no such device, a missing extra (exit code 3)."""
+class EnvironmentFailure(CompanionError, RuntimeError):
+    """The environment failed: no internet, no space, no such device, a missing extra (exit code 3)."""
 
     exit_code = 3
 
@@ -50,7 +50,7 @@ def require_extra(module: str, extra: str):
 
     Raises
     ------
-    SurroundingsError
+    EnvironmentFailure
         If the module cannot be imported.
     """
     import importlib
@@ -58,12 +58,12 @@ def require_extra(module: str, extra: str):
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise SurroundingsError(
+        raise EnvironmentFailure(
             f"{module} is not installed: run  pip install 'transferability-companion[{extra}]'"
         ) from error
 
 
-def told(work: Callable[[], object]) -> int:
+def exit_code_of(work: Callable[[], object]) -> int:
     """Do a module's work from the command line; a mistake becomes one line on stderr and its exit code."""
     try:
         work()

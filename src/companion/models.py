@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from companion.errors import InputError, SurroundingsError, did_you_mean
+from companion.errors import EnvironmentFailure, InputError, did_you_mean
 
 IMAGENET_NORMALISATION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 PLAIN_NORMALISATION = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -47,13 +47,13 @@ def torchvision():
 
     Raises
     ------
-    SurroundingsError
+    EnvironmentFailure
         If torchvision is missing or cannot be imported even so.
     """
     try:
         import torchvision as module
     except ImportError as error:
-        raise SurroundingsError("torchvision is not installed: run  pip install torchvision") from error
+        raise EnvironmentFailure("torchvision is not installed: run  pip install torchvision") from error
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
@@ -459,7 +459,7 @@ def best_device(name: torch.device | str | None = None) -> torch.device:
     ------
     InputError
         If the name is not a device.
-    SurroundingsError
+    EnvironmentFailure
         If the device asked for is not there.
     """
     if name in (None, "auto"):
@@ -477,6 +477,6 @@ def best_device(name: torch.device | str | None = None) -> torch.device:
     if device.type not in there:
         raise InputError(f"device {name!r} is not one this package uses: give auto, cpu, cuda, cuda:N or mps")
     if not there[device.type]:
-        raise SurroundingsError(f"device {name!r} is not there: leave --device out, or give cpu")
+        raise EnvironmentFailure(f"device {name!r} is not there: leave --device out, or give cpu")
     devices_used.add(str(device))
     return device

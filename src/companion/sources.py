@@ -14,7 +14,7 @@ import torch
 
 from companion import store
 from companion.datasets import Dataset, find, load_dataset, medmnist_flags, pool
-from companion.errors import InputError, SurroundingsError, did_you_mean, require_extra
+from companion.errors import EnvironmentFailure, InputError, did_you_mean, require_extra
 from companion.models import (
     IMAGENET_NORMALISATION,
     PLAIN_NORMALISATION,
@@ -101,7 +101,7 @@ def load_source(
     ------
     InputError
         If the name is unknown or a checkpoint does not fit the architecture.
-    SurroundingsError
+    EnvironmentFailure
         If weights cannot be had: the message says which file to put where.
     """
     name = os.fspath(source)
@@ -200,7 +200,7 @@ def _imagenet(architecture: str, *, name: str) -> SourceModel:
         read_state(path)
         network = models.get_model(architecture, weights=weights, progress=False)
     except (OSError, RuntimeError) as error:
-        raise SurroundingsError(
+        raise EnvironmentFailure(
             f"cannot download the ImageNet weights of {architecture} from {weights.url}: to go on without a "
             f"connection, put the file at {path}"
         ) from error
@@ -237,7 +237,7 @@ def _timm(name: str) -> SourceModel:
     try:
         network = timm.create_model(architecture, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
-        raise SurroundingsError(
+        raise EnvironmentFailure(
             f"cannot download the weights of {name} from its model hub: fetch them where there is a connection "
             f"({type(error).__name__})"
         ) from error
@@ -300,7 +300,7 @@ def _by_hand(name: str, target: str | None) -> SourceModel:
             pretraining=path.stem,
             origin=f"{path.name}, put there by hand",
         )
-    raise SurroundingsError(
+    raise EnvironmentFailure(
         f"the weights of {name} are not downloaded automatically: get them from {BY_HAND[name]} and save them "
         f"as {path} (or .pth)"
     )

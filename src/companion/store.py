@@ -25,7 +25,7 @@ from urllib.parse import urljoin, urlsplit
 
 import platformdirs
 
-from companion.errors import InputError, SurroundingsError
+from companion.errors import EnvironmentFailure, InputError
 
 # Raised by hand when a change of the package alters results; stored rows and executed notebooks of another
 # results version are out of date, whatever else changed or did not. Rounding does not count: it differs between
@@ -76,14 +76,14 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on any failure it is removed.
 
     A reader therefore sees the old file or the whole new one, never half of it. A full disk and a folder that cannot be
-    written are a `SurroundingsError`.
+    written are a `EnvironmentFailure`.
     """
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
     except OSError as error:
-        raise SurroundingsError(f"cannot write in {target.parent}: {error.strerror or error}") from error
+        raise EnvironmentFailure(f"cannot write in {target.parent}: {error.strerror or error}") from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -95,7 +95,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, target)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise SurroundingsError(f"cannot write {target}: {error.strerror}") from error
+            raise EnvironmentFailure(f"cannot write {target}: {error.strerror}") from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -142,7 +142,7 @@ def fetch(url: str, path: str | Path, *, checksum: str | None = None, trust: boo
     ------
     InputError
         If the file present does not match its checksum, or none is known and `trust` is False.
-    SurroundingsError
+    EnvironmentFailure
         If the file cannot be downloaded, does not match its checksum, or cannot be written.
     """
     path = Path(path)
@@ -192,7 +192,7 @@ def fetch_zip_member(
             with atomic_path(path) as temporary, opened.open(found[0]) as member_file:
                 with open(temporary, "wb") as sink:
                     shutil.copyfileobj(member_file, sink)
-    except SurroundingsError:
+    except EnvironmentFailure:
         raise
     # Damaged, compressed by an unknown method, or encrypted.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
@@ -253,7 +253,9 @@ def _download(url: str, path: Path, known: str) -> None:
             reason = f"cannot reach {urlsplit(url).hostname} to download {url}"
         else:
             reason = f"{url} does not have the published {known.replace(':', ' ')}: nothing was kept"
-        raise SurroundingsError(f"{reason}; to go on without a connection, put the file at {path}") from error
+        raise EnvironmentFailure(
+            f"{reason}; to go on without a connection, put the file at {path}"
+        ) from error
 
 
 # --- results ------------------------------------------------------------------------------------------------
@@ -339,7 +341,7 @@ class RowStore:
             yield False
             return
         except OSError as error:
-            raise SurroundingsError(f"cannot write in {self.folder}: {error.strerror or error}") from error
+            raise EnvironmentFailure(f"cannot write in {self.folder}: {error.strerror or error}") from error
         try:
             yield True
         finally:

@@ -61,7 +61,7 @@ def probe(path: Path) -> Header:
     ------
     InputError
         If it is no DICOM file, holds no or several images, or is of a kind that is not read.
-    SurroundingsError
+    EnvironmentFailure
         If pydicom is missing.
     """
     found = _header(path, pixels=False)
@@ -85,7 +85,7 @@ def read(path: Path) -> np.ndarray:
 
     Raises
     ------
-    InputError, SurroundingsError
+    InputError, EnvironmentFailure
         As for `probe`; also if the pixels cannot be decoded.
     """
     found = _header(path, pixels=True)

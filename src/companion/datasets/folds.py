@@ -20,7 +20,7 @@ from importlib import resources
 import numpy as np
 
 from companion.datasets.dataset import Dataset
-from companion.errors import InputError, SurroundingsError
+from companion.errors import EnvironmentFailure, InputError
 
 FOLDS = 5
 FOLD_SEED = 24  # the paper's
@@ -97,7 +97,7 @@ def fold(
     InputError
         If the dataset has several labels an image, lacks a split, or a class has fewer than two training images
         in the fold.
-    SurroundingsError
+    EnvironmentFailure
         If a frozen fold of a MedMNIST dataset comes out differently: numpy's generator has changed.
     """
     if dataset.task == "multi-label":
@@ -118,7 +118,7 @@ def fold(
     frozen = _frozen().get((dataset.name, number))
     if asked == (FOLD_SEED, TRAIN_PER_CLASS, VAL_PER_CLASS) and frozen and frozen[:2] == sizes:
         if frozen[2] != drawn.checksum:
-            raise SurroundingsError(
+            raise EnvironmentFailure(
                 f"fold {number} of {dataset.name} is not the frozen one: numpy {np.__version__} draws "
                 "differently; install the version in requirements.lock"
             )

@@ -111,7 +111,7 @@ def inspect(
     ------
     InputError
         If there is no such target, or nothing in it that could be listed.
-    SurroundingsError
+    EnvironmentFailure
         If a download fails or an extra is missing.
     """
     name = os.fspath(target)

@@ -16,7 +16,7 @@ from companion.datasets.arrays import load_npz, read_npz
 from companion.datasets.dataset import SIZES, SPLITS, Dataset, check
 from companion.datasets.images import shown
 from companion.datasets.listing import Listing, assemble
-from companion.errors import InputError, SurroundingsError, did_you_mean
+from companion.errors import EnvironmentFailure, InputError, did_you_mean
 
 DEFAULT_FOLDER_SIZE = 224
 
@@ -26,11 +26,11 @@ def _medmnist_info() -> dict[str, dict]:
     """MedMNIST's own table of its datasets, read without importing the package (which imports torch)."""
     found = importlib.util.find_spec("medmnist")
     if found is None or not found.submodule_search_locations:
-        raise SurroundingsError("medmnist is not installed: run  pip install medmnist")
+        raise EnvironmentFailure("medmnist is not installed: run  pip install medmnist")
     path = Path(next(iter(found.submodule_search_locations))) / "info.py"
     spec = importlib.util.spec_from_file_location("companion._medmnist_info", path)
     if spec is None or spec.loader is None:
-        raise SurroundingsError(f"{path} cannot be read: reinstall medmnist")
+        raise EnvironmentFailure(f"{path} cannot be read: reinstall medmnist")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return {flag: info for flag, info in module.INFO.items() if not flag.endswith("3d")}
@@ -101,7 +101,7 @@ def load_dataset(
     ------
     InputError
         If the name is unknown, the size is not offered, or the content cannot be used.
-    SurroundingsError
+    EnvironmentFailure
         If a download fails, a directory cannot be written, or an extra is missing.
 
     Notes

@@ -42,7 +42,7 @@ def make(path: Path) -> Path:
 
     Raises
     ------
-    InputError, SurroundingsError
+    InputError, EnvironmentFailure
         As for `companion.store.fetch`; also if the archive is damaged or another one.
     """
     archive = store.fetch(URL, path.with_name(URL.rsplit("/", 1)[-1]), checksum=CHECKSUM)

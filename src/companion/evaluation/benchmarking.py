@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from companion import published
-from companion.errors import InputError, SurroundingsError, did_you_mean
+from companion.errors import EnvironmentFailure, InputError, did_you_mean
 from companion.evaluation.agreement import (
     FEWEST,
     FriedmanResult,
@@ -189,7 +189,7 @@ def benchmark(
     InputError
         If the metric is none of the above, names an unknown source or target, gives a pair twice, has no finite
         number, or fails on a pair.
-    SurroundingsError
+    EnvironmentFailure
         If the replication's results or images cannot be had.
 
     Examples
@@ -478,7 +478,7 @@ def _ceiling(
         return None
     try:
         frame = published.runs() if isinstance(runs, str) else runs
-    except SurroundingsError as error:
+    except EnvironmentFailure as error:
         notes.append(f"the noise ceiling, since its runs are missing: {error}.")
         return None
     found = noise_ceiling(frame, setting=setting, seed=seed, pairs=table)

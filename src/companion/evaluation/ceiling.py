@@ -164,7 +164,7 @@ def noise_ceiling(
     ------
     InputError
         If the setting is unknown or the table is no table of runs.
-    SurroundingsError
+    EnvironmentFailure
         If the runs are neither here nor can be downloaded.
 
     Notes
@@ -239,7 +239,7 @@ def redraws(
     ------
     InputError
         If the setting is unknown, the table is no table of runs, or `runs_per_draw` is below 1.
-    SurroundingsError
+    EnvironmentFailure
         If the runs are neither here nor can be downloaded.
     """
     if runs_per_draw < 1:

@@ -1,6 +1,6 @@
 """How each number of the claims file is recomputed: one small function a quantity, by name.
 
-A measure returns one number. It raises `SurroundingsError` or `InputError` where what it needs is not at hand (the
+A measure returns one number. It raises `EnvironmentFailure` or `InputError` where what it needs is not at hand (the
 authors' fine-tuning runs, a complete replication); the claim then counts as not attempted, with that reason.
 """
 

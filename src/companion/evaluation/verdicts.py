@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from companion.errors import InputError, SurroundingsError
+from companion.errors import EnvironmentFailure, InputError
 from companion.evaluation.recomputing import MEASURES
 from companion.published.claims import Claim, Recomputed
 from companion.published.claims import claims as written
@@ -22,7 +22,7 @@ def recompute(entry: Recomputed) -> float:
     ------
     InputError
         If there is no such measure.
-    SurroundingsError
+    EnvironmentFailure
         If what it needs is not at hand.
     """
     if entry.how not in MEASURES:
@@ -49,7 +49,7 @@ def check(claim: Claim) -> dict[str, object]:
     try:
         found = recompute(claim)
         told = [(caveat, recompute(caveat)) for caveat in claim.caveats]
-    except (SurroundingsError, InputError) as error:
+    except (EnvironmentFailure, InputError) as error:
         if claim.evidence not in ("authors' runs", "our replication"):
             raise
         return {"status": NOT_ATTEMPTED, "found": np.nan, "caveats": [], "reason": str(error)}

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from companion.errors import InputError, SurroundingsError, require_extra
+from companion.errors import EnvironmentFailure, InputError, require_extra
 from companion.notebooks import explorer, guard
 from companion.notebooks.execution import NotebookError, data_at_hand, execute, repository, say
 from companion.notebooks.parameters import NOTEBOOKS, parse, procedural
@@ -72,7 +72,7 @@ def execute_all(root: Path, folder: Path, *, data: str, protocol: str | None = N
     if data != "procedural":
         reason = data_at_hand()
         if reason and data == "real":
-            raise SurroundingsError(f"the notebooks' real data cannot be had: {reason}")
+            raise EnvironmentFailure(f"the notebooks' real data cannot be had: {reason}")
         if reason:
             say(f"MedMNIST cannot be had ({reason})")
             say("SYNTHETIC images are used instead; every page and figure made from them says so")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from companion import store
-from companion.errors import CompanionError, InputError, SurroundingsError, require_extra
+from companion.errors import CompanionError, EnvironmentFailure, InputError, require_extra
 from companion.notebooks.inside import SOURCE_HASH_VARIABLE, check_names
 from companion.notebooks.parameters import parse, resolve
 
@@ -49,7 +49,7 @@ def locate(name: str) -> Path:
 
     Raises
     ------
-    SurroundingsError
+    EnvironmentFailure
         If neither is there.
     """
     root = repository()
@@ -59,7 +59,7 @@ def locate(name: str) -> Path:
     for folder in folders:
         if (folder / f"{name}.ipynb").is_file():
             return folder / f"{name}.ipynb"
-    raise SurroundingsError(
+    raise EnvironmentFailure(
         f"notebook {name} is neither in a checkout here nor installed: reinstall the package"
     )
 
@@ -174,7 +174,7 @@ def execute(name: str, given: Mapping[str, Any], out: Path, *, source: Path | No
                     extra_arguments=["--log-level=40"],
                 )
             except papermill.PapermillExecutionError as error:
-                code = {"InputError": 2, "SurroundingsError": 3}.get(error.ename, 1)
+                code = {"InputError": 2, "EnvironmentFailure": 3}.get(error.ename, 1)
                 message = f"notebook {name}, cell {error.cell_index}: {error.ename}: {error.evalue}"
                 if code == 1:
                     message += "\n  the cell: " + "\n".join(error.source.strip().splitlines()[:8])
@@ -215,7 +215,7 @@ def data_at_hand(flags: tuple[str, ...] = ("breastmnist", "pneumoniamnist", "ret
     for flag in flags:
         try:
             load_dataset(flag)
-        except (InputError, SurroundingsError) as error:
+        except (InputError, EnvironmentFailure) as error:
             return str(error)
     return ""
 

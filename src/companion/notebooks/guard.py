@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from companion.errors import InputError, told
+from companion.errors import InputError, exit_code_of
 from companion.notebooks.execution import repository
 from companion.store import write_text
 
@@ -89,4 +89,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(told(main))
+    sys.exit(exit_code_of(main))

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 import companion
 from companion import evaluation, figures, published, replication, store
 from companion.datasets import at_hand, load_dataset, medmnist_classes, medmnist_flags, medmnist_samples
-from companion.errors import InputError, SurroundingsError
+from companion.errors import EnvironmentFailure, InputError
 from companion.evaluation import synthetic
 from companion.evaluation.recomputing import LARGE, SEVEN, sized_pairs
 from companion.figures import TITLES, short
@@ -113,7 +113,7 @@ class Page:
         given = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
         try:
             return shown(float(measures[name](**given)), digits)
-        except SurroundingsError:
+        except EnvironmentFailure:
             return "(not at hand when this page was built)"
 
     def table(self, name: str) -> str:

@@ -14,7 +14,7 @@ import json
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from companion.errors import InputError, SurroundingsError, did_you_mean
+from companion.errors import EnvironmentFailure, InputError, did_you_mean
 from companion.published.runs import COMMIT, runs
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _read(name: str) -> pd.DataFrame:
 
     text = resources.files(__package__).joinpath(f"{name}.csv").read_text(encoding="utf-8")
     if hashlib.sha256(text.encode()).hexdigest() != _SHA256[name]:
-        raise SurroundingsError(
+        raise EnvironmentFailure(
             f"the packaged table {name} is not the released one: install the package again"
         )
     return pd.read_csv(io.StringIO(text))
@@ -84,7 +84,7 @@ def table(name: str) -> pd.DataFrame:
     ------
     InputError
         If there is no table of that name.
-    SurroundingsError
+    EnvironmentFailure
         If a cell of the packaged table is not as released.
     """
     if name not in TABLES:

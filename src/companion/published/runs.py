@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from companion import store
-from companion.errors import InputError, SurroundingsError
+from companion.errors import EnvironmentFailure, InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +94,7 @@ def runs(*, download: bool = True) -> pd.DataFrame:
     ------
     InputError
         If a file is damaged, or is another one than was released.
-    SurroundingsError
+    EnvironmentFailure
         If there is no file and the download fails or is not allowed.
     """
     place = _look_up()
@@ -103,11 +103,11 @@ def runs(*, download: bool = True) -> pd.DataFrame:
     target = store.data_dir() / FILENAME
     where = f"put {FILENAME}, which companion.published.runs() writes on a machine with internet, in {target.parent}"
     if not download:
-        raise SurroundingsError(f"the fine-tuning runs are not at {target}: {where}")
+        raise EnvironmentFailure(f"the fine-tuning runs are not at {target}: {where}")
     try:
         frame = _tidy_all(target.parent / FOLDER)
-    except SurroundingsError as error:
-        raise SurroundingsError(
+    except EnvironmentFailure as error:
+        raise EnvironmentFailure(
             f"the fine-tuning runs are not at {target}, and {error}; or {where}"
         ) from error
     _check(frame, f"the tables in {target.parent / FOLDER}")

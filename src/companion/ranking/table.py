@@ -135,7 +135,7 @@ def rank(
     ------
     InputError
         If target or sources cannot be used.
-    SurroundingsError
+    EnvironmentFailure
         If data or weights cannot be had.
     """
     began = time.perf_counter()

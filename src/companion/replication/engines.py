@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from companion import __version__
-from companion.errors import SurroundingsError, require_extra
+from companion.errors import EnvironmentFailure, require_extra
 
 PATIENCE = 60  # seconds without a worker
 
@@ -47,7 +47,7 @@ class OnCluster(futures.Executor):
 
         Raises
         ------
-        SurroundingsError
+        EnvironmentFailure
             If there has been none for a minute: a worker that died is started again sooner, where it is at all.
         """
         if self._client.scheduler_info(n_workers=-1)["workers"]:
@@ -55,7 +55,7 @@ class OnCluster(futures.Executor):
             return
         self._alone_since = self._alone_since or time.monotonic()
         if time.monotonic() - self._alone_since >= PATIENCE:
-            raise SurroundingsError(
+            raise EnvironmentFailure(
                 f"the Dask scheduler at {self._scheduler} has had no workers for {PATIENCE} s: start some; what is "
                 "stored is kept, and the same command goes on"
             )
@@ -78,7 +78,7 @@ def engine(*, workers: int = 1, scheduler: str | None = None) -> Iterator[tuple[
 
     Raises
     ------
-    SurroundingsError
+    EnvironmentFailure
         If the scheduler does not answer, has no workers, or these lack this package or its version, or run several
         tasks in one process.
     """
@@ -87,7 +87,7 @@ def engine(*, workers: int = 1, scheduler: str | None = None) -> Iterator[tuple[
         try:
             client = distributed.Client(scheduler, timeout=10, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
-            raise SurroundingsError(
+            raise EnvironmentFailure(
                 f"no Dask scheduler answers at {scheduler}: start one with  dask scheduler  or mend the address"
             ) from error
         with client:
@@ -107,26 +107,26 @@ def engine(*, workers: int = 1, scheduler: str | None = None) -> Iterator[tuple[
 def _check_workers(client: Any, scheduler: str) -> int:
     found = client.scheduler_info(n_workers=-1)["workers"]
     if not found:
-        raise SurroundingsError(
+        raise EnvironmentFailure(
             f"the Dask scheduler at {scheduler} has no workers: start some, then try again"
         )
     # torch's random state belongs to the process: two runs in one process would disturb each other.
     crowded = [address for address, about in found.items() if about["nthreads"] > 1]
     if crowded:
-        raise SurroundingsError(
+        raise EnvironmentFailure(
             f"Dask worker {crowded[0]} runs {found[crowded[0]]['nthreads']} tasks at a time in one process: start "
             "workers with  --nthreads 1"
         )
     specs = _ask(client, scheduler, importlib.util.find_spec, "companion")
     lacking = [address for address, spec in specs.items() if not spec]
     if lacking:
-        raise SurroundingsError(
+        raise EnvironmentFailure(
             f"Dask worker {lacking[0]} has no package companion: install transferability-companion=={__version__} there"
         )
     versions = _ask(client, scheduler, importlib.metadata.version, "transferability-companion")
     other = [address for address, version in versions.items() if version != __version__]
     if other:
-        raise SurroundingsError(
+        raise EnvironmentFailure(
             f"Dask worker {other[0]} has transferability-companion {versions[other[0]]}, this is {__version__}: "
             "install one version everywhere"
         )
@@ -138,7 +138,7 @@ def _ask(client: Any, scheduler: str, function: Callable[[str], Any], argument: 
     answers = client.run(function, argument, on_error="return")
     alive = {address: answer for address, answer in answers.items() if not isinstance(answer, OSError)}
     if not alive:
-        raise SurroundingsError(
+        raise EnvironmentFailure(
             f"the workers of the Dask scheduler at {scheduler} died while they were asked what they have: see their "
             "logs, then try again"
         )

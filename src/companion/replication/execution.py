@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from companion import store
-from companion.errors import CompanionError, SurroundingsError
+from companion.errors import CompanionError, EnvironmentFailure
 from companion.models import best_device
 from companion.replication.engines import OnCluster, engine
 from companion.replication.jobs import Job, fine_tune_job, prepare, score_job
@@ -52,7 +52,7 @@ def execute(
 
     Raises
     ------
-    SurroundingsError
+    EnvironmentFailure
         If workers die, the disk is full or memory runs out; what is stored stays, and running again goes on.
     """
     chosen = device or "auto" if scheduler else str(best_device(device))
@@ -153,7 +153,7 @@ def _result(future: futures.Future, job: Job) -> Any:
     except CompanionError as error:
         raise type(error)(f"{about}: {error}; {again}") from error
     except BrokenProcessPool as error:
-        raise SurroundingsError(
+        raise EnvironmentFailure(
             f"a worker process died at {about} (out of memory?); {again}, with fewer --workers"
         ) from error
     except Exception as error:
@@ -163,5 +163,5 @@ def _result(future: futures.Future, job: Job) -> Any:
             "CancelledError",
             "FutureCancelledError",
         ):
-            raise SurroundingsError(f"Dask lost its workers at {about}; {again}") from error
+            raise EnvironmentFailure(f"Dask lost its workers at {about}; {again}") from error
         raise

@@ -76,7 +76,7 @@ def plan(protocol: Replication, out: str | os.PathLike, *, data_dir: str | os.Pa
 
     Raises
     ------
-    InputError, SurroundingsError
+    InputError, EnvironmentFailure
         If a dataset is missing or cannot be a target, or the folder cannot be written.
     """
     where = None if data_dir is None else os.fspath(data_dir)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from companion import store
 from companion.datasets import load_dataset
-from companion.errors import InputError, SurroundingsError, did_you_mean
+from companion.errors import EnvironmentFailure, InputError, did_you_mean
 from companion.models import SourceModel
 from companion.ranking import pooled_ncti
 from companion.replication.protocol import Replication, label
@@ -29,7 +29,7 @@ PAIR = ["source", "target"]
 def _read(name: str) -> pd.DataFrame:
     path = resources.files(__package__).joinpath(f"{name}.parquet")
     if not path.is_file():
-        raise SurroundingsError("the package holds no replication: run  companion replicate standard")
+        raise EnvironmentFailure("the package holds no replication: run  companion replicate standard")
     with resources.as_file(path) as file:
         return pd.read_parquet(file)
 
@@ -170,7 +170,7 @@ def pairs(
     ------
     InputError
         If a target is not one of the replication.
-    SurroundingsError
+    EnvironmentFailure
         If its data are missing, or are other data than the replication's.
     """
     plan, hashes = stored_protocol(), _read("runs").attrs["provenance"]["data"]
@@ -186,7 +186,7 @@ def pairs(
     with store.data_directory(data_dir):
         for name in needed:
             if load_dataset(name, size=plan.size).content_hash != hashes[name]:
-                raise SurroundingsError(
+                raise EnvironmentFailure(
                     f"{name} in the data directory is not the {name} of the replication: compare its sha256"
                 )
         for index, (source, target) in enumerate(wanted):

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from companion import store
-from companion.errors import SurroundingsError
+from companion.errors import EnvironmentFailure
 
 
 def surroundings() -> dict[str, dict[str, str]]:
@@ -30,7 +30,7 @@ def surroundings() -> dict[str, dict[str, str]]:
         torchvision()
         device = str(best_device())
         weights = str(Path(torch.hub.get_dir()) / "checkpoints")
-    except (ImportError, SurroundingsError) as error:
+    except (ImportError, EnvironmentFailure) as error:
         device, weights = f"none: {error}", "unknown"
     data = store.data_dir()
     found = (

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from companion.errors import SurroundingsError
+from companion.errors import EnvironmentFailure
 from companion.models import best_device, one_core_left_free
 from companion.training.augmentation import augmented
 from companion.training.metrics import auc_per_class, macro_auc
@@ -137,7 +137,7 @@ def fit(
                     loss = step(network, train, index, recipe, criterion, optimiser, scaler, parts)
                 except torch.cuda.OutOfMemoryError as error:
                     if parts == 2:
-                        raise SurroundingsError(_NO_MEMORY.format(len(index), device)) from error
+                        raise EnvironmentFailure(_NO_MEMORY.format(len(index), device)) from error
                     parts = 2  # the gradient of the whole batch, gathered over two halves
             total += loss * len(index)
             seen += len(index)
