@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from companion.errors import InputError, told
+from companion.errors import InputError, exit_code_of
 from companion.notebooks import guard
 
 
@@ -55,7 +55,7 @@ def test_a_site_that_is_not_fit_is_refused(site, spoil, says, monkeypatch, capsy
     root, built = site
     spoil(built)
     monkeypatch.chdir(root)
-    assert told(lambda: guard.main([str(built)])) == 2
+    assert exit_code_of(lambda: guard.main([str(built)])) == 2
     assert says in capsys.readouterr().err
 
 

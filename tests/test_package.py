@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 import companion
-from companion.errors import CompanionError, EnvironmentFailure, InputError, did_you_mean, require_extra, told
+from companion.errors import (
+    CompanionError,
+    EnvironmentFailure,
+    InputError,
+    did_you_mean,
+    exit_code_of,
+    require_extra,
+)
 
 ROOT = Path(companion.__file__).parent
 
@@ -147,5 +154,5 @@ def test_a_module_run_by_itself_tells_a_mistake_in_one_line(capsys):
     def wrong() -> None:
         raise EnvironmentFailure("no space")
 
-    assert (told(lambda: None), told(wrong)) == (0, 3)
+    assert (exit_code_of(lambda: None), exit_code_of(wrong)) == (0, 3)
     assert capsys.readouterr().err == "companion: no space\n"
