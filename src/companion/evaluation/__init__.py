@@ -19,7 +19,6 @@ from companion.evaluation.benchmarking import Benchmark, benchmark
 from companion.evaluation.ceiling import NoiseCeiling, Redraws, noise_ceiling, redraws, truths
 from companion.evaluation.intervals import Intervals, bootstrap
 from companion.evaluation.judging import judge_statements
-from companion.evaluation.verdicts import claims
 
 __all__ = [
     "BASELINES",
@@ -32,7 +31,6 @@ __all__ = [
     "baselines",
     "benchmark",
     "bootstrap",
-    "claims",
     "friedman",
     "kendall_tau",
     "noise_ceiling",

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import friedmanchisquare, ttest_rel
 
+from claims import synthetic
 from companion import published
 from companion.errors import InputError
-from companion.evaluation import synthetic
 from companion.evaluation.agreement import friedman, oriented, regret, weighted_tau
 from companion.evaluation.baselines import baselines
 from companion.evaluation.ceiling import TRUTHS, redraws, truths
@@ -25,7 +25,6 @@ from companion.evaluation.judging import MEDICAL, POOLED, judge_statements
 from companion.scores import COMBINED, TERMS, combine
 
 SEVEN = (*published.METRICS, COMBINED)
-LARGE = ("imagenet", "radimagenet", "medmnist")
 ROUNDING = 0.0005 + 1e-9  # half a unit of the third decimal, the last printed, and the last bit of a sum
 
 MEASURES: dict[str, Callable[..., float]] = {}
@@ -226,7 +225,7 @@ def mean_regret(choose: str = COMBINED) -> float:
 def without_large(score: str) -> float:
     """Mean τ_w without the three large sources ImageNet, RadImageNet and pooled MedMNIST."""
     table = _oriented("source_datasets")
-    small = table[~table["source"].isin(LARGE)]
+    small = table[~table["source"].isin(published.LARGE)]
     return weighted_tau(small[["source", "target", "auc", score]])[score].mean()
 
 
