@@ -113,7 +113,7 @@ def test_counts_never_mix_the_paper_s_claims_with_arithmetic_and_notes():
 
 def shuffled(column: str, seed: int) -> pd.DataFrame:
     """The published pairs with one column shuffled within each target."""
-    table, rng = evaluation.oriented("source_datasets"), np.random.default_rng(seed)
+    table, rng = evaluation.published_pairs("source_datasets"), np.random.default_rng(seed)
     return table.assign(**{column: table.groupby("target")[column].transform(rng.permutation)})
 
 
@@ -124,7 +124,7 @@ def shuffled(column: str, seed: int) -> pd.DataFrame:
         ("several-targets", "_taus", [weighted_tau(shuffled("proposed", k)) for k in range(12)], False),
         (
             "figure-4-large-sources-are-not-favoured",
-            "_oriented",
+            "_pairs",
             [shuffled("auc", k) for k in range(12)],
             True,
         ),

@@ -329,12 +329,12 @@ def chosen_counts() -> pd.DataFrame:
 
 def statements() -> pd.DataFrame:
     """What our replication says of the statements written down before it."""
-    return evaluation.judge_statements(replication.runs(), replication.scores()).set_index("statement")
+    return replication.statements().set_index("statement")
 
 
 def closeness_leads() -> pd.DataFrame:
     """How much closer NCA comes to fine-tuned features than LDA and than no projection."""
-    from companion.evaluation.closeness import leads
+    from companion.evaluation.similarity import leads
 
     table = replication.projections()
     words = {1.0: "closer", 0.0: "undecided", -1.0: "less close"}
@@ -354,7 +354,7 @@ def notes_on_noise() -> pd.DataFrame:
 
 def without_large() -> pd.DataFrame:
     """Mean τ_w with and without the three large sources."""
-    table = evaluation.oriented("source_datasets")[["source", "target", "auc", *measures.SEVEN]]
+    table = evaluation.published_pairs("source_datasets")[["source", "target", "auc", *measures.SEVEN]]
     return pd.DataFrame(
         {
             "all 15 sources": evaluation.weighted_tau(table).mean(),
@@ -376,7 +376,7 @@ def first_on_itself() -> pd.DataFrame:
 
 def truths() -> pd.DataFrame:
     """Mean τ_w of every score against other summaries of the same runs."""
-    return evaluation.truths().rename(index=TITLES)
+    return evaluation.ground_truths().rename(index=TITLES)
 
 
 def seeds() -> pd.DataFrame:
@@ -465,11 +465,13 @@ def _sizes() -> Figure:
 PICTURES: Mapping[str, Callable[[], Figure]] = {
     "noise_by_width": lambda: figures.by_width(noise_by_width(), 200),
     "saturation": _saturation,
-    "turned_round": lambda: figures.turned_round(
+    "turned_round": lambda: figures.inversion(
         evaluation.weighted_tau("architectures", inverted=False).mean(),
         evaluation.weighted_tau("architectures").mean(),
     ),
     "chance": _chance,
-    "other_truths": lambda: figures.other_truths(evaluation.truths(), ["proposed", "nleep", "leep"]),
+    "other_truths": lambda: figures.other_ground_truths(
+        evaluation.ground_truths(), ["proposed", "nleep", "leep"]
+    ),
     "size_and_auc": _sizes,
 }

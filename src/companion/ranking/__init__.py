@@ -8,7 +8,7 @@ The two are never merged.
 from companion.ranking.at_hand import Candidate, candidates, default_sources
 from companion.ranking.cost import fine_tuning_seconds
 from companion.ranking.methods import agreement
-from companion.ranking.pooling import SMALLEST_POOL, Pool, pooled_ncti, pools, rank_pool
+from companion.ranking.pooling import SMALLEST_POOL, Pool, pools, rank_pool
 from companion.ranking.scoring import DEFAULT_SCORES, score
 from companion.ranking.stability import MIN_REPEATS, stability, stability_cost
 from companion.ranking.table import rank
@@ -26,7 +26,6 @@ __all__ = [
     "fine_tuning_seconds",
     "first_sources",
     "images_to_verify",
-    "pooled_ncti",
     "pools",
     "rank",
     "rank_pool",

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from companion.models import SourceModel
-from companion.scores import COMBINED, TERMS, combine, min_max
+from companion.scores import COMBINED, TERMS, combine
 
 SMALLEST_POOL = 4
 
@@ -50,26 +50,6 @@ def pools(models: Sequence[SourceModel]) -> list[Pool]:
         members = tuple(i for i in alone if models[i].architecture == architecture)
         found.append(Pool("source_datasets", architecture, members))
     return found
-
-
-def pooled_ncti(terms: np.ndarray, *, variant: str = "corrected") -> np.ndarray:
-    """NCTI of the sources of one pool from their three terms.
-
-    Parameters
-    ----------
-    terms
-        (sources, 3); NaN rows where a source has none.
-    variant
-        ``"corrected"`` subtracts the third term, as its authors define it; ``"published"`` adds it, as the
-        paper's release does.
-
-    Returns
-    -------
-    numpy.ndarray
-        (sources,); NaN where a term is constant over the pool.
-    """
-    first, second, third = (min_max(column) for column in np.asarray(terms, dtype=float).T)
-    return first + second + (third if variant == "published" else -third)
 
 
 def rank_pool(cards: pd.DataFrame, *, kind: str) -> tuple[pd.DataFrame, str]:

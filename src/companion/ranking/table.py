@@ -25,9 +25,9 @@ from companion.datasets import (
 from companion.errors import InputError
 from companion.models import SourceModel, best_device, check_architecture
 from companion.ranking.cost import fine_tuning_seconds, peak_memory
-from companion.ranking.pooling import pooled_ncti, pools, rank_pool
+from companion.ranking.pooling import pools, rank_pool
 from companion.ranking.scoring import DEFAULT_SCORES, card_of, check_scores
-from companion.scores import COMBINED, TERMS, Scores
+from companion.scores import COMBINED, TERMS, Scores, combine_ncti
 from companion.sources import check_name, load_source, trained_on
 from companion.training import FINE_TUNING_PROTOCOLS, SEED
 
@@ -311,7 +311,7 @@ def _assemble(
         members = [candidates[position] for position in pool.members]
         block = cards.iloc[members].copy()
         if np.isfinite(terms[members]).any():
-            block["ncti"] = pooled_ncti(terms[members], variant=variant)
+            block["ncti"] = combine_ncti(terms[members], variant=variant)
         ranked, reason = rank_pool(block, kind=pool.kind)
         ranked.insert(0, "pool", pool.title)
         parts.append(ranked)

@@ -64,7 +64,7 @@ def context(kind: str = "source_datasets", *, large: bool = True) -> str:
     from companion import evaluation
 
     setting = "architectures" if kind == "architectures" else "source_datasets"
-    table = evaluation.oriented(setting)
+    table = evaluation.published_pairs(setting)
     imagenet = (
         evaluation.regret(table, lambda rows: "imagenet").mean() if kind != "architectures" else math.nan
     )
