@@ -7,7 +7,6 @@ worker, costs the runs in flight and nothing else.
 from __future__ import annotations
 
 import concurrent.futures as futures
-import contextlib
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -112,37 +111,31 @@ def _work(
 ) -> None:
     """Keep `width` jobs at work and one more waiting for each; write every row as it comes."""
     waiting = iter(jobs)
-    at_work: dict[futures.Future, tuple[Job, contextlib.ExitStack]] = {}
+    at_work: dict[futures.Future, Job] = {}
     try:
         while True:
             while len(at_work) < (2 * width if width > 1 else 1):
                 job = next(waiting, None)
                 if job is None:
                     break
-                claim = contextlib.ExitStack()
-                if rows is not None:
-                    free = claim.enter_context(rows.claim(job.run.key))
-                    if not free or rows.path(job.run.key).exists():  # another process has it, or had it
-                        claim.close()
-                        counted.step(job)
-                        continue
-                at_work[executor.submit(function, job)] = job, claim
+                if rows is not None and rows.path(job.run.key).exists():  # another process did it meanwhile
+                    counted.step(job)
+                    continue
+                at_work[executor.submit(function, job)] = job
             if not at_work:
                 return
             finished, _ = futures.wait(at_work, timeout=LOOK_EVERY, return_when=futures.FIRST_COMPLETED)
             if not finished and isinstance(executor, OnCluster):
                 executor.check()
             for future in finished:
-                job, claim = at_work.pop(future)
-                with claim:
-                    result = _result(future, job)
-                    if rows is not None:
-                        rows.write(job.run.key, result)
+                job = at_work.pop(future)
+                result = _result(future, job)
+                if rows is not None:
+                    rows.write(job.run.key, result)
                 counted.step(job)
     finally:
-        for future, (_, claim) in at_work.items():
+        for future in at_work:
             future.cancel()
-            claim.close()
 
 
 def _result(future: futures.Future, job: Job) -> Any:
