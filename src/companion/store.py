@@ -64,6 +64,12 @@ def data_directory(path: str | os.PathLike | None) -> Iterator[None]:
         _data_directory.reset(token)
 
 
+def look_up(name: str) -> Path | None:
+    """Find a file or folder in the data directory, also one folder down."""
+    root = data_dir()
+    return next((path for path in (root / name, *sorted(root.glob(f"*/{name}"))) if path.exists()), None)
+
+
 def file_hash(path: str | os.PathLike, algorithm: str = "sha256") -> str:
     """Hex digest of a file's bytes."""
     with open(path, "rb") as stream:
