@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import pickle
-import struct
-import zlib
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from companion.datasets import GENERATORS, SIZES, Dataset, load, load_dataset, medmnist_flags, splits
+from companion.datasets import GENERATORS, SIZES, Dataset, load_dataset, medmnist_flags
+from companion.datasets import medmnist as medmnist_sets
 from companion.errors import EnvironmentFailure, InputError
-from image_files import folder, picture
+from image_files import folder
 
 COUNTS = {"train": 24, "val": 6, "test": 12}
 
@@ -41,8 +39,8 @@ def npz(path: Path, /, **changes: object) -> Path:
 @pytest.fixture
 def medmnist(monkeypatch):
     """Write a stand-in for a MedMNIST file, whose md5 and address then are the published ones."""
-    table = {flag: dict(info) for flag, info in load._medmnist_info().items()}
-    monkeypatch.setattr(load, "_medmnist_info", lambda: table)
+    table = {flag: dict(info) for flag, info in medmnist_sets.info().items()}
+    monkeypatch.setattr(medmnist_sets, "info", lambda: table)
 
     def publish(
         path: Path, flag: str, *, url: str = "https://nowhere.invalid/file", size: int = 28, **changes
@@ -92,11 +90,11 @@ def test_medmnists_own_folder_comes_next(tmp_path, monkeypatch, medmnist):
 def test_a_flag_is_downloaded_and_then_found(data, tmp_path, medmnist, server):
     body = medmnist(tmp_path / "there.npz", "breastmnist", url=server.root + "/b.npz").read_bytes()
     server.serve("/b.npz", body)
-    told: list[str] = []
-    first = load_dataset("breastmnist", progress=told.append)
-    again = load_dataset("breastmnist", progress=told.append)
+    lines: list[str] = []
+    first = load_dataset("breastmnist", progress=lines.append)
+    again = load_dataset("breastmnist", progress=lines.append)
     assert server.requests == ["/b.npz"]
-    assert len(told) == 1 and "downloading breastmnist.npz" in told[0]
+    assert len(lines) == 1 and "downloading breastmnist.npz" in lines[0]
     assert (data / "breastmnist.npz").read_bytes() == body
     assert first.content_hash == again.content_hash
 
@@ -194,75 +192,28 @@ def test_a_file_is_brought_to_the_size_asked_for(tmp_path, size):
     )
 
 
-def test_a_file_in_the_data_directory_can_be_named(data):
+@pytest.mark.parametrize("name", ["mine", "scans"])
+def test_what_lies_in_the_data_directory_can_be_named(data, name):
     npz(data / "below" / "mine.npz")
-    assert load_dataset("mine").name == "mine"
     folder(data / "scans", {"a": 3, "b": 3})
-    assert load_dataset("scans", size=28).name == "scans"
+    assert load_dataset(name, size=28).name == name
 
 
-# --- folders of class folders ------------------------------------------------------------------------------
-
-
-def test_a_folder_without_splits_is_split_here(tmp_path):
-    root = folder(tmp_path / "scans", {"healthy": 20, "ill": 10, "rare": 2})
-    (root / "notes.txt").write_text("not an image")
-    (root / ".hidden").mkdir()
-    found = load_dataset(root, size=28)
-    assert found.classes == ("healthy", "ill", "rare")
-    assert not found.official_split
-    assert found.class_counts() == {"healthy": 14, "ill": 7, "rare": 2}
-    assert found.class_counts("val") == {"healthy": 2, "ill": 1, "rare": 0}
-    assert found.class_counts("test") == {"healthy": 4, "ill": 2, "rare": 0}
-    assert load_dataset(root, size=28).content_hash == found.content_hash
-    assert load_dataset(root, size=28, seed=1).content_hash != found.content_hash
-
-
-def test_splits_are_70_10_and_20_percent_of_every_class():
-    labels = np.repeat([0, 1], [60, 40])
-    found = splits.stratified_split(labels)
-    shares = {name: np.bincount(labels[index]).tolist() for name, index in found.items()}
-    assert shares == {"train": [42, 28], "val": [6, 4], "test": [12, 8]}
-    patients = [f"patient {number // 2}" for number in range(100)]
-    found = splits.grouped_split(np.arange(100) % 2, patients, ("a", "b"))
-    assert {name: len(index) for name, index in found.items()} == {"train": 70, "val": 10, "test": 20}
-    other = splits.grouped_split(np.arange(100) % 2, patients, ("a", "b"), seed=1)
-    assert not np.array_equal(other["test"], found["test"])
-
-
-def test_a_folder_with_splits_keeps_them(tmp_path):
-    for split, count in (("train", 4), ("Validation", 2), ("test", 3)):
-        folder(tmp_path / "scans" / split, {"a": count, "b": count})
-    found = load_dataset(tmp_path / "scans")
-    assert found.official_split and found.size == 224
-    assert {split: len(labels) for split, labels in found.labels.items()} == {"train": 8, "val": 4, "test": 6}
-
-
-def test_grey_stays_grey_and_one_colour_image_makes_all_rgb(tmp_path):
-    root = folder(tmp_path / "scans", {"a": 3, "b": 3})
-    assert load_dataset(root, size=28).channels == 1
-    picture(root / "a" / "colour.png", np.full((30, 30, 3), (255, 0, 0), np.uint8))
-    found = load_dataset(root, size=28)
-    assert found.channels == 3
-    pixels = np.concatenate([images for images in found.images.values() if len(images)])
-    assert (pixels == np.array([255, 0, 0])).all(axis=(1, 2, 3)).sum() == 1
-
-
-def test_sixteen_bits_keep_their_scale(tmp_path):
-    for index, value in enumerate((0, 257, 25700, 65535)):
-        name = "ab"[index % 2]
-        for copy in range(2):
-            picture(tmp_path / "train" / name / f"{index}-{copy}.png", np.full((8, 8), value, np.uint16))
-    found = load_dataset(tmp_path, size=28)
-    assert sorted(set(found.images["train"].reshape(8, -1)[:, 0])) == [0, 1, 100, 255]
-    assert found.channels == 1
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("retinamist", r"no dataset 'retinamist'.*Did you mean 'retinamnist'\?"),
+        ("BreastMNIST", r"Did you mean 'breastmnist'\?"),
+        ("procedural:lesion", r"no synthetic dataset procedural:lesion.*Did you mean 'lesions'\?"),
+        ("scan\x1b.png", r"scan\\x1b\.png: there is no such file or folder"),
+    ],
+)
+def test_a_name_that_nothing_has_is_refused(name, message):
+    with pytest.raises(InputError, match=message):
+        load_dataset(name)
 
 
 # --- synthetic images --------------------------------------------------------------------------------------
-
-
-def test_there_are_at_least_three_generators():
-    assert len(GENERATORS) >= 3
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -280,11 +231,6 @@ def test_synthetic_images_are_seeded_balanced_and_say_so(name):
 
 def test_synthetic_images_come_in_the_sizes_offered():
     assert load_dataset("procedural:lesions", size=64).size == 64
-
-
-def test_generators_do_not_share_their_random_numbers():
-    hashes = {load_dataset(f"procedural:{name}").content_hash for name in GENERATORS}
-    assert len(hashes) == len(GENERATORS)
 
 
 # --- the dataset object ------------------------------------------------------------------------------------
@@ -348,7 +294,7 @@ def test_a_draw_that_misses_a_class_says_so():
         rare.draw(3)
 
 
-# --- bad input: what was given, the kind of error, what is said --------------------------------------------
+# --- arrays that are no dataset: tests/test_wrong_inputs.py has the common mistakes ------------------------
 
 
 class Malicious:
@@ -361,12 +307,6 @@ class Malicious:
         return (Path.touch, (self.mark,))
 
 
-def _raw(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
-
-
 def _pickled(root: Path) -> Path:
     objects = np.empty(24, dtype=object)
     objects[:] = Malicious(root / "code-ran")
@@ -375,14 +315,12 @@ def _pickled(root: Path) -> Path:
 
 
 def _single_array(root: Path) -> Path:
-    stream = io.BytesIO()
-    np.save(stream, np.zeros(3))
-    return _raw(root / "x.npz", stream.getvalue())
+    with open(root / "x.npz", "wb") as stream:
+        np.save(stream, np.zeros(3))
+    return root / "x.npz"
 
 
 def _no_array_inside(root: Path) -> Path:
-    import zipfile
-
     with zipfile.ZipFile(root / "x.npz", "w") as opened:
         opened.writestr("train_images", b"bytes")
         opened.writestr("train_labels", b"bytes")
@@ -390,160 +328,51 @@ def _no_array_inside(root: Path) -> Path:
 
 
 def _damaged(root: Path) -> Path:
-    content = bytearray(
-        npz(root / "x.npz", train_images=np.arange(24 * 784).reshape(24, 28, 28) % 50).read_bytes()
-    )
+    path = npz(root / "x.npz", train_images=np.arange(24 * 784).reshape(24, 28, 28) % 50)
+    content = bytearray(path.read_bytes())
     for position in range(200, 2000, 50):
         content[position] ^= 0xFF
-    return _raw(root / "x.npz", bytes(content))
+    path.write_bytes(bytes(content))
+    return path
 
 
-def _bomb(root: Path) -> Path:
-    """Write the header of a PNG of 60,000 x 60,000 pixels."""
-    folder(root / "f", {"a": 3, "b": 3})
-    header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
-    return _raw(
-        root / "f" / "b" / "bomb.png",
-        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)),
-    ).parent.parent
+def changed(**changes: object):
+    return lambda root: npz(root / "x.npz", **changes)
 
-
-def _folder_with(root: Path, name: str, content: bytes) -> Path:
-    folder(root / "f", {"a": 3, "b": 3})
-    return _raw(root / "f" / "b" / name, content).parent.parent
-
-
-def _cut_picture(root: Path) -> Path:
-    path = picture(root / "f" / "b" / "cut.png")
-    return _folder_with(root, "cut.png", path.read_bytes()[:-300])
-
-
-def _train(images: object = None, labels: object = None):
-    """Return a writer of a file with one split, one of its two arrays replaced."""
-
-    def write(root: Path) -> Path:
-        found = arrays()
-        np.savez(
-            root / "x.npz",
-            train_images=found["train_images"] if images is None else images,
-            train_labels=found["train_labels"] if labels is None else labels,
-        )
-        return root / "x.npz"
-
-    return write
-
-
-NAN_IMAGES = np.full((24, 28, 28), np.nan)
-HALF = np.arange(24) % 2
 
 BAD = {
-    "unknown flag": (lambda root: "retinamist", r"no dataset 'retinamist'.*Did you mean 'retinamnist'\?"),
-    "unknown flag in capitals": (lambda root: "BreastMNIST", r"Did you mean 'breastmnist'\?"),
-    "unknown generator": (
-        lambda root: "procedural:lesion",
-        r"no synthetic dataset procedural:lesion.*Did you mean 'lesions'\?",
-    ),
-    "missing file": (lambda root: root / "gone.npz", r"gone\.npz: there is no such file or folder"),
-    "not an npz": (lambda root: _raw(root / "x.npz", b"a,b\n1,2\n"), r"x\.npz is not a whole \.npz file"),
-    "empty file": (lambda root: _raw(root / "x.npz", b""), r"x\.npz is not a whole \.npz file"),
-    "cut off": (
-        lambda root: _raw(root / "x.npz", npz(root / "y.npz").read_bytes()[:-500]),
-        r"x\.npz is not a whole \.npz file",
-    ),
     "damaged": (_damaged, r"x\.npz is not a whole \.npz file"),
     "single array": (_single_array, r"x\.npz is a single array, not a \.npz archive"),
     "pickled": (_pickled, r"x\.npz holds pickled objects, which are never loaded"),
-    "bare pickle": (
-        lambda root: _raw(root / "x.npz", pickle.dumps(Malicious(root / "code-ran"))),
-        r"x\.npz is not a whole \.npz file",
-    ),
     "no arrays inside": (_no_array_inside, r"lacks train_images, train_labels.*it has nothing"),
-    "wrong keys": (
-        lambda root: npz(root / "x.npz", train_images=None, train_labels=None, val_labels=None),
-        r"lacks val_labels: wanted are train_images and train_labels",
-    ),
-    "no training split": (
-        lambda root: npz(root / "x.npz", train_images=None, train_labels=None),
-        r"lacks train_images, train_labels",
-    ),
-    "images as table": (_train(images=np.zeros((24, 784), np.uint8)), r"shape \(24, 784\) and type uint8"),
-    "images as number": (_train(images=np.uint8(3)), r"train images have shape \(\)"),
-    "four channels": (_train(images=np.zeros((24, 28, 28, 4), np.uint8)), r"shape \(24, 28, 28, 4\)"),
-    "channels first": (_train(images=np.zeros((24, 3, 28, 28), np.uint8)), r"shape \(24, 3, 28, 28\)"),
-    "not square": (_train(images=np.zeros((24, 28, 30), np.uint8)), r"28 x 30 px; square ones are wanted"),
+    "no training split": (changed(train_images=None, train_labels=None), r"lacks train_images, train_labels"),
+    "images as number": (changed(train_images=np.uint8(3)), r"train images have shape \(\)"),
+    "channels first": (changed(train_images=np.zeros((24, 3, 28, 28), np.uint8)), r"shape \(24, 3, 28, 28\)"),
     "another shape in a split": (
-        lambda root: npz(root / "x.npz", val_images=np.zeros((6, 64, 64), np.uint8)),
+        changed(val_images=np.zeros((6, 64, 64), np.uint8)),
         r"val images have shape \(64, 64\), train images \(28, 28\)",
     ),
-    "labels too few": (_train(labels=HALF[:-1]), r"train has 24 images but 23 labels"),
-    "labels for several findings": (
-        _train(labels=np.zeros((24, 3), int)),
-        r"train_labels has shape \(24, 3\)",
-    ),
-    "labels as number": (_train(labels=np.int64(1)), r"train_labels has shape \(\)"),
-    "labels with NaN": (_train(labels=np.where(HALF == 1, np.nan, 0)), r"train_labels contains NaN"),
-    "labels with fractions": (_train(labels=HALF / 2), r"train_labels has fractions"),
+    "labels as number": (changed(train_labels=np.int64(1)), r"train_labels has shape \(\)"),
     "labels as dates": (
-        _train(labels=HALF.astype("datetime64[D]")),
+        changed(train_labels=np.arange(24).astype("datetime64[D]")),
         r"train_labels has type datetime64\[D\]; integers or strings",
     ),
     "numbers here, names there": (
-        lambda root: npz(root / "x.npz", val_labels=np.array(["0", "1"] * 3)),
+        changed(val_labels=np.array(["0", "1"] * 3)),
         r"labels are numbers in one split and names in another",
     ),
-    "one class": (_train(labels=np.zeros(24, int)), r"there is only one class \('0'\)"),
-    "one image in a class": (
-        _train(labels=np.array([1] + 23 * [0])),
-        r"class '1' has 1 training image\(s\); at least 2 are needed",
-    ),
     "a class for testing only": (
-        lambda root: npz(root / "x.npz", test_labels=np.arange(12) % 3),
+        changed(test_labels=np.arange(12) % 3),
         r"class '2' has 0 training image\(s\)",
     ),
-    "no images": (
-        lambda root: npz(
-            root / "x.npz", train_images=np.zeros((0, 28, 28), np.uint8), train_labels=np.zeros(0, int)
-        ),
-        r"there are no training images",
-    ),
-    "NaN": (_train(images=NAN_IMAGES), r"train_images contains NaN or infinite values"),
-    "float images": (
-        _train(images=np.zeros((24, 28, 28))),
-        r"train_images has type float64; uint8, 0 to 255",
-    ),
-    "folder without images": (
-        lambda root: _raw(root / "f" / "a" / "notes.txt", b"x").parent.parent,
-        r"f has no images: wanted are folders named by class",
-    ),
-    "images without class folders": (lambda root: picture(root / "f" / "x.png").parent, r"f has no images"),
-    "folder with one class": (lambda root: folder(root / "f", {"a": 3}), r"images of one class only \('a'\)"),
-    "folder with one image in a class": (
-        lambda root: folder(root / "f", {"a": 3, "b": 1}),
-        r"class 'b' has 1 training image\(s\)",
-    ),
-    "folder without train": (
-        lambda root: folder(root / "f" / "val", {"a": 3, "b": 3}).parent,
-        r"f has a folder val but none named train",
-    ),
-    "unreadable image": (
-        lambda root: _folder_with(root, "broken.jpg", b"no image at all"),
-        r"b.broken\.jpg cannot be read as an image \(UnidentifiedImageError\)",
-    ),
-    "empty image": (
-        lambda root: _folder_with(root, "empty.png", b""),
-        r"b.empty\.png cannot be read as an image",
-    ),
-    "cut image": (_cut_picture, r"b.cut\.png cannot be read as an image"),
-    "decompression bomb": (_bomb, r"b.bomb\.png (cannot be read as an image|has 60000 x 60000 pixels)"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_told_in_one_line(tmp_path, case):
+def test_bad_arrays_are_refused_in_one_line(tmp_path, case):
     make, message = BAD[case]
-    given = make(tmp_path)
     with pytest.raises(InputError, match=message) as caught:
-        load_dataset(given, size=None if str(given).endswith(".npz") else 28)
+        load_dataset(make(tmp_path))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "code-ran").exists()
 
@@ -555,7 +384,7 @@ def test_the_malicious_pickle_would_have_run(tmp_path):
     assert (tmp_path / "code-ran").exists()
 
 
-@pytest.mark.parametrize("size", [0, 27, 32, 256, -28])
+@pytest.mark.parametrize("size", [0, 27, 256, -28])
 @pytest.mark.parametrize("target", ["breastmnist", "procedural:cells", "anything.npz"])
 def test_a_size_that_is_not_offered_is_refused(target, size):
     with pytest.raises(InputError, match=f"size {size} is not offered: choose one of 28, 64, 128, 224"):
@@ -563,20 +392,14 @@ def test_a_size_that_is_not_offered_is_refused(target, size):
 
 
 def test_only_images_and_labels_of_an_npz_are_unpacked(tmp_path, monkeypatch):
-    from companion.datasets import arrays
-
-    rng = np.random.default_rng(0)
-    known = {
-        "train_images": rng.integers(0, 256, (8, 28, 28), dtype=np.uint8),
-        "train_labels": np.arange(8) % 2,
-    }
+    known = {"train_images": arrays()["train_images"][:8], "train_labels": np.arange(8) % 2}
     np.savez(tmp_path / "x.npz", readme=np.zeros(1 << 20), **known)
-    monkeypatch.setattr(arrays, "LARGEST_ARRAY", 1 << 16)
+    monkeypatch.setattr("companion.datasets.arrays.LARGEST_ARRAY", 1 << 16)
     assert load_dataset(tmp_path / "x.npz").class_counts() == {"0": 4, "1": 4}
-    monkeypatch.setattr(arrays, "LARGEST_ARRAY", 1 << 10)
+    monkeypatch.setattr("companion.datasets.arrays.LARGEST_ARRAY", 1 << 10)
     with pytest.raises(InputError, match="train_images would take over"):
         load_dataset(tmp_path / "x.npz")
     monkeypatch.undo()
-    monkeypatch.setattr(arrays, "PIXEL_LIMIT", 27 * 28)
+    monkeypatch.setattr("companion.datasets.arrays.PIXEL_LIMIT", 27 * 28)
     with pytest.raises(InputError, match="train_images has images of more pixels than the limit"):
         load_dataset(tmp_path / "x.npz")

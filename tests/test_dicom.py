@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from companion.datasets import images, inspection, load_dataset
+from companion.datasets import decoding, inspection, load_dataset
 from companion.errors import EnvironmentFailure, InputError
 from image_files import dicom, manifest
 
@@ -18,7 +18,7 @@ GREY = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1))
 
 
 def read(path, **options) -> np.ndarray:
-    return images.read(path, 32, **({"grey": True} | options)).astype(int)
+    return decoding.read(path, 32, **({"grey": True} | options)).astype(int)
 
 
 def test_the_stored_bits_are_the_range(tmp_path):
@@ -28,7 +28,7 @@ def test_the_stored_bits_are_the_range(tmp_path):
     np.testing.assert_allclose(read(signed)[0], found[0], atol=1)
 
 
-def test_monochrome1_is_turned_round(tmp_path):
+def test_monochrome1_is_inverted(tmp_path):
     up, down = (
         read(dicom(tmp_path / f"{kind}.dcm", GREY, PhotometricInterpretation=kind))
         for kind in ("MONOCHROME2", "MONOCHROME1")
@@ -48,7 +48,7 @@ def test_a_window_is_in_units_after_rescaling(tmp_path):
         WindowCenter=[0, 500],
         WindowWidth=[200, 100],
     )
-    found = images.read(path, 28, grey=True)[0, [2, 8, 14, 20, 26]]
+    found = decoding.read(path, 28, grey=True)[0, [2, 8, 14, 20, 26]]
     np.testing.assert_allclose(found, [0, 0, 128, 255, 255], atol=2)
 
 
@@ -61,7 +61,7 @@ def test_a_slope_alone_leaves_the_picture_as_it_is(tmp_path):
 def test_colour_is_kept(tmp_path):
     red = np.full((32, 32, 3), (250, 10, 20), np.uint8)
     path = dicom(tmp_path / "x.dcm", red)
-    assert not images.probe(path).grey and images.probe(path).mode == "DICOM RGB 8 bits"
+    assert not decoding.probe(path).grey and decoding.probe(path).mode == "DICOM RGB 8 bits"
     assert (read(path, grey=False) == red).all()
     planes = dicom(
         tmp_path / "y.dcm", np.ascontiguousarray(np.moveaxis(red, 2, 0)), PlanarConfiguration=1, Rows=32,
@@ -99,10 +99,10 @@ def test_pixels_stored_as_jpeg_are_decoded(tmp_path):
 
 def test_files_without_a_suffix_are_known_by_their_mark(tmp_path):
     path = dicom(tmp_path / "a" / "IM0001", GREY)
-    assert images.is_dicom(path) and images.probe(path).width == 32
-    assert images.is_dicom(path.rename(tmp_path / "1.2.840.7"))
+    assert decoding.is_dicom(path) and decoding.probe(path).width == 32
+    assert decoding.is_dicom(path.rename(tmp_path / "1.2.840.7"))
     (tmp_path / "README").write_text("no picture")
-    assert not images.is_dicom(tmp_path / "README")
+    assert not decoding.is_dicom(tmp_path / "README")
 
 
 def _scans(root, patients, *, split=""):
@@ -148,10 +148,10 @@ def test_a_manifest_may_list_them(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"NumberOfFrames": 2}, "holds 2 frames, and one image a file is wanted: write the frame you mean"),
+        ({"NumberOfFrames": 2}, "holds 2 frames, and one image a file is wanted: save the one you mean"),
         ({"PhotometricInterpretation": "HSV"}, "photometric interpretation HSV, which is not read"),
         ({"Rows": 60_000, "Columns": 60_000}, "60000 x 60000 pixels, over the limit"),
-        ({"BitsAllocated": 12}, "its pixels cannot be decoded .* install"),
+        ({"BitsAllocated": 12}, "pixels that cannot be decoded.* install"),
     ],
     ids=["frames", "interpretation", "bomb", "bits"],
 )
@@ -159,7 +159,7 @@ def test_what_is_not_read_is_refused_with_advice(tmp_path, fields, says):
     pixels = np.zeros((2, 32, 32), np.uint8) if "NumberOfFrames" in fields else GREY
     path = dicom(tmp_path / "x.dcm", pixels, **fields)
     with pytest.raises(InputError, match=says):
-        images.read(path, 28, grey=True)
+        decoding.read(path, 28, grey=True)
 
 
 def test_damaged_and_empty_files_are_refused(tmp_path):
@@ -167,11 +167,11 @@ def test_damaged_and_empty_files_are_refused(tmp_path):
     for content, says in (
         (b"", "cannot be read as DICOM"),
         (b"no such thing", "cannot be read as DICOM"),
-        (whole[:-500], "its pixels cannot be decoded"),
+        (whole[:-500], "has pixels that cannot be decoded"),
     ):
         (tmp_path / "x.dcm").write_bytes(content)
         with pytest.raises(InputError, match=says) as caught:
-            images.read(tmp_path / "x.dcm", 28, grey=True)
+            decoding.read(tmp_path / "x.dcm", 28, grey=True)
         assert "\n" not in str(caught.value)
 
 
@@ -179,7 +179,7 @@ def test_without_pydicom_the_extra_is_named(tmp_path, monkeypatch):
     path = dicom(tmp_path / "x.dcm", GREY)
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(EnvironmentFailure, match=r"pip install 'transferability-companion\[dicom\]'"):
-        images.probe(path)
+        decoding.probe(path)
 
 
 def test_a_deflated_file_is_refused_before_it_is_unpacked(tmp_path):
@@ -190,6 +190,6 @@ def test_a_deflated_file_is_refused_before_it_is_unpacked(tmp_path):
     data = pydicom.dcmread(path)
     data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     data.save_as(path)
-    for look in (images.probe, lambda file: images.read(file, 28, grey=True)):
+    for look in (decoding.probe, lambda file: decoding.read(file, 28, grey=True)):
         with pytest.raises(InputError, match="is stored deflated, which is not read"):
             look(path)

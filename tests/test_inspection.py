@@ -1,4 +1,4 @@
-"""The first look: what is counted, what is found wrong, and what stays out of it on request."""
+"""`inspect`: what is counted, what is found wrong, and what stays out of it on request."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_duplicates_are_found_whatever_their_format(scans):
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_images_in_several_splits_are_counted_wherever_they_are_kept(scans, monkeypatch, in_memory):
     if not in_memory:
-        monkeypatch.setattr("companion.datasets.listing.IN_MEMORY", 0)
+        monkeypatch.setattr("companion.datasets.files.IN_MEMORY", 0)
     shutil.copy(scans / "train" / "a" / "a-0.png", scans / "train" / "a" / "again.png")  # within a split only
     dataset = datasets.load_dataset(scans, size=28)
     assert isinstance(dataset.images["train"], datasets.ImageFiles) is not in_memory
@@ -62,7 +62,7 @@ def test_images_in_several_splits_are_counted_wherever_they_are_kept(scans, monk
     assert datasets.in_several_splits(datasets.load_dataset("procedural:cells")) == 0
 
 
-def test_what_cannot_be_read_is_told_and_the_rest_counted(scans):
+def test_what_cannot_be_read_is_listed_and_the_rest_counted(scans):
     whole = (scans / "train" / "a" / "a-1.png").read_bytes()
     (scans / "train" / "a" / "cut.png").write_bytes(whole[:-200])
     (scans / "train" / "a" / "empty.png").write_bytes(b"")
@@ -70,8 +70,52 @@ def test_what_cannot_be_read_is_told_and_the_rest_counted(scans):
     facts = companion.inspect(scans)
     assert [what for what, _ in facts.unreadable] == ["train/a/cut.png", "train/a/empty.png"]
     assert facts.skipped == (("train/notes.txt", "not an image (.txt)"),)
-    with pytest.raises(InputError, match=r"cut\.png|empty\.png"):
-        datasets.load_dataset(scans, size=28)
+    assert facts.counts["train"] == {"a": 32, "b": 26}
+
+
+def _cut(root):
+    path = folder(root, {"a": 5, "b": 5}) / "a" / "a-1.png"
+    path.write_bytes(path.read_bytes()[:-200])
+    return root
+
+
+def _listed(columns, rows):
+    return lambda root: manifest(
+        root, [(f"{n}.png", *row) for n, row in enumerate(rows)], header="path," + columns
+    )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda root: folder(root, {"a": 9, "b": 9}),
+        lambda root: folder(root, {"a": 9, "b": 1}),
+        lambda root: folder(root / "train", {"a": 9, "b": 9}) and folder(root / "test", {"c": 2}).parent,
+        _cut,
+        _listed(
+            "label,split,patient",
+            [("ab"[n % 2], ("train", "test")[n % 4 == 0], f"P{n % 3}") for n in range(12)],
+        ),
+        _listed("label,patient", [("ab"[n % 2], f"P{n % 2}") for n in range(6)]),
+    ],
+    ids=[
+        "nothing",
+        "a rare class",
+        "a class to test on only",
+        "a cut file",
+        "shared patients",
+        "few patients",
+    ],
+)
+def test_inspecting_and_loading_agree_on_what_is_an_error(tmp_path, make):
+    target = make(tmp_path / "scans")
+    facts = companion.inspect(target)
+    try:
+        datasets.load_dataset(target, size=28)
+    except InputError as error:
+        assert facts.errors[0] == str(error)
+    else:
+        assert facts.errors == ()
 
 
 def test_twelve_bit_scans_are_not_taken_for_one_another(tmp_path):
@@ -84,7 +128,7 @@ def test_twelve_bit_scans_are_not_taken_for_one_another(tmp_path):
     assert len({pixels.max() for pixels in facts.examples.images["train"]}) > 1
 
 
-def test_patients_in_two_splits_are_told_not_refused(tmp_path):
+def test_patients_in_two_splits_are_counted(tmp_path):
     rows = [(f"{i}.png", "ab"[i % 2], ("train", "test")[i % 4 == 0], f"P{i % 3}") for i in range(12)]
     facts = companion.inspect(manifest(tmp_path, rows, header="path,label,split,patient"))
     assert facts.patients == 3 and set(facts.shared_patients) == {"P0", "P1", "P2"}
@@ -92,7 +136,7 @@ def test_patients_in_two_splits_are_told_not_refused(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["procedural:cells", "own"])
-def test_arrays_can_be_looked_at_too(data, target):
+def test_arrays_can_be_inspected_too(data, target):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (20, 28, 28), dtype=np.uint8)
     images[7] = images[3]
@@ -137,7 +181,7 @@ def test_the_command_prints_and_writes(capsys, scans, tmp_path):
     assert code == 0 and json.loads(out)["counts"]["train"] == {"a": 30, "b": 26}
 
 
-def test_a_first_look_needs_no_torch(scans):
+def test_inspecting_needs_no_torch(scans):
     program = (
         "import sys\nfrom companion import cli\n"
         f"try: cli.main(['inspect', {str(scans)!r}, '--json'])\n"
@@ -157,12 +201,12 @@ def test_without_images_nothing_is_named_or_shown(capsys, scans, tmp_path):
 
 
 def test_every_class_with_few_images_is_named():
-    said = datasets.too_few(
+    notes = datasets.too_few(
         {"train": {"a": 280, "b": 4, "c": 21}, "val": {"a": 9, "b": 0}, "test": {"a": 3, "b": 1}}
     )
-    assert said[0].startswith("few training images: 'b' 4, 'c' 21:")
-    assert said[1] == "class 'a' has 280 training images and 'b' 4"
-    assert said[2].startswith("hardly any val images: 'b' 0:") and said[3].startswith(
+    assert notes[0].startswith("few training images: 'b' 4, 'c' 21:")
+    assert notes[1] == "class 'a' has 280 training images and 'b' 4"
+    assert notes[2].startswith("hardly any val images: 'b' 0:") and notes[3].startswith(
         "hardly any test images: 'b' 1:"
     )
     assert datasets.too_few({"train": {"a": 100, "b": 90}}) == []

@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import friedmanchisquare
 
 from companion import evaluation, published
-from companion.datasets.load import _medmnist_info
+from companion.datasets import medmnist
 from companion.errors import EnvironmentFailure, InputError
 from companion.scores import combine
 
@@ -239,7 +239,7 @@ def test_ours_always_chooses_imagenet_and_so_has_its_regret():
 
 
 def test_the_size_of_the_training_set_with_imagenet_first_does_as_well():
-    sizes = {flag: info["n_samples"]["train"] for flag, info in _medmnist_info().items()}
+    sizes = {flag: info["n_samples"]["train"] for flag, info in medmnist.info().items()}
     # The three large ones in the order ImageNet, RadImageNet, all of MedMNIST, ahead of every single set.
     sizes |= {"imagenet": 4e6, "radimagenet": 3e6, "medmnist": 2e6}
     table = _with_proposed()[["source", "target", "auc"]].assign(size=lambda rows: rows["source"].map(sizes))

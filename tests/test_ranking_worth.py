@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import save_file
 
 from companion import cli, datasets, evaluation, models, published, rank, ranking, report, scores, sources
-from companion.datasets import images, listing
+from companion.datasets import files, images
 from companion.errors import InputError
 from companion.ranking import verification
 from companion.ranking.stability import _combined, _rows, _summary, halves, lead
@@ -122,7 +122,7 @@ def test_the_only_size_on_this_machine_is_taken(data):
 
 def test_sources_share_one_decoding(tmp_path, monkeypatch):
     root = folder(tmp_path / "scans", {"a": 30, "b": 30})
-    monkeypatch.setattr(listing, "IN_MEMORY", 0)
+    monkeypatch.setattr(files, "IN_MEMORY", 0)
     read, decoded = images.read, []
     monkeypatch.setattr(
         images, "read", lambda path, *given, **more: decoded.append(path) or read(path, *given, **more)

@@ -25,21 +25,6 @@ SHA256 = "sha256:" + hashlib.sha256(BODY).hexdigest()
 CUT_OFF = Answer(BODY[:100], promised=len(BODY))
 
 
-@pytest.fixture
-def closed(tmp_path):
-    """Folder that nobody may write in; skips where permissions do not bind, as for the superuser."""
-    folder = tmp_path / "closed"
-    folder.mkdir(mode=0o500)
-    try:
-        (folder / "probe").write_text("")
-    except PermissionError:
-        yield folder
-    else:
-        pytest.skip("permissions do not bind this user")
-    finally:
-        folder.chmod(0o700)
-
-
 def names(folder: Path) -> list[str]:
     """Everything in a folder, hidden files too."""
     return sorted(os.listdir(folder)) if folder.is_dir() else []
@@ -70,19 +55,7 @@ def test_the_data_directory_is_set_for_one_block_only(tmp_path):
     assert store.data_dir() == before
 
 
-def test_a_file_is_no_data_directory(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="is a file: name a folder"), store.data_directory(tmp_path / "file"):
-        pass
-
-
 # --- atomic writes -----------------------------------------------------------------------------------------
-
-
-def test_text_is_written_whole_and_folders_are_made(tmp_path):
-    path = store.write_text(tmp_path / "a" / "b.txt", "größer")
-    assert path.read_text(encoding="utf-8") == "größer"
-    assert names(path.parent) == ["b.txt"]
 
 
 @pytest.mark.parametrize("old", [None, "old"])
@@ -100,7 +73,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, old, failure):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_a_full_or_closed_disk_is_the_surroundings_fault(tmp_path, code):
+def test_a_full_or_closed_disk_is_an_environment_error(tmp_path, code):
     with (
         pytest.raises(EnvironmentFailure, match=f"cannot write .*file: {re.escape(os.strerror(code))}"),
         store.atomic_path(tmp_path / "file"),
@@ -109,15 +82,14 @@ def test_a_full_or_closed_disk_is_the_surroundings_fault(tmp_path, code):
     assert names(tmp_path) == []
 
 
-def test_a_file_in_the_way_of_a_folder_is_told(tmp_path):
+def test_a_file_in_the_way_of_a_folder_is_an_environment_error(tmp_path, server):
     (tmp_path / "file").write_text("")
-    with pytest.raises(EnvironmentFailure, match="cannot write in .*file"):
-        store.write_text(tmp_path / "file" / "below", "")
-
-
-def test_a_folder_that_cannot_be_written_is_told(closed):
-    with pytest.raises(EnvironmentFailure, match="cannot write in"):
-        store.write_text(closed / "file", "")
+    for work in (
+        lambda: store.write_text(tmp_path / "file" / "below", ""),
+        lambda: store.fetch(server.serve("/f", BODY), tmp_path / "file" / "below", checksum=MD5),
+    ):
+        with pytest.raises(EnvironmentFailure, match="cannot write in .*file"):
+            work()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
@@ -125,7 +97,9 @@ def test_a_written_or_downloaded_file_is_as_readable_as_others(tmp_path, server)
     plain = tmp_path / "plain"
     plain.write_text("")
     url = server.serve("/file", BODY)
-    for path in (store.write_text(tmp_path / "file", ""), store.fetch(url, tmp_path / "got", checksum=MD5)):
+    text = store.write_text(tmp_path / "new" / "file", "größer")  # in a folder that is made for it
+    assert text.read_text(encoding="utf-8") == "größer" and names(text.parent) == ["file"]
+    for path in (text, store.fetch(url, tmp_path / "got", checksum=MD5)):
         assert path.stat().st_mode == plain.stat().st_mode
 
 
@@ -150,14 +124,15 @@ def test_what_is_no_checksum_is_refused(tmp_path, checksum):
         store.fetch("https://nowhere.invalid/file", path, checksum=checksum)
 
 
-def test_a_present_file_with_another_md5_is_refused_and_left_alone(tmp_path, server):
+@pytest.mark.parametrize("algorithm", ["md5", "sha256"])
+def test_every_digit_of_the_checksum_of_a_present_file_counts(tmp_path, server, algorithm):
     path = tmp_path / "file"
-    path.write_bytes(b"damaged")
-    url = server.serve("/file", BODY)
-    with pytest.raises(InputError, match=r"file has md5 [0-9a-f]{32}, but [0-9a-f]{32} is published.*delete"):
-        store.fetch(url, path, checksum=MD5)
-    assert path.read_bytes() == b"damaged"
-    assert server.requests == []
+    path.write_bytes(b"content")
+    good = store.file_hash(path, algorithm)
+    other = good[:-1] + ("0" if good[-1] != "0" else "1")
+    with pytest.raises(InputError, match=rf"has {algorithm} {good}, but {other} is published.*delete"):
+        store.fetch(server.serve("/file", BODY), path, checksum=f"{algorithm}:{other}")
+    assert path.read_bytes() == b"content" and server.requests == []
 
 
 # --- downloads ---------------------------------------------------------------------------------------------
@@ -180,14 +155,18 @@ def test_a_good_file_is_downloaded_once(tmp_path, server, checksum):
         (Answer(b"other content"), r"does not have the published md5 [0-9a-f]{32}: nothing was kept"),
         (Answer(b"gone", status=404), r"cannot download .*: 404 from the server"),
         (Answer(b"broken", status=500), r"cannot download .*: 500 from the server"),
+        (CUT_OFF, "was cut off twice"),
     ],
-    ids=["wrong md5", "404", "500"],
+    ids=["wrong md5", "404", "500", "cut off"],
 )
-def test_a_download_that_fails_leaves_nothing(tmp_path, server, no_waiting, answer, message):
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_download_that_fails_leaves_nothing(tmp_path, server, no_waiting, answer, message, trust):
+    if trust and answer.body == b"other content":
+        return  # whatever comes is what is trusted
     url = server.serve("/file", answer)
     path = tmp_path / "d" / "file.npz"
     with pytest.raises(EnvironmentFailure, match=message) as caught:
-        store.fetch(url, path, checksum=MD5)
+        store.fetch(url, path, checksum=None if trust else MD5, trust=trust)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)  # where to put the file by hand
     assert names(path.parent) == []
@@ -196,10 +175,8 @@ def test_a_download_that_fails_leaves_nothing(tmp_path, server, no_waiting, answ
 @pytest.mark.parametrize("first", [CUT_OFF, Answer(b"other content")], ids=["cut off", "wrong md5"])
 def test_a_second_try_starts_cleanly(tmp_path, server, no_waiting, first):
     url = server.serve("/file", first, Answer(BODY))
-    path = store.fetch(url, tmp_path / "file", checksum=MD5)
-    assert path.read_bytes() == BODY
-    assert names(tmp_path) == ["file"]
-    assert len(server.requests) == 2
+    assert store.fetch(url, tmp_path / "file", checksum=MD5).read_bytes() == BODY
+    assert names(tmp_path) == ["file"] and len(server.requests) == 2
 
 
 def test_two_downloads_at_once_leave_one_whole_file(tmp_path, server):
@@ -211,14 +188,7 @@ def test_two_downloads_at_once_leave_one_whole_file(tmp_path, server):
     assert found == [BODY] * 4 and names(tmp_path) == ["file"]
 
 
-def test_a_trusted_download_that_is_cut_off_leaves_nothing(tmp_path, server, no_waiting):
-    url = server.serve("/file", CUT_OFF)
-    with pytest.raises(EnvironmentFailure, match="cut off"):
-        store.fetch(url, tmp_path / "file", trust=True)
-    assert names(tmp_path) == []
-
-
-def test_a_server_that_is_not_there_is_told(tmp_path, no_waiting):
+def test_a_server_that_does_not_answer_is_named(tmp_path, no_waiting):
     with socket.socket() as probe:  # a port that nobody listens on
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -249,7 +219,6 @@ def test_a_trusted_file_is_remembered_and_checked_from_then_on(tmp_path, server)
     "url",
     [
         "http://example.org/file",
-        "http://192.0.2.1/file",
         "http://localhost.example.org/file",
         "http://127.0.0.1.example.org/file",
         "ftp://127.0.0.1/file",
@@ -263,24 +232,14 @@ def test_only_https_is_downloaded_from_other_machines(tmp_path, url):
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_http_is_for_this_machine(tmp_path, server, host):
-    url = server.serve("/file", BODY).replace("127.0.0.1", host)
-    assert store.fetch(url, tmp_path / "file", checksum=MD5).read_bytes() == BODY
-
-
-def test_a_download_into_a_folder_that_cannot_be_made_is_told(tmp_path, server):
-    url = server.serve("/file", BODY)
-    (tmp_path / "taken").write_text("")
-    with pytest.raises(EnvironmentFailure, match="cannot write"):
-        store.fetch(url, tmp_path / "taken" / "file", checksum=MD5)
-
-
-def test_a_download_into_a_read_only_folder_is_told(closed, server):
-    url = server.serve("/file", BODY)
-    with pytest.raises(EnvironmentFailure, match="cannot write"):
-        store.fetch(url, closed / "file", checksum=MD5)
-    assert names(closed) == []
+def test_a_redirect_may_not_lead_away_from_https(tmp_path, server):
+    address = server.serve("/file", Answer(status=302, location="http://192.0.2.2/file"))
+    with pytest.raises(InputError, match=r"http://192\.0\.2\.2/file is not an https address"):
+        store.fetch(address, tmp_path / "file", trust=True)
+    moved = server.serve("/moved", Answer(status=302, location="/there"))
+    server.serve("/there", b"content")
+    moved = moved.replace("127.0.0.1", "localhost")  # http is for this machine, by either name
+    assert store.fetch(moved, tmp_path / "file", trust=True).read_bytes() == b"content"
 
 
 # --- one member of a zip archive ---------------------------------------------------------------------------
@@ -322,18 +281,18 @@ def test_a_wrong_archive_is_refused(tmp_path, server, body, message):
     assert "mine" not in names(tmp_path / "w")
 
 
-@pytest.mark.parametrize("position", range(40, 340, 20))
+@pytest.mark.parametrize("position", range(40, 340, 60))
 def test_a_member_with_damaged_bytes_is_refused(tmp_path, server, position):
     # Compressible, so that the flipped byte breaks the compression's own codes too, not only the CRC.
     body = bytearray(archive(wanted=str(list(range(500))).encode()))
     body[position] ^= 0xFF
     url = server.serve("/weights.zip", bytes(body))
-    with pytest.raises(InputError, match="is not a whole zip archive|cannot be unpacked"):
+    with pytest.raises(InputError, match="is not a whole zip archive"):
         store.fetch_zip_member(url, "wanted", tmp_path / "w" / "mine", trust=True)
     assert "mine" not in names(tmp_path / "w")
 
 
-# --- provenance --------------------------------------------------------------------------------------------
+# --- results -----------------------------------------------------------------------------------------------
 
 
 def test_a_digest_depends_on_content_and_not_on_order():
@@ -349,18 +308,6 @@ def test_provenance_says_how_a_result_came_about():
     assert record["libraries"]["numpy"]
 
 
-def test_a_redirect_may_not_lead_away_from_https(tmp_path, server):
-    address = server.serve("/file", Answer(status=302, location="http://192.0.2.2/file"))
-    with pytest.raises(InputError, match=r"http://192\.0\.2\.2/file is not an https address"):
-        store.fetch(address, tmp_path / "file", trust=True)
-    moved = server.serve("/moved", Answer(status=302, location="/there"))
-    server.serve("/there", b"content")
-    assert store.fetch(moved, tmp_path / "file", trust=True).read_bytes() == b"content"
-
-
-# --- rows --------------------------------------------------------------------------------------------------
-
-
 def test_a_stored_row_is_kept_and_a_changed_digit_of_its_checksum_is_noticed(tmp_path):
     rows = store.RowStore(tmp_path)
     rows.write("a", {"auc": 0.5})
@@ -370,16 +317,5 @@ def test_a_stored_row_is_kept_and_a_changed_digit_of_its_checksum_is_noticed(tmp
     check = store.digest({"auc": 0.5})
     rows.path("a").write_text(text.replace(check, check[:-1] + ("0" if check[-1] != "0" else "1")))
     assert rows.read(["a"]) == ({}, [tmp_path / "set-aside" / "a.json"])
-    assert len(check) == 16
     rows.path("b").write_text(text)  # a row under another's name
     assert rows.read(["b"])[0] == {}
-
-
-@pytest.mark.parametrize("algorithm", ["md5", "sha256"])
-def test_every_digit_of_a_file_s_checksum_counts(tmp_path, algorithm):
-    path = tmp_path / "file"
-    path.write_bytes(b"content")
-    good = store.file_hash(path, algorithm)
-    other = good[:-1] + ("0" if good[-1] != "0" else "1")
-    with pytest.raises((InputError, EnvironmentFailure)):
-        store.fetch("http://127.0.0.1:9/file", path, checksum=f"{algorithm}:{other}")

@@ -143,7 +143,7 @@ def test_balanced_weights():
 
 @pytest.mark.parametrize("flag", datasets.medmnist_flags(single_label=True))
 def test_frozen_folds_come_out_again(flag):
-    about = datasets.load._medmnist_info()[flag]
+    about = datasets.medmnist.info()[flag]
     for number in range(1, 6):
         n_train, n_val, checksum = _frozen()[flag, number]
         assert (n_train, n_val) == (about["n_samples"]["train"], about["n_samples"]["val"])
@@ -175,7 +175,7 @@ def test_what_has_no_folds(target):
     bare = replace(target, labels={"train": target.labels["train"]}, images={"train": target.images["train"]})
     with pytest.raises(InputError, match="no val images"):
         datasets.fold(bare)
-    with pytest.raises(InputError, match=r"class .* has \d training image"):
+    with pytest.raises(InputError, match=r"class .* has \d image\(s\) to train on in fold 1"):
         datasets.fold(target, 1, train_per_class=1)
 
 

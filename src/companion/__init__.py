@@ -18,7 +18,7 @@ _FUNCTIONS = {
     "score": "companion.ranking",
     "rank": "companion.ranking",
 }
-_ROOMS = (
+_MODULES = (
     "datasets",
     "errors",
     "evaluation",
@@ -34,7 +34,7 @@ _ROOMS = (
     "training",
 )
 
-__all__ = [*_FUNCTIONS, *_ROOMS, "__version__"]
+__all__ = [*_FUNCTIONS, *_MODULES, "__version__"]
 
 if TYPE_CHECKING:
     from companion.datasets import inspect as inspect
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _FUNCTIONS:
         return getattr(importlib.import_module(_FUNCTIONS[name]), name)
-    if name in _ROOMS:
+    if name in _MODULES:
         return importlib.import_module(f"companion.{name}")
     raise AttributeError(f"module 'companion' has no attribute {name!r}")
 

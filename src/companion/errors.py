@@ -6,9 +6,12 @@ Everything else that escapes is a bug of this package and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import importlib
+import os
 import reprlib
 import sys
 from collections.abc import Callable, Iterable
+from types import ModuleType
 
 
 class CompanionError(Exception):
@@ -39,32 +42,29 @@ def brief(value: object) -> str:
     return " ".join(_BRIEF.repr(value).split())
 
 
+def shown(path: str | os.PathLike) -> str:
+    r"""Path as one printable line: bytes that are not UTF-8 and line breaks become ``\x..`` escapes."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def did_you_mean(name: object, options: Iterable[str]) -> str:
     """Return " Did you mean 'X'?" for the option nearest to `name`, or the empty string."""
     near = difflib.get_close_matches(str(name).lower(), list(options), n=1, cutoff=0.6)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def require_extra(module: str, extra: str):
-    """Import an optional module, or say which extra to install.
-
-    Raises
-    ------
-    EnvironmentFailure
-        If the module cannot be imported.
-    """
-    import importlib
-
+def require_extra(module: str, extra: str) -> ModuleType:
+    """Import an optional module; an `EnvironmentFailure` says which extra to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise EnvironmentFailure(
-            f"{module} is not installed: run  pip install 'transferability-companion[{extra}]'"
-        ) from error
+        hint = f"run  pip install 'transferability-companion[{extra}]'"
+        raise EnvironmentFailure(f"{module} is not installed: {hint}") from error
 
 
 def exit_code_of(work: Callable[[], object]) -> int:
-    """Do a module's work from the command line; a mistake becomes one line on stderr and its exit code."""
+    """Run `work` from the command line; a `CompanionError` becomes one line on stderr and its exit code."""
     try:
         work()
     except CompanionError as error:

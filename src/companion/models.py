@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ from torch import nn
 
 from companion.errors import EnvironmentFailure, InputError, did_you_mean
 
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation per channel
 IMAGENET_NORMALISATION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 PLAIN_NORMALISATION = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -39,46 +43,29 @@ ARCHITECTURES: dict[str, str] = {
 }
 
 
-def torchvision():
+_declared: list[torch.library.Library] = []  # the declarations live exactly as long as these objects
+
+
+def torchvision() -> ModuleType:
     """Import torchvision, also where its compiled operators do not match the torch beside it.
 
-    A CPU torch next to a torchvision built for CUDA cannot load torchvision's operators, and the import then
-    fails over detection operators that no model here uses. Declaring their schemas lets it through.
-
-    Raises
-    ------
-    EnvironmentFailure
-        If torchvision is missing or cannot be imported even so.
+    A CPU torch next to a torchvision built for CUDA cannot load torchvision's operators, and the import then fails over
+    detection operators that no model here uses. Declaring their schemas lets it through.
     """
     try:
-        import torchvision as module
+        return importlib.import_module("torchvision")
     except ImportError as error:
         raise EnvironmentFailure("torchvision is not installed: run  pip install torchvision") from error
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-        import sys
-
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        _declare_operators()
-        import torchvision as module
-    return module
-
-
-_declared: list[torch.library.Library] = []
-
-
-def _declare_operators() -> None:
-    if not _declared:
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            try:
-                library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            except RuntimeError:
-                continue  # declared by the half-finished import already
-        # The declarations live exactly as long as this object.
-        _declared.append(library)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    _declared.append(torch.library.Library("torchvision", "FRAGMENT"))
+    for name in ("nms", "qnms"):
+        with contextlib.suppress(RuntimeError):  # declared by the half-finished import already
+            _declared[-1].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return importlib.import_module("torchvision")
 
 
 @dataclass
@@ -113,7 +100,7 @@ class SourceModel:
     head: nn.Module | None
     architecture: str
     pretraining: str
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]] = PLAIN_NORMALISATION
+    normalisation: Normalisation = PLAIN_NORMALISATION
     first_conv: str | None = None
     second_conv: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -147,9 +134,7 @@ class SourceModel:
 
 
 def to_batch(
-    images: np.ndarray,
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]],
-    device: torch.device | str = "cpu",
+    images: np.ndarray, normalisation: Normalisation, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
     """Turn uint8 images into a normalised float32 batch; grey images are repeated to three channels.
 
@@ -193,32 +178,19 @@ def split_head(network: nn.Module) -> nn.Module:
 
 
 def folded(model: SourceModel) -> SourceModel:
-    """The same network with every batch norm folded into the convolution before it, as exporters write it.
-
-    Raises
-    ------
-    torch.fx.proxy.TraceError
-        If the network's own code cannot be traced.
-    """
+    """The same network with every batch norm folded into the convolution before it, as exporters write it."""
     from torch.fx.experimental.optimization import fuse
 
     return replace(model, backbone=fuse(copy.deepcopy(model.backbone).eval()))
 
 
 def check_architecture(architecture: str) -> None:
-    """Refuse a name that is no classification network of torchvision's.
-
-    Raises
-    ------
-    InputError
-        With the nearest name.
-    """
+    """Raise `InputError`, with the nearest name, for what is no classification network of torchvision's."""
     models = torchvision().models
     known = models.list_models(module=models)
     if architecture not in known:
-        raise InputError(
-            f"torchvision has no classification model {architecture!r}.{did_you_mean(architecture, known)}"
-        )
+        near = did_you_mean(architecture, known)
+        raise InputError(f"torchvision has no classification model {architecture!r}.{near}")
 
 
 def build(architecture: str, *, classes: int = 1000, seed: int | None = None) -> nn.Module:
@@ -239,19 +211,18 @@ def build(architecture: str, *, classes: int = 1000, seed: int | None = None) ->
         If torchvision has no classification model of that name.
     """
     check_architecture(architecture)
-    models = torchvision().models
     options: dict[str, Any] = {"num_classes": classes}
     if architecture in ("googlenet", "inception_v3"):
         options |= {"aux_logits": False, "init_weights": True}
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
-        return models.get_model(architecture, weights=None, **options)
+        return torchvision().models.get_model(architecture, weights=None, **options)
 
 
 @contextlib.contextmanager
 def refusing_size(architecture: str, size: int) -> Iterator[None]:
-    """Say in one line that a network cannot take images of `size` pixels, where an error of the block means that.
+    """Turn an error of the block into an `InputError` where it means that images of `size` pixels are too small.
 
     Maps that vanish raise a RuntimeError about sizes, a transformer's own check raises an AssertionError.
     """
@@ -261,19 +232,12 @@ def refusing_size(architecture: str, size: int) -> Iterator[None]:
         if size >= 224 or not (isinstance(error, AssertionError) or "input size" in str(error)):
             raise
         larger = 64 if isinstance(error, RuntimeError) and size < 64 else 224
-        raise InputError(
-            f"{architecture} cannot take images of {size} px: load the data at a larger size, for example {larger}"
-        ) from error
+        advice = f"load the data at a larger size, for example {larger}"
+        raise InputError(f"{architecture} cannot take images of {size} px: {advice}") from error
 
 
 def check_takes(network: nn.Module, architecture: str, size: int, device: torch.device | str) -> None:
-    """Refuse images of a size that a network cannot take, before anything is trained on them.
-
-    Raises
-    ------
-    InputError
-        Naming a size to try.
-    """
+    """Raise `InputError` if a network cannot take images of `size` pixels, before anything is trained on them."""
     with refusing_size(architecture, size), torch.inference_mode():
         network.eval()(torch.zeros(1, 3, size, size, device=device))
 
@@ -331,11 +295,9 @@ def read_state(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[s
         raise
     except Exception as error:
         # torch and safetensors raise a dozen types here; each means that the file is not usable weights.
-        reason = (
-            "holds more than tensors, and code in it would be run: it is not loaded; save it as safetensors"
-            if "weights_only" in str(error).lower() or "Unsupported" in str(error)
-            else "is not a whole checkpoint"
-        )
+        reason = "is not a whole checkpoint"
+        if "weights_only" in str(error).lower() or "Unsupported" in str(error):
+            reason = "holds more than tensors, and code in it would be run: it is not loaded; save it as safetensors"
         raise InputError(f"{path} {reason}") from error
 
 
@@ -345,7 +307,7 @@ def from_state(
     architecture: str,
     name: str,
     pretraining: str,
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]] = PLAIN_NORMALISATION,
+    normalisation: Normalisation = PLAIN_NORMALISATION,
     origin: str = "",
 ) -> SourceModel:
     """Build `architecture` and fill it from a state dict.
@@ -360,38 +322,27 @@ def from_state(
     """
     network = build(architecture)
     head = split_head(network)
-    wanted = {
-        key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")
-    }
-    fitting = {
-        key: state[key] for key, value in wanted.items() if key in state and state[key].shape == value.shape
-    }
-    covered = len(fitting) / len(wanted)
+    whole = network.state_dict()  # with the versions of its parts, which MnasNet asks for
+    wanted = [key for key in whole if not key.endswith("num_batches_tracked")]
+    fitting = [key for key in wanted if key in state and state[key].shape == whole[key].shape]
+    covered, another = len(fitting) / len(wanted), "these are weights of another architecture"
     if covered < 0.99:
         missing = next(key for key in wanted if key not in fitting)
-        reason = "has another shape" if missing in state else "is missing"
-        raise InputError(
-            f"{origin or name} covers {covered:.0%} of the backbone of {architecture} ({len(fitting)} of "
-            f"{len(wanted)} tensors; first one {reason}: {missing}): these are weights of another architecture"
-        )
+        first = f"first one {'has another shape' if missing in state else 'is missing'}: {missing}"
+        share = f"{covered:.0%} of the backbone of {architecture} ({len(fitting)} of {len(wanted)} tensors; {first})"
+        raise InputError(f"{origin or name} covers {share}: {another}")
     parts = {name for name, _ in network.named_children()}
-    unused = [
-        key
-        for key, value in state.items()
-        if key not in wanted and value.ndim == 4 and key.partition(".")[0] in parts
-    ]
-    if unused:
-        raise InputError(
-            f"{origin or name} holds {len(unused)} convolution(s) that {architecture} does not have (first one: "
-            f"{unused[0]}): these are weights of another architecture"
-        )
-    whole = network.state_dict()  # with the versions of its parts, which MnasNet asks for
-    whole.update({key: value.float() for key, value in fitting.items()})
+    outside = {key: value for key, value in state.items() if key not in whole}
+    deeper = [key for key, value in outside.items() if value.ndim == 4 and key.partition(".")[0] in parts]
+    if deeper:
+        more = f"{len(deeper)} convolution(s) that {architecture} does not have (first one: {deeper[0]})"
+        raise InputError(f"{origin or name} holds {more}: {another}")
+    whole.update({key: state[key].float() for key in fitting})
     network.load_state_dict(whole)
     return SourceModel(
         name=name,
         backbone=network.eval(),
-        head=_head_from(state, set(wanted), head),
+        head=_head_from(outside, head),
         architecture=architecture,
         pretraining=pretraining,
         normalisation=normalisation,
@@ -399,31 +350,27 @@ def from_state(
     )
 
 
-def _head_from(state: Mapping[str, torch.Tensor], backbone: set[str], head: nn.Module) -> nn.Module | None:
-    """Fill `head` from a state dict, with as many classes as there; None where the state dict has no such head."""
+def _head_from(state: Mapping[str, torch.Tensor], head: nn.Module) -> nn.Module | None:
+    """Fill `head` with as many classes as the state dict has, whatever its name there; None where there is none."""
     linear = {name: module for name, module in head.named_modules() if isinstance(module, nn.Linear)}
     (first, layer), (last, _) = next(iter(linear.items())), list(linear.items())[-1]
     ending = f"{first}.weight".lstrip(".")
     prefixes = [
         key.removesuffix(ending)
-        for key in state
-        if key not in backbone and key.endswith(ending) and state[key].shape[1:] == (layer.in_features,)
+        for key, value in state.items()
+        if key.endswith(ending) and value.shape[1:] == (layer.in_features,)
     ]
-    if len(prefixes) != 1:
+    own = {key.removeprefix(p): state[key].float() for p in prefixes for key in state if key.startswith(p)}
+    weight = own.get(f"{last}.weight".lstrip("."))
+    if len(prefixes) != 1 or weight is None:
         return None
-    own = {
-        key.removeprefix(prefixes[0]): value for key, value in state.items() if key.startswith(prefixes[0])
-    }
-    weight, bias = (own.get(f"{last}.{part}".lstrip(".")) for part in ("weight", "bias"))
-    if weight is None:
-        return None
-    replacement = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    replacement = nn.Linear(weight.shape[1], weight.shape[0], bias=f"{last}.bias".lstrip(".") in own)
     if last:
         setattr(head, last, replacement)
     else:
         head = replacement
     try:
-        head.load_state_dict({key: own[key].float() for key in head.state_dict()})
+        head.load_state_dict({key: own[key] for key in head.state_dict()})
     except (KeyError, RuntimeError):  # a layer of it is missing, or has another shape
         return None
     return head
@@ -462,20 +409,16 @@ def best_device(name: torch.device | str | None = None) -> torch.device:
     EnvironmentFailure
         If the device asked for is not there.
     """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name in (None, "auto"):
-        mps = torch.backends.mps.is_available()
-        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+        name = "cuda" if cuda else "mps" if mps else "cpu"
     try:
         device = torch.device(str(name))
-    except RuntimeError as error:
-        raise InputError(f"device {name!r} is unknown: give auto, cpu, cuda, cuda:N or mps") from error
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if device.type not in there:
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
         raise InputError(f"device {name!r} is not one this package uses: give auto, cpu, cuda, cuda:N or mps")
+    there = {"cpu": True, "cuda": cuda and (device.index or 0) < torch.cuda.device_count(), "mps": mps}
     if not there[device.type]:
         raise EnvironmentFailure(f"device {name!r} is not there: leave --device out, or give cpu")
     devices_used.add(str(device))

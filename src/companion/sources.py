@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from companion.models import (
     IMAGENET_NORMALISATION,
     PLAIN_NORMALISATION,
     SourceModel,
+    best_device,
     check_architecture,
     from_state,
     read_state,
@@ -106,33 +108,28 @@ def load_source(
     """
     name = os.fspath(source)
     with store.data_directory(data_dir):
+        check_name(name)
         if name == "scratch":
             model = scratch(architecture, seed=seed)
             model.provenance["licence"] = LICENCES["scratch"]
             return model
-        if name == "imagenet":
-            return _imagenet(architecture, name=name)
-        if name.startswith("torchvision:"):
-            return _imagenet(name.removeprefix("torchvision:"), name=name)
+        if name == "imagenet" or name.startswith("torchvision:"):
+            return _imagenet(name.partition(":")[2] or architecture, name=name)
         if name.startswith("timm:"):
             return _timm(name)
-        if name.startswith("train:"):
-            parts = [
-                load_dataset(part, size=size or 28, checksum=checksum, trust=trust)
-                for part in trained_on(name)
-            ]
-            dataset = parts[0] if len(parts) == 1 else pool(parts, total=_pool_size(name))
-            return _trained(
-                dataset, protocol, architecture=architecture, seed=seed, device=device, progress=progress
-            )
         if name in BY_HAND:
             return _by_hand(name, target)
         if name in medmnist_flags():
             return _medmnist_weights(name, checksum=checksum, trust=trust)
-        if name.endswith(CHECKPOINT_SUFFIXES):
+        if not name.startswith("train:"):
             return _checkpoint(checkpoint_file(name), architecture=architecture)
-        check_name(name)
-    raise AssertionError(f"check_name let {name!r} pass")
+        parts = [
+            load_dataset(part, size=size or 28, checksum=checksum, trust=trust) for part in trained_on(name)
+        ]
+        dataset = parts[0] if len(parts) == 1 else pool(parts, total=_pool_size(name))
+        return _trained(
+            dataset, protocol, architecture=architecture, seed=seed, device=device, progress=progress
+        )
 
 
 def trained_on(name: str) -> list[str]:
@@ -176,29 +173,26 @@ def check_name(source: str | os.PathLike) -> None:
     elif name.startswith("torchvision:"):
         check_architecture(name.removeprefix("torchvision:"))
     elif name not in ("scratch", "imagenet", *BY_HAND, *medmnist_flags()) and not name.startswith("timm:"):
-        known = [*KINDS, *medmnist_flags()]
-        raise InputError(
-            f"no source {name!r}: give {', '.join(KINDS)}, a MedMNIST flag or a checkpoint "
-            f"({', '.join(CHECKPOINT_SUFFIXES)}).{did_you_mean(name, known)}"
-        )
+        near = did_you_mean(name, [*KINDS, *medmnist_flags()])
+        files = f"a MedMNIST flag or a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)})"
+        raise InputError(f"no source {name!r}: give {', '.join(KINDS)}, {files}.{near}")
 
 
 def _imagenet(architecture: str, *, name: str) -> SourceModel:
     check_architecture(architecture)
-    models = torchvision().models
     weights, path = imagenet_file(architecture)
-    found = re.search(r"-([0-9a-f]{8,})\.", path.name)
-    published = found[1] if found else None
-    if path.is_file() and published and not store.file_hash(path).startswith(published):
-        raise InputError(f"{path} does not have the sha256 that its name gives: it is damaged; delete it")
+    digits = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    published = digits[1] if digits else None
     try:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(weights.url, str(path), published, progress=sys.stderr.isatty())
+        elif published and not store.file_hash(path).startswith(published):
+            raise InputError(f"{path} does not have the sha256 that its name gives: it is damaged; delete it")
         # torchvision unpickles without restriction, and the file's name holds 8 digits of its checksum only: what
         # cannot be read with restriction, code above all, does not reach it.
         read_state(path)
-        network = models.get_model(architecture, weights=weights, progress=False)
+        network = torchvision().models.get_model(architecture, weights=weights, progress=False)
     except (OSError, RuntimeError) as error:
         raise EnvironmentFailure(
             f"cannot download the ImageNet weights of {architecture} from {weights.url}: to go on without a "
@@ -212,11 +206,7 @@ def _imagenet(architecture: str, *, name: str) -> SourceModel:
         architecture=architecture,
         pretraining="imagenet",
         normalisation=IMAGENET_NORMALISATION,
-        provenance={
-            "origin": weights.url,
-            "licence": LICENCES["imagenet"],
-            "input_size": 224,
-        },
+        provenance={"origin": weights.url, "licence": LICENCES["imagenet"], "input_size": 224},
     )
 
 
@@ -230,29 +220,27 @@ def imagenet_file(architecture: str) -> tuple[Any, Path]:
 
 def _timm(name: str) -> SourceModel:
     timm = require_extra("timm", "timm")
-    architecture = name.removeprefix("timm:")
-    if not timm.is_model(architecture):
-        near = did_you_mean(architecture, timm.list_models())
-        raise InputError(f"timm has no model {architecture!r}.{near}")
+    whole = name.removeprefix("timm:")
+    architecture, _, pretraining = whole.partition(".")
+    if not timm.is_model(whole):
+        raise InputError(f"timm has no model {whole!r}.{did_you_mean(whole, timm.list_models())}")
     try:
-        network = timm.create_model(architecture, pretrained=True)
+        network = timm.create_model(whole, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise EnvironmentFailure(
             f"cannot download the weights of {name} from its model hub: fetch them where there is a connection "
             f"({type(error).__name__})"
         ) from error
     data = network.pretrained_cfg or {}
+    mean, deviation = IMAGENET_NORMALISATION
     head = split_head(network)
     return SourceModel(
         name=name,
         backbone=network.eval(),
         head=head,
-        architecture=architecture.partition(".")[0],
-        pretraining=architecture.partition(".")[2] or "timm's default",
-        normalisation=(
-            tuple(data.get("mean", IMAGENET_NORMALISATION[0])),
-            tuple(data.get("std", IMAGENET_NORMALISATION[1])),
-        ),
+        architecture=architecture,
+        pretraining=pretraining or "timm's default",
+        normalisation=(tuple(data.get("mean", mean)), tuple(data.get("std", deviation))),
         provenance={
             "origin": data.get("hf_hub_id") or data.get("url") or name,
             "licence": data.get("license"),
@@ -262,21 +250,12 @@ def _timm(name: str) -> SourceModel:
 
 
 def _medmnist_weights(flag: str, *, checksum: str | None, trust: bool) -> SourceModel:
-    path = store.fetch_zip_member(
-        MEDMNIST_WEIGHTS.format(flag=flag),
-        MEDMNIST_MEMBER,
-        medmnist_file(flag),
-        checksum=checksum,
-        trust=trust,
-    )
-    state, _ = read_state(path)
+    path = medmnist_file(flag)
+    url = MEDMNIST_WEIGHTS.format(flag=flag)
+    store.fetch_zip_member(url, MEDMNIST_MEMBER, path, checksum=checksum, trust=trust)
+    origin = f"MedMNIST's released weights of {flag} (Zenodo record 7782113), {MEDMNIST_MEMBER}"
     model = from_state(
-        state,
-        architecture="resnet18",
-        name=flag,
-        pretraining=flag,
-        normalisation=PLAIN_NORMALISATION,
-        origin=f"MedMNIST's released weights of {flag} (Zenodo record 7782113), {MEDMNIST_MEMBER}",
+        read_state(path)[0], architecture="resnet18", name=flag, pretraining=flag, origin=origin
     )
     model.provenance |= {"licence": LICENCES["medmnist weights"], "input_size": 224}
     return model
@@ -291,18 +270,14 @@ def _by_hand(name: str, target: str | None) -> SourceModel:
     if name == "medmnist" and not target:
         raise InputError("source 'medmnist' is trained on all sets but the target: say which (target=…)")
     path = by_hand_file(name, target)
-    if path.is_file():
-        state, _ = read_state(path)
-        return from_state(
-            state,
-            architecture="resnet18",
-            name=name,
-            pretraining=path.stem,
-            origin=f"{path.name}, put there by hand",
+    if not path.is_file():
+        raise EnvironmentFailure(
+            f"the weights of {name} are not downloaded automatically: get them from {BY_HAND[name]} and save them "
+            f"as {path} (or .pth)"
         )
-    raise EnvironmentFailure(
-        f"the weights of {name} are not downloaded automatically: get them from {BY_HAND[name]} and save them "
-        f"as {path} (or .pth)"
+    origin = f"{path.name}, put there by hand"
+    return from_state(
+        read_state(path)[0], architecture="resnet18", name=name, pretraining=path.stem, origin=origin
     )
 
 
@@ -316,7 +291,7 @@ def by_hand_file(name: str, target: str | None) -> Path:
 def _checkpoint(path: Path, *, architecture: str) -> SourceModel:
     state, metadata = read_state(path)
     record = _record(metadata, path)
-    return from_state(
+    model = from_state(
         state,
         architecture=record.get("architecture", architecture),
         name=str(path),
@@ -324,19 +299,20 @@ def _checkpoint(path: Path, *, architecture: str) -> SourceModel:
         normalisation=record["normalisation"],
         origin=f"checkpoint {path.name}",
     )
+    model.provenance |= record["provenance"]
+    return model
 
 
 def _record(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     """What `save` wrote beside the tensors; for a file of another maker little more than nothing."""
+    empty: dict[str, Any] = {"provenance": {}, "normalisation": PLAIN_NORMALISATION}
     try:
-        record = json.loads(metadata.get("companion", "{}"))
-        mean, deviation = record.get("normalisation", PLAIN_NORMALISATION)
-        record["normalisation"] = tuple(map(float, mean)), tuple(map(float, deviation))
-        names = (record.get("architecture", ""), record.get("pretraining", ""))
-        known = record.setdefault("provenance", {})
-        if not all(isinstance(name, str) for name in names) or len(mean) != 3 or len(deviation) != 3:
-            raise ValueError
-        if not isinstance(known, dict):
+        record = empty | json.loads(metadata.get("companion", "{}"))
+        mean, deviation = record["normalisation"] = tuple(
+            tuple(map(float, each)) for each in record["normalisation"]
+        )
+        texts = all(isinstance(record.get(name, ""), str) for name in ("architecture", "pretraining"))
+        if not texts or not isinstance(record["provenance"], dict) or len(mean) != 3 or len(deviation) != 3:
             raise ValueError
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: its record under 'companion' is not one of this package's") from error
@@ -347,19 +323,15 @@ def save(model: SourceModel, path: str | os.PathLike) -> Path:
     """Write a model as safetensors, atomically, with its provenance in the file's metadata."""
     from safetensors.torch import save_file
 
-    tensors = {key: value.contiguous() for key, value in model.backbone.state_dict().items()}
+    tensors = model.backbone.state_dict()
     if model.head is not None:
-        tensors |= {
-            f"companion_head.{key}": value.contiguous() for key, value in model.head.state_dict().items()
-        }
-    record: dict[str, Any] = {
-        "architecture": model.architecture,
-        "pretraining": model.pretraining,
-        "normalisation": model.normalisation,
-        "provenance": model.provenance,
+        tensors |= {f"companion_head.{key}": value for key, value in model.head.state_dict().items()}
+    record = {
+        name: getattr(model, name) for name in ("architecture", "pretraining", "normalisation", "provenance")
     }
     with store.atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"companion": json.dumps(record)})
+        contiguous = {key: value.contiguous() for key, value in tensors.items()}
+        save_file(contiguous, temporary, metadata={"companion": json.dumps(record)})
     return Path(path)
 
 
@@ -373,27 +345,13 @@ def _trained(
     progress: Callable[[float, str], None] | None,
 ) -> SourceModel:
     """Train, or take the model trained earlier with exactly the same data, protocol, seed and architecture."""
-    from companion.models import best_device
-
     path = trained_file(dataset, protocol, architecture=architecture, seed=seed)
     about = {"licence": f"of its data: {dataset.origin}", "input_size": dataset.size}
-    if path.is_file():
-        try:
-            state, metadata = read_state(path)
-            known = _record(metadata, path)["provenance"]
-            model = from_state(
-                state,
-                architecture=architecture,
-                name=f"train:{dataset.name}",
-                pretraining=dataset.name,
-                origin=path.name,
-            )
-            if model.head is None:
-                raise InputError(f"{path} lacks the head that every model trained here has")
-        except InputError:
-            path.unlink()  # cut off by a full disk or a crash of the machine: trained anew below
-        else:
-            model.provenance = known | about | {"cached": True}
+    with contextlib.suppress(InputError):  # not there, or cut off by a full disk or a crash of the machine
+        model = _checkpoint(path, architecture=architecture)
+        if model.head is not None:  # every model trained here has one
+            model.name = f"train:{dataset.name}"
+            model.provenance |= about | {"cached": True}
             return model
     chosen = best_device(device)
     model = train_source(

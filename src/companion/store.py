@@ -28,8 +28,7 @@ import platformdirs
 from companion.errors import EnvironmentFailure, InputError
 
 # Raised by hand when a change of the package alters results; stored rows and executed notebooks of another
-# results version are out of date, whatever else changed or did not. Rounding does not count: it differs between
-# processors, and numbers of threads, too.
+# results version are out of date. Rounding does not count: it differs between processors and numbers of threads.
 RESULTS_VERSION = 3
 
 # `--data-dir` sets this for the length of one command or one `with` block.
@@ -65,6 +64,12 @@ def data_directory(path: str | os.PathLike | None) -> Iterator[None]:
         _data_directory.reset(token)
 
 
+def look_up(name: str) -> Path | None:
+    """Find a file or folder in the data directory, also one folder down."""
+    root = data_dir()
+    return next((path for path in (root / name, *sorted(root.glob(f"*/{name}"))) if path.exists()), None)
+
+
 def file_hash(path: str | os.PathLike, algorithm: str = "sha256") -> str:
     """Hex digest of a file's bytes."""
     with open(path, "rb") as stream:
@@ -75,8 +80,8 @@ def file_hash(path: str | os.PathLike, algorithm: str = "sha256") -> str:
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on any failure it is removed.
 
-    A reader therefore sees the old file or the whole new one, never half of it. A full disk and a folder that cannot be
-    written are a `EnvironmentFailure`.
+    A reader therefore sees the old file or the whole new one, never half of it. A full disk and a folder that
+    cannot be written are an `EnvironmentFailure`.
     """
     target = Path(path)
     try:
@@ -124,8 +129,8 @@ def check_writable(path: str | os.PathLike) -> None:
 def fetch(url: str, path: str | Path, *, checksum: str | None = None, trust: bool = False) -> Path:
     """Return `path`, downloading it from `url` if it is not there yet.
 
-    The checksum of a file that is there already is checked too. A download that fails is tried once more, and leaves
-    nothing behind. The sha256 of a trusted download is kept beside it (``NAME.sha256``) and checked from then on.
+    The checksum of a file that is there already is checked too. The sha256 of a trusted download is kept beside
+    it (``NAME.sha256``) and checked from then on.
 
     Parameters
     ----------
@@ -155,7 +160,7 @@ def fetch(url: str, path: str | Path, *, checksum: str | None = None, trust: boo
             if (found := file_hash(path, algorithm)) != expected:
                 raise InputError(
                     f"{path} has {algorithm} {found}, but {expected} is published for it: "
-                    "the file is damaged or another one; delete it and it is downloaded anew"
+                    "the file is damaged or another one; delete it and it is downloaded again"
                 )
         return path
     if checksum is None and not trust:
@@ -164,7 +169,7 @@ def fetch(url: str, path: str | Path, *, checksum: str | None = None, trust: boo
             "(trust=True, on the command line --trust)"
         )
     _check_url(url)
-    _download(url, path, ":".join(_parse_checksum(checksum)) if checksum else "")
+    _download(url, path, ":".join(_parse_checksum(checksum)) if checksum else None)
     if checksum is None:
         write_text(remembered, f"{file_hash(path)}  {path.name}\n")
     return path
@@ -189,9 +194,12 @@ def fetch_zip_member(
                 raise InputError(f"{archive} has no single member {member}: it is another archive")
             if (size := found[0].file_size) > size_limit:
                 raise InputError(f"{archive}: {member} has {size} bytes, over the limit of {size_limit}")
-            with atomic_path(path) as temporary, opened.open(found[0]) as member_file:
-                with open(temporary, "wb") as sink:
-                    shutil.copyfileobj(member_file, sink)
+            with (
+                atomic_path(path) as temporary,
+                opened.open(found[0]) as packed,
+                open(temporary, "wb") as sink,
+            ):
+                shutil.copyfileobj(packed, sink)
     except EnvironmentFailure:
         raise
     # Damaged, compressed by an unknown method, or encrypted.
@@ -203,7 +211,7 @@ def fetch_zip_member(
 
 
 def _parse_checksum(checksum: str) -> tuple[str, str]:
-    """Split ``"sha256:ab12…"`` into algorithm and lower-case digest; the length of a bare digest names its own."""
+    """Split ``"sha256:ab12…"`` into algorithm and digest; the length of a bare digest names its algorithm."""
     text = checksum.strip().lower()
     for algorithm, digits in (("md5", 32), ("sha1", 40), ("sha256", 64), ("sha512", 128)):
         if re.fullmatch(rf"({algorithm}:)?[0-9a-f]{{{digits}}}", text):
@@ -223,8 +231,8 @@ def _check_redirect(response: Any, *_arguments: Any, **_options: Any) -> None:
         _check_url(urljoin(response.url, response.headers["location"]))
 
 
-def _download(url: str, path: Path, known: str) -> None:
-    """Have pooch download and check a file, and say in one line what went wrong."""
+def _download(url: str, path: Path, checksum: str | None) -> None:
+    """Have pooch download and check a file, twice if need be, and say in one line what went wrong."""
     from requests import exceptions
 
     with warnings.catch_warnings():
@@ -238,21 +246,24 @@ def _download(url: str, path: Path, known: str) -> None:
     try:
         with atomic_path(path) as temporary:
             temporary.unlink()  # pooch would take the empty file for the one it is to download
-            place = {"path": temporary.parent, "base_url": "", "urls": {temporary.name: url}}
-            store = pooch.create(**place, registry={temporary.name: known or None}, retry_if_failed=1)
-            store.fetch(temporary.name, downloader=downloader)
+            name = temporary.name
+            store = pooch.create(
+                temporary.parent, base_url="", urls={name: url}, registry={name: checksum}, retry_if_failed=1
+            )
+            store.fetch(name, downloader=downloader)
     except InputError:
         raise
     except (exceptions.RequestException, ValueError) as error:
         if isinstance(error, exceptions.HTTPError):
-            status = getattr(error.response, "status_code", "an error")
-            reason = f"cannot download {url}: {status} from the server"
+            reason = (
+                f"cannot download {url}: {getattr(error.response, 'status_code', 'an error')} from the server"
+            )
         elif isinstance(error, exceptions.ChunkedEncodingError):
             reason = f"the download of {url} was cut off twice: try again"
         elif isinstance(error, exceptions.RequestException):
             reason = f"cannot reach {urlsplit(url).hostname} to download {url}"
         else:
-            reason = f"{url} does not have the published {known.replace(':', ' ')}: nothing was kept"
+            reason = f"{url} does not have the published {str(checksum).replace(':', ' ')}: nothing was kept"
         raise EnvironmentFailure(
             f"{reason}; to go on without a connection, put the file at {path}"
         ) from error
@@ -289,8 +300,8 @@ class RowStore:
     """Rows of results, one small file each, written whole or not at all.
 
     A row's key is a digest of everything that decides the result, so rows of another protocol, other data or another
-    results version can lie in the same folder and are never mixed up. In the folder, which is made where it is missing:
-    ``rows`` (one JSON file each), ``locks`` (who works on what) and ``set-aside`` (files that could not be read).
+    results version can lie in the same folder and are never mixed up. In the folder, which is made where it is
+    missing: ``rows`` (one JSON file each) and ``set-aside`` (files that could not be read).
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
@@ -324,26 +335,3 @@ class RowStore:
                     os.replace(path, aside)
                     damaged.append(aside)
         return rows, damaged
-
-    @contextlib.contextmanager
-    def claim(self, key: str) -> Iterator[bool]:
-        """Claim a row for this process; False where another one is at work on it.
-
-        The operating system takes the claim back when a process ends, however it ends.
-        """
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.folder / "locks" / f"{key}.lock", timeout=0)
-        try:
-            Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout:
-            yield False
-            return
-        except OSError as error:
-            raise EnvironmentFailure(f"cannot write in {self.folder}: {error.strerror or error}") from error
-        try:
-            yield True
-        finally:
-            Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()

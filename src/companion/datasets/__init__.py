@@ -9,10 +9,9 @@ from companion.datasets.folds import Fold, fold
 from companion.datasets.images import ImageFiles
 from companion.datasets.inspection import Inspection, in_several_splits, inspect, sample, too_few
 from companion.datasets.joint import joint_columns, pool
-from companion.datasets.load import (
+from companion.datasets.load import find, load_dataset
+from companion.datasets.medmnist import (
     at_hand,
-    find,
-    load_dataset,
     medmnist_classes,
     medmnist_flags,
     medmnist_origin,

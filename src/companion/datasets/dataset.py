@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -11,11 +11,9 @@ from types import MappingProxyType
 import numpy as np
 
 from companion.datasets.images import ImageFiles
-from companion.datasets.splits import SPLITS as SPLITS
 from companion.errors import InputError
 
 SIZES = (28, 64, 128, 224)
-TASKS = ("binary", "multi-class", "multi-label")
 
 
 @dataclass(frozen=True)
@@ -128,9 +126,9 @@ class Dataset:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draw the images that are scored: ``per_class`` x classes of them, as the paper does.
 
-        Without replacement and without stratification; all of them, in random order, where there are fewer.
-        The order matters: the gradient term walks through it in batches, and a class-sorted folder would give
-        batches of one class.
+        Without replacement and without stratification; all of them, in random order, where there are fewer. The order
+        matters: the gradient term walks through it in batches, and a class-sorted folder would give batches of one
+        class.
 
         Returns
         -------
@@ -144,54 +142,56 @@ class Dataset:
         InputError
             If the dataset is multi-label, or a class has fewer than two images in the draw.
         """
-        if self.task == "multi-label":
-            raise InputError(
-                f"{self.name} has several labels an image: the scores are defined for one label an image; "
-                "it can be a source, not a target"
-            )
-        labels = self.labels[split]
+        self.check_target()
         order = self.drawn(per_class, split=split, seed=seed)
-        counts = np.bincount(labels[order], minlength=self.n_classes)
+        self.check_drawn(self.labels[split][order], f"among the {len(order)} drawn with seed {seed}")
+        return self.images[split][order], self.labels[split][order]
+
+    def check_target(self) -> None:
+        """Raise `InputError` if an image has several labels: no score is defined for that."""
+        if self.task == "multi-label":
+            raise InputError(f"{self.name} has several labels an image: it can be a source, not a target")
+
+    def check_drawn(self, labels: np.ndarray, where: str) -> None:
+        """Raise `InputError` if a class has fewer than two images among the labels drawn."""
+        counts = np.bincount(labels, minlength=self.n_classes)
         if counts.min() < 2:
-            rare = self.classes[int(counts.argmin())]
-            raise InputError(
-                f"{self.name}: class {rare!r} has {counts.min()} image(s) among the {len(order)} drawn with seed "
-                f"{seed}; at least 2 are needed: draw more images a class, or leave that class out"
-            )
-        return self.images[split][order], labels[order]
+            rare = f"class {self.classes[int(counts.argmin())]!r} has {counts.min()} image(s) {where}"
+            advice = "at least 2 are needed: draw more images a class, or leave that class out"
+            raise InputError(f"{self.name}: {rare}; {advice}")
+
+
+def task_of(classes: Sequence[str]) -> str:
+    """Task of a dataset with one label an image."""
+    return "binary" if len(classes) == 2 else "multi-class"
+
+
+def check_classes(name: str, counts: Mapping[str, int]) -> None:
+    """Raise `InputError` for training images (class -> count) of one class, or a class of fewer than two images."""
+    if len(counts) < 2:
+        raise InputError(f"{name}: there is only one class ({next(iter(counts))!r}); at least two are needed")
+    for label, count in counts.items():
+        if count < 2:
+            raise InputError(f"{name}: class {label!r} has {count} training image(s); at least 2 are needed")
 
 
 def check(dataset: Dataset) -> Dataset:
-    """Return `dataset` if it can be worked with; otherwise say in one line what is wrong.
-
-    Raises
-    ------
-    InputError
-        If images and labels do not match, a split has another shape, there is only one class, or a class has
-        fewer than two training images.
-    """
-    name = dataset.name
-    shape = dataset.images["train"].shape[1:]
+    """Return `dataset` if it can be worked with; otherwise raise an `InputError` that says what is wrong."""
+    name, shape = dataset.name, dataset.images["train"].shape[1:]
     for split, images in dataset.images.items():
-        labels = dataset.labels[split]
-        if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.ndim == 4 and images.shape[3] != 3:
-            raise InputError(
-                f"{name}: {split} images have shape {images.shape} and type {images.dtype}; "
-                "wanted uint8, (n, height, width) or (n, height, width, 3)"
-            )
-        if len(images) != len(labels):
-            raise InputError(f"{name}: {split} has {len(images)} images but {len(labels)} labels")
+        rgb, found = images.ndim == 4 and images.shape[3] == 3, f"{name}: {split} images have shape"
+        if images.dtype != np.uint8 or not (images.ndim == 3 or rgb):
+            wanted = "wanted uint8, (n, height, width) or (n, height, width, 3)"
+            raise InputError(f"{found} {images.shape} and type {images.dtype}; {wanted}")
         if images.shape[1:] != shape:
-            raise InputError(f"{name}: {split} images have shape {images.shape[1:]}, train images {shape}")
-        if images.shape[1] != images.shape[2]:
-            raise InputError(
-                f"{name}: images are {images.shape[1]} x {images.shape[2]} px; square ones are wanted"
-            )
+            raise InputError(f"{found} {images.shape[1:]}, train images {shape}")
+        if len(images) != len(dataset.labels[split]):
+            counted = f"{len(images)} images but {len(dataset.labels[split])} labels"
+            raise InputError(f"{name}: {split} has {counted}")
+    if shape[0] != shape[1]:
+        raise InputError(f"{name}: images are {shape[0]} x {shape[1]} px; square ones are wanted")
     if len(dataset.images["train"]) == 0:
         raise InputError(f"{name}: there are no training images")
-    if dataset.n_classes < 2:
-        raise InputError(f"{name}: there is only one class ({dataset.classes[0]!r}); at least two are needed")
-    for label, count in dataset.class_counts().items():
-        if count < 2 and dataset.task != "multi-label":
-            raise InputError(f"{name}: class {label!r} has {count} training image(s); at least 2 are needed")
+    if dataset.task != "multi-label":
+        check_classes(name, dataset.class_counts())
     return dataset

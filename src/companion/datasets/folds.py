@@ -29,17 +29,7 @@ TRAIN_PER_CLASS, VAL_PER_CLASS = 100, 25
 
 @dataclass(frozen=True)
 class Fold:
-    """Indices into the training and the validation split of a dataset.
-
-    Attributes
-    ----------
-    number
-        1, 2, …
-    train, val
-        int64 indices, in the order drawn.
-    checksum
-        sha256 over both.
-    """
+    """Indices (int64, in the order drawn) into the training and the validation split of a dataset."""
 
     number: int
     train: np.ndarray
@@ -62,18 +52,10 @@ def draw_fold(
     train_per_class: int = TRAIN_PER_CLASS,
     val_per_class: int = VAL_PER_CLASS,
 ) -> Fold:
-    """Draw one fold from splits of given sizes; no images are needed, and no other fold.
+    """Draw fold `number` (1, 2, …) from splits of given sizes; no images are needed, and no other fold.
 
-    Parameters
-    ----------
-    n_train, n_val
-        Images in the two splits.
-    classes
-        Number of classes C; at most ``train_per_class`` x C and ``val_per_class`` x C images are drawn.
-    number
-        1, 2, …
-    seed
-        Together with `number` the seed of the draw.
+    At most ``train_per_class`` and ``val_per_class`` images times `classes` are drawn; `seed` and `number` together are
+    the seed.
     """
     train, val = (
         np.random.default_rng([seed, number, which]).permutation(size)[: per_class * classes]
@@ -90,7 +72,7 @@ def fold(
     train_per_class: int = TRAIN_PER_CLASS,
     val_per_class: int = VAL_PER_CLASS,
 ) -> Fold:
-    """Draw fold `number` of a dataset that can be a target.
+    """Draw fold `number` of a dataset that can be a target; see `draw_fold`.
 
     Raises
     ------
@@ -100,35 +82,21 @@ def fold(
     EnvironmentFailure
         If a frozen fold of a MedMNIST dataset comes out differently: numpy's generator has changed.
     """
-    if dataset.task == "multi-label":
-        raise InputError(f"{dataset.name} has several labels an image: it can be a source, not a target")
+    dataset.check_target()
     for split in ("val", "test"):
         if not len(dataset.labels.get(split, ())):
             raise InputError(f"{dataset.name} has no {split} images: fine-tuning needs all three splits")
     sizes = len(dataset.labels["train"]), len(dataset.labels["val"])
-    drawn = draw_fold(
-        *sizes,
-        dataset.n_classes,
-        number,
-        seed=seed,
-        train_per_class=train_per_class,
-        val_per_class=val_per_class,
-    )
-    asked = (seed, train_per_class, val_per_class)
-    frozen = _frozen().get((dataset.name, number))
-    if asked == (FOLD_SEED, TRAIN_PER_CLASS, VAL_PER_CLASS) and frozen and frozen[:2] == sizes:
-        if frozen[2] != drawn.checksum:
-            raise EnvironmentFailure(
-                f"fold {number} of {dataset.name} is not the frozen one: numpy {np.__version__} draws "
-                "differently; install the version in requirements.lock"
-            )
-    counts = np.bincount(dataset.labels["train"][drawn.train], minlength=dataset.n_classes)
-    if counts.min() < 2:
-        rare = dataset.classes[int(counts.argmin())]
-        raise InputError(
-            f"{dataset.name}: class {rare!r} has {counts.min()} training image(s) in fold {number}; at least 2 are "
-            "needed: draw more images a class, or leave that class out"
+    how = {"seed": seed, "train_per_class": train_per_class, "val_per_class": val_per_class}
+    drawn = draw_fold(*sizes, dataset.n_classes, number, **how)
+    *frozen_sizes, checksum = _frozen().get((dataset.name, number), (0, 0, ""))
+    paper = list(how.values()) == [FOLD_SEED, TRAIN_PER_CLASS, VAL_PER_CLASS]
+    if paper and tuple(frozen_sizes) == sizes and checksum != drawn.checksum:
+        raise EnvironmentFailure(
+            f"fold {number} of {dataset.name} is not the frozen one: numpy {np.__version__} draws differently; "
+            "install the version in requirements.lock"
         )
+    dataset.check_drawn(dataset.labels["train"][drawn.train], f"to train on in fold {number}")
     return drawn
 
 

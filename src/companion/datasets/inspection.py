@@ -1,89 +1,66 @@
-"""A first look at a target: counts, sizes, duplicates, what was left out. Nothing is refused that can be told."""
+"""A first look at a target: counts, sizes, duplicates, what was left out, and whether it would load."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from companion import store
-from companion.datasets import load
-from companion.datasets.dataset import SPLITS, Dataset
-from companion.datasets.images import Header, ImageFiles, Progress, in_parallel, probe, read
-from companion.datasets.listing import Listing, bits_of, contents, divide, groups, shared_groups
+from companion.datasets import files
+from companion.datasets.dataset import Dataset, check_classes
+from companion.datasets.decoding import Header, read
+from companion.datasets.images import ImageFiles, Progress, in_parallel
+from companion.datasets.listing import Listing, list_images
+from companion.datasets.load import find, load_dataset
+from companion.datasets.splits import SPLITS
 from companion.errors import InputError
 
-FEW = 25  # images of a class in training, under which scores are unsteady
-FEWEST = 3  # images of a class to validate or test on, under which an AUC is next to nothing
+MIN_TRAIN = 25  # images of a class, under which scores are unsteady
+MIN_EVALUATED = 3  # images of a class to validate or test on, under which an AUC is next to nothing
 UNBALANCED = 10
-SHOWN_FEW = 5
-EXAMPLES, SHOWN_CLASSES = 6, 12
+MAX_NAMED = 5
+EXAMPLES, MAX_CLASSES = 6, 12
 COMPARED = 224  # side in pixels at which images are compared
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """Facts about a target.
-
-    Attributes
-    ----------
-    name, origin
-        As of the `Dataset`.
-    official_split
-        Whether the splits are given; otherwise the counts are of those that are drawn here.
-    counts
-        Split -> class -> images.
-    sizes
-        (width, height) -> files, most frequent first; of arrays their one size.
-    modes
-        Mode -> files.
-    patients
-        Distinct patients, 0 where nobody says.
-    shared_patients
-        Patients in more than one given split -> these splits.
-    duplicates
-        Groups of images with the same content, as tuples of ``split/name``.
-    across
-        How many of these groups lie in more than one split: what is tested there has been seen.
-    contradictory
-        How many of these groups have more than one label.
-    unreadable, skipped
-        (what, why) of files that cannot be read, and of what was found beside the images.
-    warnings
-        What of this people should mend or know, one line each.
-    examples
-        A few images of every class, for a figure.
-    """
+    """Facts about a target; `name`, `origin` and `official_split` are those of the `Dataset`."""
 
     name: str
     origin: str
-    official_split: bool
-    counts: dict[str, dict[str, int]]
-    sizes: dict[tuple[int, int], int]
-    modes: dict[str, int]
-    patients: int
-    shared_patients: dict[str, list[str]]
-    duplicates: tuple[tuple[str, ...], ...]
-    across: int
-    contradictory: int
-    unreadable: tuple[tuple[str, str], ...]
-    skipped: tuple[tuple[str, str], ...]
-    warnings: tuple[str, ...]
-    examples: Dataset = field(repr=False, compare=False)
+    official_split: bool  # otherwise the counts are of splits that are drawn here
+    counts: dict[str, dict[str, int]]  # split -> class -> images
+    sizes: dict[
+        tuple[int, int], int
+    ]  # (width, height) -> files, most frequent first; of arrays their one size
+    modes: dict[str, int]  # mode -> files
+    duplicates: tuple[tuple[str, ...], ...]  # groups of images with the same content, each as "split: name"
+    across: int  # of these groups lie in more than one split: what is tested there has been seen
+    contradictory: int  # of these groups have more than one label
+    warnings: tuple[str, ...]  # what of this people should mend or know, one line each
+    examples: Dataset = field(repr=False, compare=False)  # a few images of every class, for a figure
+    patients: int = 0  # distinct ones, 0 where nobody says
+    shared_patients: Mapping[str, Sequence[str]] = field(
+        default_factory=dict
+    )  # patient -> the given splits it is in
+    unreadable: tuple[tuple[str, str], ...] = ()  # (file, why)
+    skipped: tuple[tuple[str, str], ...] = ()  # (what, why) of what was found beside the images
+    errors: tuple[str, ...] = ()  # why `companion.load_dataset` refuses the target, in its words
 
     def as_document(self, *, names: bool = True) -> dict[str, Any]:
         """Everything as JSON-able values; without `names` nothing that names a file or a patient."""
         found = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "examples"}
         found["sizes"] = {f"{width} x {height}": count for (width, height), count in self.sizes.items()}
         if not names:
-            for key in ("duplicates", "unreadable", "skipped", "shared_patients"):
+            for key in ("duplicates", "unreadable", "skipped", "shared_patients", "errors"):
                 found[key] = len(found[key])
         return found
 
@@ -116,83 +93,11 @@ def inspect(
     """
     name = os.fspath(target)
     with store.data_directory(data_dir):
-        path = load.find(name)
-        listing = load.list_files(path) if path is not None else None
+        path = find(name)
+        listing = list_images(path) if path is not None else None
         if listing is None:
-            return _of_arrays(load.load_dataset(name, size=size, seed=seed, progress=progress))
+            return _of_arrays(load_dataset(name, size=size, seed=seed, progress=progress))
         return _of_files(listing, seed=seed, progress=progress)
-
-
-def _probed(path: Path) -> Header | str:
-    try:
-        return probe(path)
-    except InputError as error:
-        return str(error)
-
-
-def _of_files(listing: Listing, *, seed: int, progress: Progress | None) -> Inspection:
-    paths = [entry.path for entry in listing.entries]
-    found = in_parallel(_probed, paths, what="looking at files", progress=progress)
-    headers = [header if isinstance(header, Header) else None for header in found]
-    bits = bits_of([header for header in headers if header])
-
-    def digest(index: int) -> bytes | str:
-        header = headers[index]
-        if header is None:
-            return str(found[index])
-        try:
-            pixels = read(paths[index], COMPARED, grey=header.grey, bits=bits)
-        except InputError as error:
-            return str(error)
-        return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
-
-    digests = in_parallel(digest, range(len(paths)), what="comparing images", progress=progress)
-    of = groups(listing, headers)
-    shared = shared_groups(listing, of)
-    splits = _splits(listing, of, seed)
-    labels = [entry.label for entry in listing.entries]
-    names = [f"{split}: {listing.relative(path)}" for split, path in zip(splits, paths, strict=True)]
-    whole = [index for index, digest in enumerate(digests) if isinstance(digest, bytes)]
-    grey = all(header.grey for header in headers if header)
-    return _with_warnings(
-        name=listing.name,
-        origin=listing.origin,
-        official_split=listing.has_splits,
-        counts=_counts(splits, labels, listing.classes),
-        sizes=dict(Counter((h.width, h.height) for h in headers if h).most_common()),
-        modes=dict(Counter(header.mode for header in headers if header).most_common()),
-        patients=len(set(of) - {""}),
-        shared_patients=shared,
-        unreadable=tuple(
-            (listing.relative(path), digest)
-            for path, digest in zip(paths, digests, strict=True)
-            if isinstance(digest, str)
-        ),
-        skipped=listing.skipped,
-        examples=_examples(
-            listing.name,
-            listing.classes,
-            np.asarray(listing.labels)[whole],
-            ImageFiles([paths[index] for index in whole], 64, grey=grey, bits=bits),
-        ),
-        **_duplicates(
-            [digest.hex() for digest in digests if isinstance(digest, bytes)],
-            [names[index] for index in whole],
-            [splits[index] for index in whole],
-            [labels[index] for index in whole],
-        ),
-    )
-
-
-def _splits(listing: Listing, of: Sequence[str], seed: int) -> list[str]:
-    """Split of every entry, "all" where there are too few images to draw splits from."""
-    if listing.has_splits:
-        return [entry.split for entry in listing.entries]
-    splits = np.full(len(listing.entries), "all", dtype=object)
-    with contextlib.suppress(InputError):
-        for split, index in divide(listing, of, contents(listing), seed=seed).items():
-            splits[index] = split
-    return list(splits)
 
 
 def sample(dataset: Dataset) -> Dataset:
@@ -204,29 +109,6 @@ def sample(dataset: Dataset) -> Dataset:
     )
 
 
-def _examples(
-    name: str, classes: tuple[str, ...], labels: np.ndarray, images: Any, *, synthetic: bool = False
-) -> Dataset:
-    rng = np.random.default_rng(0)
-    classes = classes[:SHOWN_CLASSES]
-    chosen = [
-        index
-        for label in range(len(classes))
-        for index in rng.permutation(np.flatnonzero(labels == label))[:EXAMPLES]
-    ]
-    index = np.array(chosen, dtype=int)
-    return Dataset(
-        name, {"train": images[index]}, {"train": labels[index]}, classes, "", "", synthetic=synthetic
-    )
-
-
-def _digests(images: np.ndarray | ImageFiles) -> list[bytes]:
-    """What is the same for copies: of the pixels, or of files that stay on disk."""
-    if isinstance(images, ImageFiles):
-        return images.digests
-    return [hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest() for image in images]
-
-
 def in_several_splits(dataset: Dataset) -> int:
     """How many distinct images of a dataset lie in more than one split: what is tested there has been seen.
 
@@ -234,52 +116,6 @@ def in_several_splits(dataset: Dataset) -> int:
     """
     where = Counter(digest for images in dataset.images.values() for digest in set(_digests(images)))
     return sum(count > 1 for count in where.values())
-
-
-def _of_arrays(dataset: Dataset) -> Inspection:
-    splits, labels, digests, names = [], [], [], []
-    for split, images in dataset.images.items():
-        digests += [digest.hex() for digest in _digests(images)]
-        for index, label in enumerate(dataset.labels[split]):
-            splits.append(split)
-            labels.append(dataset.classes[int(label)] if label.ndim == 0 else repr(label.tolist()))
-            names.append(f"{split}: {index}")
-    return _with_warnings(
-        name=dataset.name,
-        origin=dataset.origin,
-        official_split=dataset.official_split,
-        counts={split: dataset.class_counts(split) for split in dataset.labels},
-        sizes={(dataset.size, dataset.size): len(splits)},
-        modes={"RGB" if dataset.channels == 3 else "grey": len(splits)},
-        patients=0,
-        shared_patients={},
-        unreadable=(),
-        skipped=(),
-        examples=sample(dataset),
-        **_duplicates(digests, names, splits, labels),
-    )
-
-
-def _counts(
-    splits: Sequence[str], labels: Sequence[str], classes: Sequence[str]
-) -> dict[str, dict[str, int]]:
-    counted = Counter(zip(splits, labels, strict=True))
-    present = [split for split in (*SPLITS, "all") if split in set(splits)]
-    return {split: {label: counted[split, label] for label in classes} for split in present}
-
-
-def _duplicates(
-    digests: Sequence[str], names: Sequence[str], splits: Sequence[str], labels: Sequence[str]
-) -> dict[str, Any]:
-    members: dict[str, list[int]] = defaultdict(list)
-    for index, digest in enumerate(digests):
-        members[digest].append(index)
-    repeated = [found for found in members.values() if len(found) > 1]
-    return {
-        "duplicates": tuple(tuple(names[index] for index in found) for found in repeated),
-        "across": sum(len({splits[index] for index in found}) > 1 for found in repeated),
-        "contradictory": sum(len({labels[index] for index in found}) > 1 for found in repeated),
-    }
 
 
 def too_few(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
@@ -290,43 +126,147 @@ def too_few(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     counts
         Split -> class -> images.
     """
-    said = []
+    notes = []
     train = counts.get("train", counts.get("all", {}))
-    rare = {name: count for name, count in train.items() if count < FEW}
-    if rare:
-        said.append(f"few training images: {_named(rare)}: scores will be unsteady")
+    if rare := {name: count for name, count in train.items() if count < MIN_TRAIN}:
+        notes.append(f"few training images: {_named(rare)}: scores will be unsteady")
     smallest, largest = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
     if train[largest] > UNBALANCED * max(1, train[smallest]):
-        said.append(
+        notes.append(
             f"class {largest!r} has {train[largest]} training images and {smallest!r} {train[smallest]}"
         )
     for split in ("val", "test"):
-        rare = {name: count for name, count in counts.get(split, {}).items() if count < FEWEST}
-        if rare:
-            said.append(f"hardly any {split} images: {_named(rare)}: an AUC on them says little")
-    return said
+        if rare := {name: count for name, count in counts.get(split, {}).items() if count < MIN_EVALUATED}:
+            notes.append(f"hardly any {split} images: {_named(rare)}: an AUC on them says little")
+    return notes
 
 
 def _named(counts: Mapping[str, int]) -> str:
-    first = [f"{name!r} {count}" for name, count in sorted(counts.items(), key=lambda item: item[1])]
-    return ", ".join(first[:SHOWN_FEW]) + (
-        f" and {len(first) - SHOWN_FEW} more classes" if len(first) > SHOWN_FEW else ""
+    named = [f"{name!r} {count}" for name, count in sorted(counts.items(), key=lambda item: item[1])]
+    rest = f" and {len(named) - MAX_NAMED} more classes" if len(named) > MAX_NAMED else ""
+    return ", ".join(named[:MAX_NAMED]) + rest
+
+
+def _of_arrays(dataset: Dataset) -> Inspection:
+    rows = [
+        (split, dataset.classes[int(label)] if label.ndim == 0 else str(label.tolist()), str(index), digest)
+        for split, images in dataset.images.items()
+        for index, (label, digest) in enumerate(zip(dataset.labels[split], _digests(images), strict=True))
+    ]
+    return _inspection(
+        rows,
+        name=dataset.name,
+        origin=dataset.origin,
+        official_split=dataset.official_split,
+        counts={split: dataset.class_counts(split) for split in dataset.labels},
+        sizes={(dataset.size, dataset.size): len(rows)},
+        modes={"RGB" if dataset.channels == 3 else "grey": len(rows)},
+        examples=sample(dataset),
     )
 
 
-def _with_warnings(**facts: Any) -> Inspection:
-    said = []
-    if facts["unreadable"]:
-        said.append(f"{len(facts['unreadable'])} file(s) cannot be read: mend or remove them before ranking")
-    if facts["shared_patients"]:
-        said.append(
-            f"{len(facts['shared_patients'])} patient(s) lie in more than one split: ranking refuses this"
-        )
-    if facts["across"]:
-        said.append(
-            f"{facts['across']} image(s) lie in more than one split: what is tested there has been seen"
-        )
-    if facts["contradictory"]:
-        said.append(f"{facts['contradictory']} image(s) come with more than one label")
-    said += too_few(facts["counts"])
-    return Inspection(**facts, warnings=tuple(said))
+def _of_files(listing: Listing, *, seed: int, progress: Progress | None) -> Inspection:
+    paths, labels = listing.paths, [entry.label for entry in listing.entries]
+    found = files.headers(listing, progress=progress)
+    headers = [header for header in found if isinstance(header, Header)]
+    grey, bits = all(header.grey for header in headers), files.bits_of(headers)
+
+    def digest(index: int) -> bytes | InputError:
+        header = found[index]
+        if isinstance(header, InputError):
+            return header
+        try:
+            pixels = read(paths[index], COMPARED, grey=header.grey, bits=bits)
+        except InputError as error:
+            return error
+        return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
+
+    digests = in_parallel(digest, range(len(paths)), what="comparing images", progress=progress)
+    names, patients = [listing.relative(path) for path in paths], files.patients(listing, found)
+    unreadable = [(names[at], str(why)) for at, why in enumerate(digests) if isinstance(why, InputError)]
+    whole = [at for at, digest in enumerate(digests) if isinstance(digest, bytes)]
+    counts, splits, errors = _counted(listing, patients, seed)
+    return _inspection(
+        [(splits[at], labels[at], names[at], digests[at]) for at in whole],
+        name=listing.name,
+        origin=listing.origin,
+        official_split=listing.has_splits,
+        counts=counts,
+        sizes=dict(Counter((header.width, header.height) for header in headers).most_common()),
+        modes=dict(Counter(header.mode for header in headers).most_common()),
+        patients=len({*patients} - {""}),
+        shared_patients=files.shared_patients(listing, patients),
+        unreadable=tuple(unreadable),
+        skipped=listing.skipped,
+        errors=(*(why for _, why in unreadable), *errors),
+        examples=_examples(
+            listing.name,
+            listing.classes,
+            listing.labels[whole],
+            ImageFiles([paths[at] for at in whole], 64, grey=grey, bits=bits),
+        ),
+    )
+
+
+def _counted(
+    listing: Listing, patients: Sequence[str], seed: int
+) -> tuple[dict[str, dict[str, int]], np.ndarray, list[str]]:
+    """Split -> class -> images, the split of every entry ("all" where none can be drawn), and what loading refuses."""
+    splits = np.array([entry.split or "all" for entry in listing.entries], dtype=object)
+    errors = []
+    try:
+        for split, index in files.divide(listing, patients, files.contents(listing), seed=seed).items():
+            splits[index] = split
+    except InputError as error:
+        errors.append(str(error))
+    counted = Counter(zip(splits, (entry.label for entry in listing.entries), strict=True))
+    counts = {
+        split: {label: counted[split, label] for label in listing.classes}
+        for split in (*SPLITS, "all")
+        if split in splits
+    }
+    try:
+        check_classes(listing.name, counts.get("train") or counts["all"])
+    except InputError as error:
+        errors.append(str(error))
+    return counts, splits, errors
+
+
+def _inspection(rows: Sequence[tuple], **facts: Any) -> Inspection:
+    """Add duplicates and warnings; a row of an image is its split, label, name and digest."""
+    images = pd.DataFrame(rows, columns=["split", "label", "name", "digest"])
+    again = images[images.duplicated("digest", keep=False)].groupby("digest", sort=False)
+    across, contradictory = (int((again[column].nunique() > 1).sum()) for column in ("split", "label"))
+    unreadable, shared = len(facts.get("unreadable", ())), len(facts.get("shared_patients", ()))
+    warnings = {
+        f"{unreadable} file(s) cannot be read: mend or remove them before ranking": unreadable,
+        f"{shared} patient(s) lie in more than one split: ranking refuses this": shared,
+        f"{across} image(s) lie in more than one split: what is tested there has been seen": across,
+        f"{contradictory} image(s) come with more than one label": contradictory,
+    }
+    return Inspection(
+        duplicates=tuple(tuple(group["split"] + ": " + group["name"]) for _, group in again),
+        across=across,
+        contradictory=contradictory,
+        warnings=(*(line for line, count in warnings.items() if count), *too_few(facts["counts"])),
+        **facts,
+    )
+
+
+def _digests(images: np.ndarray | ImageFiles) -> list[bytes]:
+    """What is the same for copies: of the pixels, or of files that stay on disk."""
+    if isinstance(images, ImageFiles):
+        return images.digests
+    return [hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest() for image in images]
+
+
+def _examples(
+    name: str, classes: tuple[str, ...], labels: np.ndarray, images: Any, *, synthetic: bool = False
+) -> Dataset:
+    rng = np.random.default_rng(0)
+    classes = classes[:MAX_CLASSES]
+    chosen = [rng.permutation(np.flatnonzero(labels == label))[:EXAMPLES] for label in range(len(classes))]
+    index = np.concatenate(chosen)
+    return Dataset(
+        name, {"train": images[index]}, {"train": labels[index]}, classes, "", "", synthetic=synthetic
+    )

@@ -23,21 +23,12 @@ ORGANS = ("organamnist", "organcmnist", "organsmnist")
 def joint_columns(classes: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
     """Where each class of each dataset lies in the joint label space.
 
-    Parameters
-    ----------
-    classes
-        Dataset name -> class names, in the order of the pool.
-
-    Returns
-    -------
-    dict
-        Dataset name -> joint column of each of its classes; ChestMNIST's list ends with that of "no finding". The
-        number of columns is the largest entry + 1.
+    `classes` is dataset name -> class names, in the order of the pool. What is returned is dataset name -> joint column
+    of each of its classes; ChestMNIST's list ends with that of "no finding".
     """
     columns: dict[tuple[str, str], int] = {}
-    for name in sorted(
-        classes, key=lambda name: name == PNEUMONIA
-    ):  # chest lends its columns, so it comes first
+    # ChestMNIST lends its columns to PneumoniaMNIST, so it comes first.
+    for name in sorted(classes, key=lambda name: name == PNEUMONIA):
         for key in _keys(name, classes):
             columns.setdefault(key, len(columns))
     return {name: [columns[key] for key in _keys(name, classes)] for name in classes}
@@ -79,37 +70,35 @@ def pool(datasets: Sequence[Dataset], *, total: int | None = None, seed: int = 2
     names = [dataset.name for dataset in datasets]
     if len(names) < 2 or len(set(names)) < len(names):
         raise InputError(f"a pool needs two or more different datasets, got {', '.join(names) or 'none'}")
-    sizes = {dataset.name: dataset.size for dataset in datasets}
-    if len(set(sizes.values())) > 1:
-        listed = ", ".join(f"{name} {size} px" for name, size in sizes.items())
+    if len({dataset.size for dataset in datasets}) > 1:
+        listed = ", ".join(f"{dataset.name} {dataset.size} px" for dataset in datasets)
         raise InputError(f"a pool needs images of one size, got {listed}: name a size")
-    where = joint_columns({dataset.name: dataset.classes for dataset in datasets})
-    width = 1 + max(max(columns) for columns in where.values())
-    titles = [""] * width
-    for dataset in sorted(datasets, key=lambda dataset: dataset.name == PNEUMONIA):
-        labels = (*dataset.classes, NO_FINDING) if dataset.name == CHEST else dataset.classes
-        for column, label in zip(where[dataset.name], labels, strict=True):
-            titles[column] = titles[column] or f"{dataset.name}: {label}"
+    classes = {dataset.name: dataset.classes for dataset in datasets}
+    where = joint_columns(classes)
+    titles: dict[int, str] = {}
+    for name in sorted(names, key=lambda name: name == PNEUMONIA):
+        for column, label in zip(where[name], (*classes[name], NO_FINDING), strict=False):
+            titles.setdefault(column, f"{name}: {label}")
     colour = any(dataset.channels == 3 for dataset in datasets)
     images: dict[str, list[np.ndarray]] = {}
-    targets: dict[str, list[np.ndarray]] = {}
+    labels: dict[str, list[np.ndarray]] = {}
     for dataset in datasets:
         for split, own in dataset.labels.items():
             chosen = dataset.images[split][:]
             if colour and chosen.ndim == 3:
                 chosen = np.repeat(chosen[..., None], 3, axis=-1)
             images.setdefault(split, []).append(chosen)
-            targets.setdefault(split, []).append(_many_hot(own, where[dataset.name], width))
-    joined = {split: (np.concatenate(images[split]), np.concatenate(targets[split])) for split in images}
+            labels.setdefault(split, []).append(_many_hot(own, where[dataset.name], len(titles)))
+    pooled = {split: (np.concatenate(images[split]), np.concatenate(labels[split])) for split in images}
     if total is not None:
-        kept = np.sort(np.random.default_rng(seed).permutation(len(joined["train"][1]))[:total])
-        joined["train"] = joined["train"][0][kept], joined["train"][1][kept]
+        kept = np.sort(np.random.default_rng(seed).permutation(len(pooled["train"][1]))[:total])
+        pooled["train"] = pooled["train"][0][kept], pooled["train"][1][kept]
     return check(
         Dataset(
             name="+".join(names) + ("" if total is None else f"@{total}"),
-            images={split: both[0] for split, both in joined.items()},
-            labels={split: both[1] for split, both in joined.items()},
-            classes=tuple(titles),
+            images={split: both[0] for split, both in pooled.items()},
+            labels={split: both[1] for split, both in pooled.items()},
+            classes=tuple(titles[column] for column in range(len(titles))),
             task="multi-label",
             origin="; ".join(dict.fromkeys(dataset.origin for dataset in datasets)),
             synthetic=any(dataset.synthetic for dataset in datasets),

@@ -2,62 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import os
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from companion import store
-from companion.datasets import folders, manifest, natural, procedural
-from companion.datasets.arrays import load_npz, read_npz
-from companion.datasets.dataset import SIZES, SPLITS, Dataset, check
-from companion.datasets.images import shown
-from companion.datasets.listing import Listing, assemble
-from companion.errors import EnvironmentFailure, InputError, did_you_mean
+from companion.datasets import medmnist, natural, procedural
+from companion.datasets.arrays import load_npz
+from companion.datasets.dataset import SIZES, Dataset
+from companion.datasets.files import assemble
+from companion.datasets.images import Progress
+from companion.datasets.listing import list_images
+from companion.errors import InputError, did_you_mean, shown
 
-DEFAULT_FOLDER_SIZE = 224
-
-
-@functools.cache
-def _medmnist_info() -> dict[str, dict]:
-    """MedMNIST's own table of its datasets, read without importing the package (which imports torch)."""
-    found = importlib.util.find_spec("medmnist")
-    if found is None or not found.submodule_search_locations:
-        raise EnvironmentFailure("medmnist is not installed: run  pip install medmnist")
-    path = Path(next(iter(found.submodule_search_locations))) / "info.py"
-    spec = importlib.util.spec_from_file_location("companion._medmnist_info", path)
-    if spec is None or spec.loader is None:
-        raise EnvironmentFailure(f"{path} cannot be read: reinstall medmnist")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return {flag: info for flag, info in module.INFO.items() if not flag.endswith("3d")}
-
-
-def medmnist_flags(*, single_label: bool = False) -> tuple[str, ...]:
-    """Return the flags of the twelve MedMNIST 2D datasets (the eleven single-label ones on request)."""
-    return tuple(
-        flag
-        for flag, info in _medmnist_info().items()
-        if not (single_label and "multi-label" in info["task"])
-    )
-
-
-def medmnist_classes() -> dict[str, list[str]]:
-    """Class names of every MedMNIST 2D dataset (findings of ChestMNIST), in the order of their labels."""
-    return {flag: list(info["label"].values()) for flag, info in _medmnist_info().items()}
-
-
-def medmnist_samples() -> dict[str, dict[str, int]]:
-    """Number of images of every split of every MedMNIST 2D dataset, as its publisher gives them."""
-    return {flag: dict(info["n_samples"]) for flag, info in _medmnist_info().items()}
-
-
-def medmnist_origin(flag: str) -> str:
-    """Where the images of a MedMNIST flag come from and their licence, in words."""
-    return f"MedMNIST, {_medmnist_info()[flag]['license']}"
+SYNTHETIC = "procedural:"
+FILES_SIZE = 224  # pixels a side that image files are brought to where nothing is said
 
 
 def load_dataset(
@@ -68,7 +26,7 @@ def load_dataset(
     seed: int = 0,
     checksum: str | None = None,
     trust: bool = False,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Load a dataset by name or path.
 
@@ -113,26 +71,17 @@ def load_dataset(
     if size is not None and size not in SIZES:
         raise InputError(f"size {size} is not offered: choose one of {', '.join(map(str, SIZES))}")
     with store.data_directory(data_dir):
-        if name.startswith("procedural:"):
-            return check(procedural.generate(name.removeprefix("procedural:"), size=size or 28, seed=seed))
-        if name in _medmnist_info():
-            return _load_medmnist(name, size or 28, checksum=checksum, trust=trust, progress=progress)
-        if name == natural.NAME and not _look_up(f"{name}.npz"):
-            if progress:
-                progress(f"downloading CIFAR-10 to {store.data_dir()} (170 MB, once)")
-            natural.make(store.data_dir() / f"{name}.npz")
-        path = _find_path(name)
-        listing = list_files(path)
-        if listing is None:
-            return load_npz(path, name=name, size=size)
-        return assemble(listing, size or DEFAULT_FOLDER_SIZE, seed=seed, progress=progress)
-
-
-def list_files(path: Path) -> Listing | None:
-    """List the images of a folder or manifest; None where the path is a file of another kind."""
-    if path.is_dir():
-        return folders.scan(path)
-    return manifest.scan(path) if path.suffix.lower() in manifest.MANIFEST_SUFFIXES else None
+        path = find(name)
+        if name.startswith(SYNTHETIC):
+            return procedural.generate(name.removeprefix(SYNTHETIC), size=size or 28, seed=seed)
+        if name in medmnist.info():
+            return medmnist.load(name, size or 28, checksum=checksum, trust=trust, progress=progress)
+        if path is None:
+            path = natural.make(store.data_dir() / f"{natural.NAME}.npz", progress=progress)
+        listing = list_images(path)
+        if listing is not None:
+            return assemble(listing, size or FILES_SIZE, seed=seed, progress=progress)
+        return load_npz(path, name=name, size=size)
 
 
 def find(name: str) -> Path | None:
@@ -149,88 +98,26 @@ def find(name: str) -> Path | None:
     InputError
         If there is no such dataset, file or folder.
     """
-    if name.startswith("procedural:"):
-        procedural.generator(name.removeprefix("procedural:"))
+    if name.startswith(SYNTHETIC):
+        procedural.generator(name.removeprefix(SYNTHETIC))
         return None
-    if name == natural.NAME and not _look_up(f"{name}.npz"):
+    if name in medmnist.info():
         return None
-    return None if name in _medmnist_info() else _find_path(name)
-
-
-def _find_path(name: str) -> Path:
-    """Path of a file or folder named directly or by its name in the data directory."""
     if not name.strip():
         raise InputError(
             "a dataset without a name: give a MedMNIST flag, a file, a folder or procedural:NAME"
         )
-    direct = Path(name).expanduser()
-    if direct.exists():
+    direct, is_bare = Path(name).expanduser(), Path(name).name == name
+    if name != natural.NAME and direct.exists():
         return direct
-    if Path(name).name == name:
-        found = _look_up(f"{name}.npz") or _look_up(name)
-        if found:
-            return found
-    if direct.suffix or Path(name).name != name:
+    found = (store.look_up(f"{name}.npz") or store.look_up(name)) if is_bare else None
+    if found or name == natural.NAME:
+        return found
+    if direct.suffix or not is_bare:
         raise InputError(f"{shown(name)}: there is no such file or folder")
-    flags = medmnist_flags()
+    flags = medmnist.medmnist_flags()
     raise InputError(
         f"no dataset {name!r}: neither a MedMNIST flag ({', '.join(flags)}), nor a file or folder here or in "
         f"{store.data_dir()}, nor procedural:NAME ({', '.join(procedural.GENERATORS)})."
-        + did_you_mean(name, [*flags, *(f"procedural:{known}" for known in procedural.GENERATORS)])
-    )
-
-
-def _look_up(filename: str) -> Path | None:
-    """Find a file in the data directory, also one folder down."""
-    root = store.data_dir()
-    if not root.is_dir():
-        return None
-    if (root / filename).exists():
-        return root / filename
-    return next(iter(sorted(root.glob(f"*/{filename}"))), None)
-
-
-def at_hand(flag: str, size: int) -> Path | None:
-    """File of a MedMNIST flag where it is on this machine; None where it would be downloaded."""
-    filename = _filename(flag, size)
-    theirs = Path("~/.medmnist").expanduser() / filename
-    return _look_up(filename) or (theirs if theirs.is_file() else None)
-
-
-def _filename(flag: str, size: int) -> str:
-    return f"{flag}.npz" if size == 28 else f"{flag}_{size}.npz"
-
-
-def _load_medmnist(
-    flag: str, size: int, *, checksum: str | None, trust: bool, progress: Callable[[str], None] | None
-) -> Dataset:
-    info = _medmnist_info()[flag]
-    suffix = "" if size == 28 else f"_{size}"
-    published = info.get(f"MD5{suffix}")
-    if checksum is None and published:
-        checksum = f"md5:{published}"
-    path = at_hand(flag, size) or store.data_dir() / _filename(flag, size)
-    if progress and not path.is_file():
-        progress(f"downloading {path.name} to {path.parent}")
-    store.fetch(info[f"url{suffix}"], path, checksum=checksum, trust=trust)
-    arrays = read_npz(path)
-    missing = [f"{split}_{part}" for split in SPLITS for part in ("images", "labels")]
-    missing = [key for key in missing if key not in arrays]
-    if missing:
-        raise InputError(f"{path} lacks {', '.join(missing)}: it is not MedMNIST's file; delete it")
-    images = {split: arrays[f"{split}_images"] for split in SPLITS}
-    labels = {split: arrays[f"{split}_labels"] for split in SPLITS}
-    multi = "multi-label" in info["task"]
-    if not multi:
-        labels = {split: values.reshape(len(values)) for split, values in labels.items()}
-    classes = tuple(info["label"][str(index)] for index in range(len(info["label"])))
-    return check(
-        Dataset(
-            name=flag,
-            images=images,
-            labels={split: values.astype(np.int64) for split, values in labels.items()},
-            classes=classes,
-            task="multi-label" if multi else "binary" if len(classes) == 2 else "multi-class",
-            origin=medmnist_origin(flag),
-        )
+        + did_you_mean(name, [*flags, *(SYNTHETIC + known for known in procedural.GENERATORS)])
     )

@@ -10,23 +10,13 @@ from typing import Any
 import numpy as np
 
 from companion import store
+from companion.datasets.images import Progress
 from companion.errors import InputError
 
 NAME = "cifar10_32"
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CHECKSUM = "md5:c32a1d4ab5d03f1284b67883e8d87530"  # as published on the page of the dataset
-CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 PER_CLASS = {"train": 300, "val": 30, "test": 60}
 SEED = 24
 _SIDE = 32
@@ -35,7 +25,7 @@ _TEST = "test_batch.bin"
 _LARGEST = 64 << 20  # bytes of one member; the official ones have 31 MB
 
 
-def make(path: Path) -> Path:
+def make(path: Path, *, progress: Progress | None = None) -> Path:
     """Download CIFAR-10's binary archive, draw the subset and write it as `path`, a ``.npz`` in MedMNIST's layout.
 
     The archive is kept beside it. Nothing in it is unpickled or extracted to disk.
@@ -45,6 +35,8 @@ def make(path: Path) -> Path:
     InputError, EnvironmentFailure
         As for `companion.store.fetch`; also if the archive is damaged or another one.
     """
+    if progress:
+        progress(f"downloading CIFAR-10 to {path.parent} (170 MB, once)")
     archive = store.fetch(URL, path.with_name(URL.rsplit("/", 1)[-1]), checksum=CHECKSUM)
     batches = _batches(archive)
     rng = np.random.default_rng(SEED)
@@ -86,12 +78,11 @@ def _draw(
 ) -> dict[str, np.ndarray]:
     """Draw each split's number of images a class, without replacement; the splits share none."""
     parts: dict[str, list[np.ndarray]] = {split: [] for split in splits}
-    for label in range(len(CLASSES)):
+    ends = np.cumsum([PER_CLASS[split] for split in splits])
+    for label, name in enumerate(CLASSES):
         members = rng.permutation(np.flatnonzero(records[:, 0] == label))
-        if len(members) < sum(PER_CLASS[split] for split in splits):
-            raise InputError(f"{archive} has {len(members)} images of {CLASSES[label]}: too few; delete it")
-        start = 0
-        for split in splits:
-            parts[split].append(records[members[start : start + PER_CLASS[split]]])
-            start += PER_CLASS[split]
+        if len(members) < ends[-1]:
+            raise InputError(f"{archive} has {len(members)} images of {name}: too few; delete it")
+        for split, chosen in zip(splits, np.split(members[: ends[-1]], ends[:-1]), strict=True):
+            parts[split].append(records[chosen])
     return {split: np.concatenate(found) for split, found in parts.items()}

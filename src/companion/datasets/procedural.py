@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from companion.datasets.dataset import Dataset
+from companion.datasets.dataset import Dataset, check, task_of
 from companion.errors import InputError, did_you_mean
 
 _COUNTS = {"train": 600, "val": 120, "test": 300}
@@ -76,8 +76,9 @@ def _fibres(rng: np.random.Generator, label: int, size: int) -> np.ndarray:
     return image
 
 
+Generator = tuple[Callable[[np.random.Generator, int, int], np.ndarray], tuple[str, ...]]
 # name -> (draw one image, class names)
-GENERATORS: dict[str, tuple[Callable[[np.random.Generator, int, int], np.ndarray], tuple[str, ...]]] = {
+GENERATORS: dict[str, Generator] = {
     "textures": (_textures, ("0°", "45°", "90°", "135°")),
     "cells": (_cells, ("few large", "middling", "many small")),
     "lesions": (_lesions, ("smooth outline", "ragged outline")),
@@ -85,14 +86,8 @@ GENERATORS: dict[str, tuple[Callable[[np.random.Generator, int, int], np.ndarray
 }
 
 
-def generator(name: str) -> tuple[Callable[[np.random.Generator, int, int], np.ndarray], tuple[str, ...]]:
-    """Return the generator `name` and its classes.
-
-    Raises
-    ------
-    InputError
-        If there is none of that name.
-    """
+def generator(name: str) -> Generator:
+    """Return the generator `name` and its classes; an `InputError` where there is none."""
     if name not in GENERATORS:
         raise InputError(
             f"no synthetic dataset procedural:{name}: there are "
@@ -118,12 +113,14 @@ def generate(name: str, *, size: int = 28, seed: int = 0) -> Dataset:
         clean = np.stack([draw(rng, int(label), size) for label in labels[split]])
         noisy = clean + rng.normal(0, 0.06, clean.shape)
         images[split] = (255 * np.clip(noisy, 0, 1)).round().astype(np.uint8)
-    return Dataset(
-        name=f"procedural:{name}",
-        images=images,
-        labels=labels,
-        classes=classes,
-        task="binary" if len(classes) == 2 else "multi-class",
-        origin=f"synthetic, drawn by this package with seed {seed}",
-        synthetic=True,
+    return check(
+        Dataset(
+            name=f"procedural:{name}",
+            images=images,
+            labels=labels,
+            classes=classes,
+            task=task_of(classes),
+            origin=f"synthetic, drawn by this package with seed {seed}",
+            synthetic=True,
+        )
     )

@@ -44,8 +44,8 @@ def stratified_split(
     return {name: np.flatnonzero(split[copies] == name) for name in SPLITS}
 
 
-def joined(groups: Sequence[str], content: Sequence[Hashable]) -> list[str]:
-    """Groups of which one has a copy of another's image become one group, named by the first of them.
+def merged(groups: Sequence[str], content: Sequence[Hashable]) -> list[str]:
+    """Merge groups of which one has a copy of another's image into one, named by the first of them.
 
     Parameters
     ----------
@@ -58,10 +58,8 @@ def joined(groups: Sequence[str], content: Sequence[Hashable]) -> list[str]:
     names, known = pd.factorize(pd.Series(groups), sort=True)
     copies, distinct = pd.factorize(pd.Series(content))
     nodes = len(known) + len(distinct)
-    pairs = (
-        names.astype(np.int32),
-        (len(known) + copies).astype(np.int32),
-    )  # scipy 1.11 takes no larger integers
+    # scipy 1.11 takes no larger integers
+    pairs = names.astype(np.int32), (len(known) + copies).astype(np.int32)
     links = coo_array((np.ones(len(names)), pairs), shape=(nodes, nodes))
     of, _ = pd.factorize(connected_components(links, directed=False)[1][: len(known)])
     first = pd.Series(of).drop_duplicates().index
@@ -103,16 +101,15 @@ def grouped_split(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a class has fewer images than parts: looked after below
         parts = [np.sort(test) for _, test in folds.split(np.zeros(len(labels)), labels, order[codes])]
-    n_test = max(1, round(0.2 * count))
-    for chosen in itertools.permutations(range(count), 1 + n_test):
-        if list(chosen[1:]) != sorted(chosen[1:]):
+    for chosen in itertools.permutations(range(count), 1 + max(1, round(0.2 * count))):
+        val, tested = chosen[0], list(chosen[1:])
+        if tested != sorted(tested):
             continue
-        outside = np.concatenate([parts[part] for part in chosen])
-        train = np.setdiff1d(np.arange(len(labels)), outside)
+        train = np.setdiff1d(np.arange(len(labels)), np.concatenate([parts[part] for part in chosen]))
         counts = np.bincount(labels[train], minlength=len(classes))
         if counts.min() >= 2 and all(len(parts[part]) for part in chosen):
-            test = np.sort(np.concatenate([parts[part] for part in chosen[1:]]))
-            return {"train": train, "val": parts[chosen[0]], "test": test}
+            test = np.sort(np.concatenate([parts[part] for part in tested]))
+            return {"train": train, "val": parts[val], "test": test}
     raise InputError(
         f"class {classes[int(counts.argmin())]!r} has too few patients to draw splits from: give a split, or leave "
         "that class out"

@@ -35,7 +35,7 @@ def look_as_text(facts: Inspection, *, names: bool = True) -> str:
         "patients in several splits": [
             f"{who} in {', '.join(s)}" for who, s in facts.shared_patients.items()
         ],
-        "cannot be read": [why for _, why in facts.unreadable],
+        "why ranking refuses it": list(facts.errors),
         "left out": [f"{what}: {why}" for what, why in facts.skipped],
     }
     for title, entries in listed.items():

@@ -1,0 +1,102 @@
+"""The MedMNIST 2D datasets: what they hold, where their files are, and how one becomes a `Dataset`."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from companion import store
+from companion.datasets.arrays import read_npz
+from companion.datasets.dataset import Dataset, check, task_of
+from companion.datasets.images import Progress
+from companion.datasets.splits import SPLITS
+from companion.errors import EnvironmentFailure, InputError
+
+
+@functools.cache
+def info() -> dict[str, dict]:
+    """MedMNIST's own table of its 2D datasets, read without importing the package (which imports torch)."""
+    found = importlib.util.find_spec("medmnist")
+    if found is None or not found.submodule_search_locations:
+        raise EnvironmentFailure("medmnist is not installed: run  pip install medmnist")
+    path = Path(next(iter(found.submodule_search_locations))) / "info.py"
+    spec = importlib.util.spec_from_file_location("companion._medmnist_info", path)
+    if spec is None or spec.loader is None:
+        raise EnvironmentFailure(f"{path} cannot be read: reinstall medmnist")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return {flag: about for flag, about in module.INFO.items() if not flag.endswith("3d")}
+
+
+def medmnist_flags(*, single_label: bool = False) -> tuple[str, ...]:
+    """Return the flags of the twelve MedMNIST 2D datasets (the eleven single-label ones on request)."""
+    return tuple(
+        flag for flag, about in info().items() if not (single_label and "multi-label" in about["task"])
+    )
+
+
+def medmnist_classes() -> dict[str, list[str]]:
+    """Class names of every MedMNIST 2D dataset (findings of ChestMNIST), in the order of their labels."""
+    return {flag: list(about["label"].values()) for flag, about in info().items()}
+
+
+def medmnist_samples() -> dict[str, dict[str, int]]:
+    """Number of images of every split of every MedMNIST 2D dataset, as its publisher gives them."""
+    return {flag: dict(about["n_samples"]) for flag, about in info().items()}
+
+
+def medmnist_origin(flag: str) -> str:
+    """Where the images of a MedMNIST flag come from and their licence, in words."""
+    return f"MedMNIST, {info()[flag]['license']}"
+
+
+def at_hand(flag: str, size: int) -> Path | None:
+    """File of a MedMNIST flag where it is on this machine; None where it would be downloaded."""
+    filename = f"{flag}{_suffix(size)}.npz"
+    theirs = Path("~/.medmnist").expanduser() / filename
+    return store.look_up(filename) or (theirs if theirs.is_file() else None)
+
+
+def _suffix(size: int) -> str:
+    return "" if size == 28 else f"_{size}"
+
+
+def load(
+    flag: str, size: int, *, checksum: str | None, trust: bool, progress: Progress | None = None
+) -> Dataset:
+    """Load a MedMNIST dataset, downloading its file where it is not on this machine.
+
+    Raises
+    ------
+    InputError, EnvironmentFailure
+        As for `companion.store.fetch`; also if the file is damaged or another one.
+    """
+    about, suffix = info()[flag], _suffix(size)
+    published = about.get(f"MD5{suffix}")
+    path = at_hand(flag, size) or store.data_dir() / f"{flag}{suffix}.npz"
+    if progress and not path.is_file():
+        progress(f"downloading {path.name} to {path.parent}")
+    known = checksum or (f"md5:{published}" if published else None)
+    store.fetch(about[f"url{suffix}"], path, checksum=known, trust=trust)
+    arrays = read_npz(path)
+    wanted = [f"{split}_{part}" for split in SPLITS for part in ("images", "labels")]
+    if missing := [key for key in wanted if key not in arrays]:
+        raise InputError(f"{path} lacks {', '.join(missing)}: it is not MedMNIST's file; delete it")
+    multi_label = "multi-label" in about["task"]
+    labels = {split: arrays[f"{split}_labels"].astype(np.int64) for split in SPLITS}
+    if not multi_label:
+        labels = {split: values.reshape(len(values)) for split, values in labels.items()}
+    classes = tuple(about["label"][str(index)] for index in range(len(about["label"])))
+    return check(
+        Dataset(
+            name=flag,
+            images={split: arrays[f"{split}_images"] for split in SPLITS},
+            labels=labels,
+            classes=classes,
+            task="multi-label" if multi_label else task_of(classes),
+            origin=medmnist_origin(flag),
+        )
+    )
