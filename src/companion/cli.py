@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -86,11 +87,11 @@ def _progress() -> Iterator[Callable[[float, str], None] | None]:
 @_command(parameters.Inspect)
 def inspect(given: parameters.Inspect) -> None:
     """Look at TARGET first: counts, sizes, duplicates, what is left out."""
-    from companion import report
+    from companion import report, store
     from companion.datasets import inspect as look
 
     if given.out is not None:
-        report.check_folder(given.out, force=given.force, files=report.LOOK_FILES)
+        store.check_folder(given.out, report.LOOK_FILES, force=given.force)
     with _progress() as progress:
         tell = None if progress is None else lambda line: progress(0.0, line)
         facts = look(given.target, size=given.size, seed=given.seed, data_dir=given.data_dir, progress=tell)
@@ -110,68 +111,52 @@ def inspect(given: parameters.Inspect) -> None:
 @_command(parameters.Rank)
 def rank(given: parameters.Rank) -> None:
     """Rank source models for TARGET without fine-tuning any of them."""
-    from companion import report, store
+    from companion import ranking, store
+    from companion.datasets import load_dataset
+    from companion.ranking.report import FILES
 
     if given.out is not None:
-        report.check_folder(given.out, force=given.force)
+        store.check_folder(given.out, FILES, force=given.force)
     with store.data_directory(given.data_dir):
         with _progress() as progress:
-            from companion import ranking
-            from companion.datasets import load_dataset
-            from companion.ranking.table import check_sources
-            from companion.training import FINE_TUNING_PROTOCOLS
-
-            source = given.source
-            if source:
-                check_sources(source)
-            told = None if progress is None else lambda line: progress(0.0, line)
-            dataset = load_dataset(given.target, size=given.size, trust=given.trust, progress=told)
+            if given.source:
+                ranking.check_sources(given.source)
+            tell = None if progress is None else lambda line: progress(0.0, line)
+            dataset = load_dataset(given.target, size=given.size, trust=given.trust, progress=tell)
             if given.verify:
-                ranking.images_to_verify(dataset, given.verify)
-            left_out: list[ranking.Candidate] = []
-            if not source:
-                source, left_out = ranking.default_sources(
-                    dataset, architecture=given.architecture, seed=given.seed
-                )
-            how: dict[str, Any] = {
-                "architecture": given.architecture,
-                "seed": given.seed,
-                "device": given.device,
-                "trust": given.trust,
-            }
-            scoring = how | {"per_class": given.per_class, "variant": given.variant}
-            table = ranking.rank(dataset, source, progress=progress, **scoring)
-        stability = verification = None
-        ordered = any(pool["order"] == "determined" for pool in table.attrs["pools"])
-        if (given.repeats or given.verify) and not ordered:
-            typer.echo("no pool has an order, so there is nothing to repeat or to verify", err=True)
-        if given.repeats and ordered:
-            _tell_cost(f"{given.repeats} repeats", ranking.stability_cost(table, given.repeats))
+                ranking.check_verifiable(dataset, given.verify)
+            found = ranking.rank(
+                dataset,
+                given.source or None,
+                architecture=given.architecture,
+                seed=given.seed,
+                device=given.device,
+                trust=given.trust,
+                per_class=given.per_class,
+                variant=given.variant,
+                progress=progress,
+            )
+        if (given.repeats or given.verify) and not found.ordered:
+            typer.echo("no candidate set has an order, so there is nothing to repeat or to verify", err=True)
+        elif given.repeats:
+            _announce(f"{given.repeats} repeats", ranking.stability_cost(found, given.repeats))
             with _progress() as progress:
-                stability = ranking.stability(
-                    table, dataset, source, given.repeats, progress=progress, **scoring
-                )
-        if given.verify and ordered:
-            chosen, spent = ranking.first_sources(table, given.verify), table.attrs["cost"]
-            quick = FINE_TUNING_PROTOCOLS["quick"]
-            seconds = ranking.fine_tuning_seconds(spent, dataset, quick, chosen)
-            _tell_cost(f"fine-tuning {', '.join(chosen)}", seconds)
+                stability = ranking.stability(found, given.repeats, progress=progress)
+            found = replace(found, stability=stability)
+        if given.verify and found.ordered:
+            chosen = found.first(given.verify)
+            _announce(f"fine-tuning {', '.join(chosen)}", found.fine_tuning_seconds("quick", chosen))
             with _progress() as progress:
-                verification = ranking.verify(table, dataset, source, given.verify, progress=progress, **how)
-    extras = report.Extras(left_out, stability, verification, dataset if given.images else None)
-    written = (
-        report.write(table, given.out, force=given.force, extras=extras) if given.out is not None else []
-    )
-    if given.as_json:
-        typer.echo(json.dumps(report.as_document(table, extras), indent=1))
-        return
-    typer.echo(report.as_text(table, extras))
-    for path in written:
+                verification = ranking.verify(found, given.verify, progress=progress)
+            found = replace(found, verification=verification)
+    written = found.save(given.out, force=given.force, images=given.images) if given.out else []
+    typer.echo(json.dumps(found.as_document(), indent=1) if given.as_json else str(found))
+    for path in [] if given.as_json else written:
         typer.echo(f"written: {path}")
 
 
-def _tell_cost(what: str, seconds: float) -> None:
-    from companion.report import duration
+def _announce(what: str, seconds: float) -> None:
+    from companion.ranking import duration
 
     typer.echo(f"{what}: about {duration(seconds)}", err=True)
 
@@ -300,21 +285,6 @@ def fetch(given: parameters.Fetch) -> None:
                         "leave --to out and copy that cache (companion doctor names it)"
                     )
                 typer.echo(repr(load_source(name.removeprefix("weights:"), trust=given.trust)))
-
-
-@_command(parameters.Doctor)
-def doctor(given: parameters.Doctor) -> None:
-    """Tell what is installed, which device would be used, and which data is at hand."""
-    from companion import report
-
-    found = report.surroundings()
-    if given.as_json:
-        typer.echo(json.dumps(found, indent=1))
-        return
-    for section, entries in found.items():
-        typer.echo(f"{section}:")
-        for key, value in entries.items():
-            typer.echo(f"  {key}: {value}")
 
 
 def _version(wanted: bool) -> None:
