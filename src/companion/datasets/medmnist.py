@@ -67,13 +67,7 @@ def _suffix(size: int) -> str:
 def load(
     flag: str, size: int, *, checksum: str | None, trust: bool, progress: Progress | None = None
 ) -> Dataset:
-    """Load a MedMNIST dataset, downloading its file where it is not on this machine.
-
-    Raises
-    ------
-    InputError, EnvironmentFailure
-        As for `companion.store.fetch`; also if the file is damaged or another one.
-    """
+    """Load a MedMNIST dataset, downloading its file where it is not on this machine; see `companion.store.fetch`."""
     about, suffix = info()[flag], _suffix(size)
     published = about.get(f"MD5{suffix}")
     path = at_hand(flag, size) or store.data_dir() / f"{flag}{suffix}.npz"
