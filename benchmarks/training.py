@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed
 from torch import nn
 
 from companion import datasets, models, replication
-from companion.replication.engines import engine
 from companion.training.loop import Recipe, Resident, fit
 
 BATCH = 32
@@ -219,11 +219,9 @@ def bench_together(
     jobs = [(device, size, epochs, seed) for seed in range(runs)]
     ratios, seconds, busy = [], [], []
     _one_run(*jobs[0])
-    with engine(workers=runs) as (executor, _):
+    with Parallel(n_jobs=runs) as parallel:
         # Every process has loaded its libraries and has a context on the device before anything is measured.
-        list(
-            executor.map(_one_run, *zip(*[(device, size, 1, seed) for seed in range(4 * runs)], strict=True))
-        )
+        parallel(delayed(_one_run)(device, size, 1, seed) for seed in range(4 * runs))
         for _ in range(repeats):
             began = time.perf_counter()
             alone = [_one_run(*job) for job in jobs]
@@ -232,7 +230,7 @@ def bench_together(
             watch = threading.Thread(target=_utilisation, args=(stop, busy))
             if device != "cpu" and importlib.util.find_spec("pynvml"):
                 watch.start()
-            together = list(executor.map(_one_run, *zip(*jobs, strict=True)))
+            together = parallel(delayed(_one_run)(*job) for job in jobs)
             seconds.append(time.perf_counter() - middle)
             stop.set()
             ratios.append((middle - began) / seconds[-1])

@@ -46,14 +46,14 @@ run = check("03_nca_vs_lda", globals())
 
 # %%
 import companion
-from companion.evaluation import closeness
+from companion.evaluation import similarity
 from companion.training import FINE_TUNING_PROTOCOLS
 
 dataset = companion.load_dataset(target, size=size)
 model = companion.load_source(source, target=dataset.name, size=min(dataset.size, 64), seed=seed)
 tuning = FINE_TUNING_PROTOCOLS[protocol]
 found = {
-    number: closeness.representations(model, dataset, number, tuning, seed=seed)
+    number: similarity.representations(model, dataset, number, tuning, seed=seed)
     for number in range(1, folds + 1)
 }
 representations, labels = found[1]
@@ -104,11 +104,11 @@ import pandas as pd
 
 table = pd.concat(
     [
-        closeness.compare(points, own).reset_index().assign(source=model.name, fold=number)
+        similarity.compare(points, own).reset_index().assign(source=model.name, fold=number)
         for number, (points, own) in found.items()
     ]
 )
-by_representation = table.groupby("representation")[list(closeness.MEASURES)]
+by_representation = table.groupby("representation")[list(similarity.MEASURES)]
 pd.concat({"mean": by_representation.mean(), "sd over folds": by_representation.std()}, axis=1).round(3)
 
 # %% [markdown]
@@ -118,7 +118,7 @@ pd.concat({"mean": by_representation.mean(), "sd over folds": by_representation.
 # can come closer than leaving the features alone.
 
 # %%
-wide = table.groupby("representation")[list(closeness.MEASURES)].mean()
+wide = table.groupby("representation")[list(similarity.MEASURES)].mean()
 for measure in ("overlap", "cka"):
     order = wide[measure].drop("after").sort_values(ascending=False)
     print(f"{measure}: " + " > ".join(f"{name} {value:.3f}" for name, value in order.items()))
@@ -144,16 +144,16 @@ print(
 print(f"made on {about['device']} with companion {about['companion']}, {about['date'][:10]}")
 
 # %% mystnb={"image": {"alt": "Bars with one point a source for neighbour overlap and CKA with the fine-tuned features, and for class separation: before, NCA, LDA, and fine-tuned"}}
-figures.closeness(stored, closeness.MEASURES)
+figures.similarity(stored, similarity.MEASURES)
 
 # %%
-stored.groupby("representation")[list(closeness.MEASURES)].mean().round(3)
+stored.groupby("representation")[list(similarity.MEASURES)].mean().round(3)
 
 # %%
 words = {1.0: "NCA closer", 0.0: "undecided", -1.0: "NCA less close"}
 pd.concat(
     {
-        f"NCA against {label}": closeness.leads(stored, over).assign(
+        f"NCA against {label}": similarity.leads(stored, over).assign(
             verdict=lambda rows: rows["verdict"].map(words)
         )
         for over, label in (("lda", "LDA"), ("before", "no projection"))

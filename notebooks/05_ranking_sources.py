@@ -52,7 +52,7 @@ run = check("05_ranking_sources", globals())
 # %%
 from companion import evaluation, published
 
-table = evaluation.oriented("source_datasets")
+table = evaluation.published_pairs("source_datasets")
 print(f"{len(table)} pairs: {table['source'].nunique()} sources, {table['target'].nunique()} targets")
 print(f"from {published.PROVENANCE}")
 table.head(4).round(3)
@@ -222,7 +222,7 @@ figures.critical_difference(bench.ranks, bench.nemenyi)
 # runs are just as defensible, and they do not agree on who leads.
 
 # %%
-evaluation.truths().sort_values("run with the lowest validation loss", ascending=False).round(3)
+evaluation.ground_truths().sort_values("run with the lowest validation loss", ascending=False).round(3)
 
 # %% [markdown]
 # With the median run as ground truth another score leads. A difference of a few hundredths of τ_w between two scores should
@@ -259,10 +259,10 @@ figures.noise_ceiling(bench.ceiling.targets, bench.taus, shown) if bench.ceiling
 from IPython.display import display
 
 if bench.ceiling:
-    redrawn = evaluation.redraws(seed=seed)
+    redrawn = evaluation.partial_grids(seed=seed)
     leader, share = redrawn.leads.index[0], redrawn.leads.iloc[0]
     print(f"with {redrawn.runs} settings a pair, {leader} leads in {share:.0%} of {len(redrawn.means)} draws")
-    display(figures.redraws(redrawn.means, bench.mean))
+    display(figures.partial_grids(redrawn.means, bench.mean))
 
 # %% [markdown]
 # The lead over the other scores is stable under this. That every score agrees better with a smaller grid than with the

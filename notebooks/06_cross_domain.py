@@ -118,7 +118,7 @@ means["inverted in the paper"] = [
 means.sort_values("as in the paper", ascending=False).round(3)
 
 # %% mystnb={"image": {"alt": "Mean weighted Kendall tau of every score among architectures, not inverted and as in the paper, joined by a line; inversion raises most of them and LEEP is highest"}}
-figures.turned_round(straight.mean(), turned.mean())
+figures.inversion(straight.mean(), turned.mean())
 
 # %% [markdown]
 # Inverting a single score does more than change the sign of its τ_w: mistakes are weighted by the ranks that the score itself
@@ -134,7 +134,7 @@ figures.turned_round(straight.mean(), turned.mean())
 figures.tau_table(turned, "architectures (scores inverted as in the paper)")
 
 # %% mystnb={"image": {"alt": "Grid of scatter plots, eleven targets by seven scores among nine architectures: score against test AUC with a regression line and its 95 percent band"}}
-table = evaluation.oriented("architectures")
+table = evaluation.published_pairs("architectures")
 metrics = [*companion.published.METRICS, "proposed"]
 figures.scores_against_auc(table, metrics, list(turned.index), turned)
 

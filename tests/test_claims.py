@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import claims
 import numpy as np
 import pandas as pd
 import pytest
+from claims import Claim, Recomputed
+from claims.measures import MEASURES
 from pydantic import ValidationError
 
 from companion import evaluation
 from companion.errors import EnvironmentFailure, InputError
-from companion.evaluation import verdicts as room
 from companion.evaluation import weighted_tau
-from companion.evaluation.recomputing import MEASURES
 from companion.notebooks import pages
-from companion.published.claims import Claim, Recomputed, claims
 
 # Everything else must hold. A claim that begins or ceases to hold is news and belongs into the book.
 TOLD = {
@@ -48,19 +48,19 @@ UNDECIDED = {
 
 def by_evidence(*levels: str):
     """Parametrise over the claims of these levels of evidence."""
-    chosen = [claim for claim in claims() if claim.evidence in levels]
+    chosen = [claim for claim in claims.entries() if claim.evidence in levels]
     return pytest.mark.parametrize("claim", chosen, ids=lambda claim: claim.id)
 
 
 def assert_as_expected(claim: Claim) -> None:
-    checked = room.check(claim)
+    checked = claims.check(claim)
     expected = next(
         (
             status
-            for status, ids in ((room.FAILS, FAILS), (room.UNDECIDED, UNDECIDED), (room.CAVEAT, TOLD))
+            for status, ids in ((claims.FAILS, FAILS), (claims.UNDECIDED, UNDECIDED), (claims.CAVEAT, TOLD))
             if claim.id in ids
         ),
-        room.HOLDS,
+        claims.HOLDS,
     )
     assert checked["status"] == expected, f"{claim.id}: found {checked['found']}, said {claim.value}"
     assert bool(checked["caveats"]) == (claim.id in TOLD)
@@ -80,20 +80,20 @@ def test_claim_from_the_runs(claim, real_data):
 
 
 def test_identifiers_are_unique_and_no_measure_is_idle():
-    names = [claim.id for claim in claims()]
+    names = [claim.id for claim in claims.entries()]
     assert len(names) == len(set(names))
-    used = {entry.how for claim in claims() for entry in (claim, *claim.caveats)} - {None}
+    used = {entry.how for claim in claims.entries() for entry in (claim, *claim.caveats)} - {None}
     assert used == set(MEASURES)
 
 
-def test_all_eighteen_means_and_all_198_cells_are_claims():
-    means = [claim for claim in claims() if claim.id.startswith("mean-tau-")]
+def test_all_eighteen_means_and_all_198_cells_are_entries():
+    means = [claim for claim in claims.entries() if claim.id.startswith("mean-tau-")]
     assert len(means) == 18
-    assert sum(claim.value for claim in claims() if claim.how == "agreeing_cells") == 198
+    assert sum(claim.value for claim in claims.entries() if claim.how == "agreeing_cells") == 198
 
 
 def test_counts_never_mix_the_paper_s_claims_with_arithmetic_and_notes():
-    groups = evaluation.claims().groupby("group")["where"].unique()
+    groups = claims.table().groupby("group")["where"].unique()
     assert set(groups.index) == {"paper", "tables", "notes"}
     assert {
         where for where in groups["paper"] if where.startswith(("table", "released", "reproduction"))
@@ -104,7 +104,7 @@ def test_counts_never_mix_the_paper_s_claims_with_arithmetic_and_notes():
     summary = pages.Page(Path("unused")).table("claims_summary").splitlines()
     assert "claims of the paper" in summary[0] and "notes of ours" in summary[0]
     # In the abstract stands what its text says: a trap, and two comparisons.
-    assert {claim.id for claim in claims() if claim.where == "abstract"} == {
+    assert {claim.id for claim in claims.entries() if claim.where == "abstract"} == {
         "itself",
         "outperforms-source-datasets",
         "outperforms-architectures",
@@ -113,7 +113,7 @@ def test_counts_never_mix_the_paper_s_claims_with_arithmetic_and_notes():
 
 def shuffled(column: str, seed: int) -> pd.DataFrame:
     """The published pairs with one column shuffled within each target."""
-    table, rng = evaluation.oriented("source_datasets"), np.random.default_rng(seed)
+    table, rng = evaluation.published_pairs("source_datasets"), np.random.default_rng(seed)
     return table.assign(**{column: table.groupby("target")[column].transform(rng.permutation)})
 
 
@@ -124,7 +124,7 @@ def shuffled(column: str, seed: int) -> pd.DataFrame:
         ("several-targets", "_taus", [weighted_tau(shuffled("proposed", k)) for k in range(12)], False),
         (
             "figure-4-large-sources-are-not-favoured",
-            "_oriented",
+            "_pairs",
             [shuffled("auc", k) for k in range(12)],
             True,
         ),
@@ -132,29 +132,29 @@ def shuffled(column: str, seed: int) -> pd.DataFrame:
     ],
 )
 def test_a_claim_can_hold_and_fail(monkeypatch, name, replaced, worlds, passes):
-    claim = next(claim for claim in claims() if claim.id == name)
-    assert (room.check(claim)["status"] == room.HOLDS) is not passes
+    claim = next(claim for claim in claims.entries() if claim.id == name)
+    assert (claims.check(claim)["status"] == claims.HOLDS) is not passes
     for world in worlds:
-        monkeypatch.setattr(f"companion.evaluation.recomputing.{replaced}", lambda *_, world=world: world)
-        assert (room.check(claim)["status"] == room.HOLDS) is passes
+        monkeypatch.setattr(f"claims.measures.{replaced}", lambda *_, world=world: world)
+        assert (claims.check(claim)["status"] == claims.HOLDS) is passes
 
 
 def test_claims_say_why_and_what_was_not_attempted():
-    table = evaluation.claims()
-    assert set(table["status"]) <= set(room.STATUS)
-    missing = table[table["status"] == room.NOT_ATTEMPTED]
+    table = claims.table()
+    assert set(table["status"]) <= set(claims.STATUS)
+    missing = table[table["status"] == claims.NOT_ATTEMPTED]
     assert (missing["reason"] != "").all() and missing["found"].isna().all()
-    assert table.loc[table["status"] != room.NOT_ATTEMPTED, "found"].notna().all()
+    assert table.loc[table["status"] != claims.NOT_ATTEMPTED, "found"].notna().all()
 
 
 def test_a_claim_turns_when_the_number_does(monkeypatch):
-    claim = next(claim for claim in claims() if claim.id == "outperforms-source-datasets")
+    claim = next(claim for claim in claims.entries() if claim.id == "outperforms-source-datasets")
     monkeypatch.setitem(MEASURES, "lead", lambda **_: -0.1)
-    assert room.check(claim)["status"] == room.FAILS
-    verdict = next(claim for claim in claims() if claim.id == "figure-3-cka")
-    for value, status in ((0.0, room.UNDECIDED), (-1.0, room.FAILS)):
+    assert claims.check(claim)["status"] == claims.FAILS
+    verdict = next(claim for claim in claims.entries() if claim.id == "figure-3-cka")
+    for value, status in ((0.0, claims.UNDECIDED), (-1.0, claims.FAILS)):
         monkeypatch.setitem(MEASURES, "closer_to_fine_tuned", lambda value=value, **_: value)
-        assert room.check(verdict)["status"] == status
+        assert claims.check(verdict)["status"] == status
 
 
 def test_missing_runs_are_told_and_missing_tables_are_not_excused(monkeypatch):
@@ -162,13 +162,13 @@ def test_missing_runs_are_told_and_missing_tables_are_not_excused(monkeypatch):
         raise EnvironmentFailure("nothing there")
 
     for name, told in (("note-11-redraws", True), ("note-10-size", False)):
-        claim = next(claim for claim in claims() if claim.id == name)
+        claim = next(claim for claim in claims.entries() if claim.id == name)
         monkeypatch.setitem(MEASURES, claim.how, gone)
         if told:
-            assert room.check(claim)["reason"] == "nothing there"
+            assert claims.check(claim)["reason"] == "nothing there"
         else:
             with pytest.raises(EnvironmentFailure):
-                room.check(claim)
+                claims.check(claim)
 
 
 @pytest.mark.parametrize(
@@ -200,11 +200,11 @@ def test_rules(rule, value, tolerance, found, satisfied):
     ],
 )
 def test_a_malformed_claim_is_refused(changed, says):
-    whole = claims()[0].model_dump(by_alias=True) | changed
+    whole = claims.entries()[0].model_dump(by_alias=True) | changed
     with pytest.raises(ValidationError, match=says):
         Claim.model_validate(whole)
 
 
 def test_an_unknown_measure_is_named():
     with pytest.raises(InputError, match="no measure 'guess'"):
-        room.recompute(Recomputed(how="guess", rule="above", value=0))
+        claims.recompute(Recomputed(how="guess", rule="above", value=0))

@@ -39,7 +39,7 @@ def test_the_papers_orientation_gives_the_papers_tau(setting):
 
 
 def test_an_interval_is_the_same_as_beside_a_score_of_one_s_own():
-    rows = evaluation.oriented("source_datasets").set_index(["source", "target"])["nca"]
+    rows = evaluation.published_pairs("source_datasets").set_index(["source", "target"])["nca"]
     summary = evaluation.benchmark(rows, name="mine", runs=None).summary()
     for score in explorer.SCORES:
         shown = DATA["settings"]["source_datasets"]["released"]["means"][score]
@@ -77,7 +77,7 @@ def test_all_scores_can_be_turned_round():
         assert (upright[["source", "target", "auc"]] == other[["source", "target", "auc"]]).all(axis=None)
         for score in set(explorer.SCORES) - {"proposed"}:
             np.testing.assert_allclose(other[score], 1 - upright[score])
-    with_terms_turned = evaluation.oriented("source_datasets", inverted=True)
+    with_terms_turned = evaluation.published_pairs("source_datasets", inverted=True)
     turned = explorer.pairs("source_datasets", inverted=True)
     np.testing.assert_array_equal(turned["proposed"], with_terms_turned["proposed"])
 

@@ -240,7 +240,7 @@ def test_noise_ceiling_draws_both_bands_and_the_scores_of_every_target():
 def test_redraws_draw_the_spread_and_the_value_of_every_score():
     means = pd.DataFrame({"leep": RNG.normal(0.5, 0.1, 99), "mine": RNG.normal(0.2, 0.1, 99)})
     means.iloc[3, 0] = np.nan
-    (axis,) = figures.redraws(means, pd.Series({"mine": 0.3, "leep": 0.4})).axes
+    (axis,) = figures.partial_grids(means, pd.Series({"mine": 0.3, "leep": 0.4})).axes
     assert ticks(axis) == {1: "mine", 2: "LEEP"}
     assert sorted(dots(axis)) == [(0.3, 1, ORANGE), (0.4, 2, ORANGE)]
     middles = {
@@ -380,7 +380,7 @@ def test_closeness_keeps_the_colours_where_a_representation_is_missing():
         for r in ("lda", "after", "before")
     ]
     table = pd.DataFrame(rows)
-    (axis,) = figures.closeness(table, {"overlap": "x"}).axes
+    (axis,) = figures.similarity(table, {"overlap": "x"}).axes
     means = table.groupby("representation")["overlap"].mean()
     assert list(ticks(axis, "x").values()) == ["before", "LDA"]
     assert bars(axis) == pytest.approx({(0, GREY): means["before"], (1, ORANGE): means["lda"]})
@@ -396,7 +396,7 @@ def test_turned_round_joins_the_two_values_of_every_score():
         pd.Series({"leep": -0.3, "nca": 0.1, "mine": 0.2}),
         pd.Series({"nca": -0.1, "leep": 0.3}),
     )
-    (axis,) = figures.turned_round(straight, turned).axes
+    (axis,) = figures.inversion(straight, turned).axes
     assert ticks(axis) == {0: "NCA alone", 1: "LEEP"}
     assert spans(axis) == [(0, 0.1, -0.1), (1, -0.3, 0.3)]
     assert sorted(dots(axis)) == sorted(
@@ -413,7 +413,7 @@ def test_by_width_draws_each_variant_and_marks_the_points():
 
 def test_other_truths_and_sizes_draw_what_the_table_says():
     means = pd.DataFrame(RNG.random((3, 2)), ["proposed", "leep", "mine"], ["mean of ten", "median"])
-    (axis,) = figures.other_truths(means, ["leep", "mine"]).axes
+    (axis,) = figures.other_ground_truths(means, ["leep", "mine"]).axes
     for line, note, (name, row) in zip(axis.lines, axis.texts, means.iterrows(), strict=True):
         assert list(line.get_ydata()) == list(row) and note.xy == (1, row.iloc[-1])
         assert note.get_text() == {"leep": "LEEP"}.get(name, name)

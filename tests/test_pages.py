@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
+import claims
 import numpy as np
 import pandas as pd
 import pytest
@@ -102,7 +103,7 @@ def test_numbers_in_the_pages_are_those_of_the_package(filled):
 
 def test_every_claim_has_a_row_that_links_to_where_it_is_shown(filled):
     text = (filled / "claims.md").read_text(encoding="utf-8")
-    for name, row in evaluation.claims().iterrows():
+    for name, row in claims.table().iterrows():
         (line,) = [line for line in text.splitlines() if line.startswith("| ") and f"`{name}`" in line]
         assert f"**{row['status']}**" in line
         link = re.search(r"\[\]\(<(.+?)>\)", line)[1]

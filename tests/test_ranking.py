@@ -147,9 +147,9 @@ def test_the_combination_is_the_published_one(setting):
 @pytest.mark.parametrize(("variant", "sign"), [("corrected", -1), ("published", 1)])
 def test_ncti_is_put_together_within_the_pool(variant, sign):
     terms = np.array([[1.0, 5.0, 0.0], [2.0, 5.5, 2.0], [3.0, 6.0, 1.0]])
-    found = ranking.pooled_ncti(terms, variant=variant)
+    found = scores.combine_ncti(terms, variant=variant)
     assert found == pytest.approx([0, 1 + sign * 1, 2 + sign * 0.5])
-    alone = ranking.pooled_ncti(terms[:1], variant=variant)
+    alone = scores.combine_ncti(terms[:1], variant=variant)
     assert np.isnan(alone).all()
 
 

@@ -181,7 +181,9 @@ def test_methods_are_inverted_among_architectures_as_where_they_are_judged():
         np.arange(4.0)[:, None], len(seven), axis=1
     )  # by each of them the last is best, before inversion
     first = ranking.agreement(made).set_index("method")["first"]
-    straight, turned = (evaluation.oriented("architectures", inverted=given) for given in (False, True))
+    straight, turned = (
+        evaluation.published_pairs("architectures", inverted=given) for given in (False, True)
+    )
     for name in seven:
         inverted = not np.array_equal(straight[name], turned[name], equal_nan=True)
         assert first[name] == ("a" if inverted else "d"), name

@@ -61,7 +61,6 @@ def test_what_is_in_them(built):
     with zipfile.ZipFile(wheel) as opened:
         names = opened.namelist()
     for part in (
-        "published/claims.yaml",
         "published/source_datasets.csv",
         "replication/runs.parquet",
         "py.typed",

@@ -1,13 +1,10 @@
-"""Replication: protocols, plans, resuming, engines, damage, and the tables that come out."""
+"""Replication: protocols, plans, resuming, where it runs, damage, and the tables that come out."""
 
 from __future__ import annotations
 
-import concurrent.futures as futures
 import json
 import os
-import threading
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,8 +15,7 @@ import yaml
 import replicating
 from companion import cli, models, replication, store
 from companion.errors import EnvironmentFailure, InputError
-from companion.replication import engines, execution, jobs, protocol, tables
-from companion.replication.engines import _ask, engine
+from companion.replication import execution, protocol, tables
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -194,7 +190,7 @@ def test_only_what_is_missing_is_done_and_damage_is_set_aside(finished, tmp_path
     assert sorted(path.stem for path in resumed.set_aside) == sorted(run.key for run in plan.runs[:2])
     assert all(str(path) in "\n".join(replication.cost(resumed, device="cpu")) for path in resumed.set_aside)
     done = []
-    real = jobs.fine_tune_job
+    real = execution.fine_tune_job
     monkeypatch.setattr(execution, "fine_tune_job", lambda job: done.append(job.run.key) or real(job))
     replication.execute(resumed, scores=False)
     assert sorted(done) == sorted(run.key for run in plan.runs if run not in plan.runs[2:4])
@@ -241,27 +237,6 @@ def test_two_processes_here_give_the_same_rows(finished, tmp_path):
     assert found == expected
 
 
-def test_two_invocations_may_share_a_store(finished, tmp_path, monkeypatch):
-    plan, _ = finished
-    done, both_at_work = [], threading.Barrier(2, timeout=600)
-
-    def work(job):
-        done.append(job.run.key)
-        if len(done) <= 2:  # the first run of each
-            both_at_work.wait()
-        return plan.stored[job.run.key]
-
-    monkeypatch.setattr(execution, "prepare", lambda job: None)
-    monkeypatch.setattr(execution, "fine_tune_job", work)
-    plans = [again(plan, tmp_path / "out") for _ in range(2)]
-    with futures.ThreadPoolExecutor() as pool:
-        both = [pool.submit(replication.execute, each, scores=False) for each in plans]
-    assert [future.exception() for future in both] == [None, None]
-    assert set(done) == {run.key for run in plan.runs}
-    resumed = again(plan, tmp_path / "out")
-    assert not resumed.missing and not resumed.set_aside
-
-
 def test_a_full_disk_ends_in_one_line_and_the_store_opens(finished, tmp_path, monkeypatch):
     plan, _ = finished
     real, written = os.replace, []
@@ -302,13 +277,13 @@ def _die(_job):
 def test_a_dead_process_is_told(finished, tmp_path, monkeypatch):
     plan, _ = finished
     monkeypatch.setattr(execution, "prepare", _die)
-    with pytest.raises(EnvironmentFailure, match=r"a worker process died at .* with fewer --workers"):
+    with pytest.raises(EnvironmentFailure, match=r"a worker process died .* with fewer --workers"):
         replication.execute(again(plan, tmp_path / "out"), workers=2)
 
 
 def test_other_data_on_a_worker_is_refused(finished):
     plan, _ = finished
-    job = jobs.Job(plan.runs[0], plan.protocol, "0" * 64, "cpu", None)
+    job = execution.Job(plan.runs[0], plan.protocol, "0" * 64, "cpu", None)
     with pytest.raises(InputError, match="on this worker is not the procedural:lesions of the plan"):
         job.target()
 
@@ -349,70 +324,29 @@ def test_a_dask_cluster_gives_the_same_rows(finished, cluster, tmp_path):
     assert found == expected
 
 
-def test_workers_that_cannot_do_it(cluster, monkeypatch):
+def test_workers_that_cannot_do_it(finished, cluster, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
+    plan = again(finished[0], tmp_path / "out")
 
-    def opened(address):
-        with engine(scheduler=address) as (_, width):
-            return width
+    def refused(cluster, says):
+        with pytest.raises(EnvironmentFailure, match=says):
+            replication.execute(plan, scheduler=cluster.scheduler_address)
 
-    assert opened(cluster.scheduler_address) == 2
     with monkeypatch.context() as patch:
-        patch.setattr("companion.replication.engines.__version__", "99")
-        with pytest.raises(
-            EnvironmentFailure, match=r"has transferability-companion .*, this is 99: install one"
-        ):
-            opened(cluster.scheduler_address)
-        patch.setattr("importlib.util.find_spec", no_spec)
-        with pytest.raises(EnvironmentFailure, match="has no package companion: install"):
-            opened(cluster.scheduler_address)
+        patch.setattr(execution, "__version__", "99")
+        refused(cluster, "has no transferability-companion 99: install it there")
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0", silence_logs=50
     ) as crowded:
-        with pytest.raises(
-            EnvironmentFailure, match="runs 2 tasks at a time in one process: .* --nthreads 1"
-        ):
-            opened(crowded.scheduler_address)
+        refused(crowded, "runs 2 tasks at a time in one process: .* --nthreads 1")
     with distributed.LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=50) as empty:
-        with pytest.raises(EnvironmentFailure, match="has no workers"):
-            opened(empty.scheduler_address)
+        refused(empty, "has no workers")
 
 
-def test_a_worker_that_dies_while_it_is_asked_is_left_out():
-    class Client:
-        def __init__(self, **answers):
-            self.answers = answers
-
-        def run(self, function, argument, *, on_error):
-            assert on_error == "return"
-            return self.answers
-
-    gone = OSError("Address removed.")
-    assert _ask(Client(one=gone, two="0.1"), "tcp://here", str, "x") == {"two": "0.1"}
-    with pytest.raises(EnvironmentFailure, match="died while they were asked"):
-        _ask(Client(one=gone), "tcp://here", str, "x")
-
-
-def test_a_cluster_without_workers_is_told_instead_of_waited_for(monkeypatch):
-    monkeypatch.setattr(engines, "PATIENCE", 0.05)
-    monkeypatch.setattr(execution, "LOOK_EVERY", 0.02)
-
-    class Client:
-        def get_executor(self):
-            return SimpleNamespace(submit=lambda *_: futures.Future())  # never done
-
-        def scheduler_info(self, *, n_workers):
-            return {"workers": {}}
-
-    job = SimpleNamespace(run=SimpleNamespace(spec="scratch", source="scratch", target="x", key="k"))
-    counted = execution._Counter(None)
-    counted.begin(1, "scores")
-    with pytest.raises(EnvironmentFailure, match=r"tcp://here has had no workers for 0.05 s: start some"):
-        execution._work(engines.OnCluster(Client(), "tcp://here"), 1, print, [job], None, counted)
-
-
-def no_spec(_name):
-    return None
+def test_a_worker_that_dies_on_a_cluster_is_reported(finished, cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(execution, "prepare", _die)
+    with pytest.raises(EnvironmentFailure, match=r"Dask lost its workers at .* run the same command again"):
+        replication.execute(again(finished[0], tmp_path / "out"), scheduler=cluster.scheduler_address)
 
 
 # --- the command line ----------------------------------------------------------------------------------------
@@ -468,7 +402,7 @@ def test_what_the_command_refuses(tmp_path, capsys, options, code, says):
 def packaged(finished, monkeypatch):
     """The finished replication in place of the one in the package."""
     plan, _ = finished
-    kept = dict(zip(("runs", "scores"), replication.frames(plan), strict=True))
+    kept = dict(zip(("medical_runs", "medical_scores"), replication.frames(plan), strict=True))
     monkeypatch.setattr(tables, "_read", kept.__getitem__)
     return plan
 
@@ -500,6 +434,17 @@ def test_the_table_of_pairs(packaged):
     assert not replication.table("published")["logme"].equals(table["logme"])
 
 
+def test_only_whole_folds_are_judged(packaged, monkeypatch):
+    runs = replication.runs()
+    cut = runs.drop(runs.index[runs["fold"] == 2][:1])
+    cut.attrs = runs.attrs
+    monkeypatch.setattr(tables, "runs", lambda: cut)
+    assert set(replication.ground_truth()["fold"]) == {1} and set(replication.table()["folds"]) == {1}
+    monkeypatch.setattr(tables, "runs", lambda: cut[cut["fold"] == 2])
+    with pytest.raises(EnvironmentFailure, match="no fold of the stored replication is complete"):
+        replication.ground_truth()
+
+
 def test_a_score_missing_on_one_fold_is_missing_for_the_pair(packaged, monkeypatch):
     found = replication.scores().astype({"sfda": float})
     found["sfda"] = np.where((found["source"] == "scratch") & (found["fold"] == 1), np.nan, 0.5)
@@ -523,7 +468,7 @@ def test_pairs_are_models_and_the_images_of_the_fold(packaged):
 
 
 def test_other_data_than_the_replication_s_are_refused(packaged, monkeypatch):
-    hashes = tables._read("runs").attrs["provenance"]["data"]
+    hashes = tables._read("medical_runs").attrs["provenance"]["data"]
     monkeypatch.setitem(hashes, "procedural:cells", "0" * 64)
     with pytest.raises(EnvironmentFailure, match="procedural:cells in the data directory is not"):
         next(replication.pairs())
@@ -532,6 +477,6 @@ def test_other_data_than_the_replication_s_are_refused(packaged, monkeypatch):
 def test_a_package_without_tables_says_how_to_make_them(monkeypatch, tmp_path):
     tables._read.cache_clear()
     monkeypatch.setattr(tables.resources, "files", lambda package: tmp_path)
-    with pytest.raises(EnvironmentFailure, match="companion replicate standard"):
+    with pytest.raises(EnvironmentFailure, match="run  make replication"):
         replication.runs()
     tables._read.cache_clear()

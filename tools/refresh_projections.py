@@ -1,12 +1,13 @@
 """Refresh the stored table behind Fig. 3, on real images only: ``python tools/refresh_projections.py``.
 
-The sources are those of the stored replication, the target is the paper's, binary pneumonia; every fold of the
-replication, one fine-tuning each with the first setting of its grid. Minutes, once the sources are in the cache.
+Sources, folds and training are those of the stored replication; the target is its set of chest X-rays, the nearest to
+the binary pneumonia of the paper's figure. One fine-tuning a source and fold, with the first setting of the grid.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -15,33 +16,39 @@ import pandas as pd
 from companion import replication, store
 from companion.datasets import load_dataset
 from companion.errors import exit_code_of
-from companion.evaluation.closeness import compare, representations
+from companion.evaluation.similarity import compare
 from companion.models import best_device
-from companion.sources import load_source
+from companion.scores.lda import project
+from companion.scores.nca import embed
+from companion.training import fine_tune
 
-TARGET = "pneumoniamnist"
+TARGET = "nih_cxr"
 
 
 def table() -> pd.DataFrame:
-    """Fine-tune every source on every fold of the target and compare the representations."""
-    plan = replication.stored_protocol()
+    """Fine-tune every source on every complete fold of the target and compare the representations."""
+    plan, device = replication.stored_protocol(), str(best_device())
     dataset = load_dataset(TARGET, size=plan.size)
-    device = str(best_device())
-    seed = plan.fine_tuning.seeds[0]
+    tuning, seed = plan.fine_tuning, plan.fine_tuning.seeds[0]
     parts = []
-    for source, target in plan.pairs():
-        if target != TARGET:
-            continue
-        model = load_source(
-            plan.spec(source, target), protocol=plan.source_training, size=plan.size, seed=seed, device=device
-        )
-        for number in plan.fine_tuning.folds:
-            print(f"{source}, fold {number}", file=sys.stderr, flush=True)
-            found, labels = representations(
-                model, dataset, number, plan.fine_tuning, seed=seed, device=device
+    for number in sorted(replication.ground_truth()["fold"].unique()):
+        fold = plan.fold(dataset, number)
+        for pair in replication.pairs([TARGET], fold_number=number, device=device):
+            print(f"{pair.source}, fold {number}", file=sys.stderr, flush=True)
+            tuned = fine_tune(
+                pair.model, dataset, fold, tuning.settings(TARGET)[0], tuning, seed=seed, device=device
             )
-            about = {"source": replication.label(source), "target": TARGET, "fold": number, "seed": seed}
-            parts.append(compare(found, labels).reset_index().assign(**about))
+            # The network has the source's backbone first, then dropout and the new layer.
+            after = replace(pair.model, backbone=tuned.network.get_submodule("0"), head=None)
+            before = pair.model.features(pair.images, device=device)
+            found = {
+                "before": before,
+                "after": after.features(pair.images, device=device),
+                "nca": embed(before, pair.labels),
+                "lda": project(before, pair.labels),
+            }
+            about = {"source": pair.source, "target": TARGET, "fold": number, "seed": seed}
+            parts.append(compare(found, pair.labels).reset_index().assign(**about))
     whole = pd.concat(parts, ignore_index=True)
     whole.attrs["provenance"] = store.provenance(
         seed=seed, device=device, data={TARGET: dataset.content_hash}, size=plan.size

@@ -13,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from companion.evaluation.hypotheses import interval
 from companion.evaluation.intervals import tau_draws
-from companion.evaluation.statements import interval
 
 SOURCES, FOLDS, REPEATS = 12, 3, 2000
 SOURCE_SD, PAIR_SD, FOLD_SD, RUN_SD = 0.045, 0.045, 0.026, 0.03  # sources differ by .064 in all

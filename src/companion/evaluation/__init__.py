@@ -1,48 +1,54 @@
-"""How well a score orders sources: weighted Kendall τ, what it beats, how sure that is, how good it can get.
+"""How well a score orders sources: weighted Kendall τ, baselines, intervals, the noise ceiling, hypothesis tests.
 
 Works on tables with one row per (source, target). Only `benchmark` of a function meets models, and only then.
 """
 
 from companion.evaluation.agreement import (
-    INVERTED_ACROSS_DOMAINS,
     FriedmanResult,
     friedman,
     kendall_tau,
-    oriented,
+    nemenyi,
+    published_pairs,
     regret,
     score_columns,
     tau,
     weighted_tau,
+    with_combined,
 )
 from companion.evaluation.baselines import BASELINES, baselines, training_set_sizes
-from companion.evaluation.benchmarking import Benchmark, benchmark
-from companion.evaluation.ceiling import NoiseCeiling, Redraws, noise_ceiling, redraws, truths
+from companion.evaluation.benchmark import Benchmark, benchmark
+from companion.evaluation.ceiling import (
+    GROUND_TRUTHS,
+    NoiseCeiling,
+    PartialGrids,
+    ground_truths,
+    noise_ceiling,
+    partial_grids,
+)
 from companion.evaluation.intervals import Intervals, bootstrap
-from companion.evaluation.judging import judge_statements
-from companion.evaluation.verdicts import claims
 
 __all__ = [
     "BASELINES",
-    "INVERTED_ACROSS_DOMAINS",
+    "GROUND_TRUTHS",
     "Benchmark",
     "FriedmanResult",
     "Intervals",
     "NoiseCeiling",
-    "Redraws",
+    "PartialGrids",
     "baselines",
     "benchmark",
     "bootstrap",
-    "claims",
     "friedman",
+    "ground_truths",
     "kendall_tau",
+    "nemenyi",
     "noise_ceiling",
-    "oriented",
-    "redraws",
+    "partial_grids",
+    "published_pairs",
     "regret",
     "score_columns",
-    "judge_statements",
     "tau",
     "training_set_sizes",
-    "truths",
     "weighted_tau",
+    "with_combined",
 ]

@@ -15,11 +15,11 @@ from companion import published
 from companion.errors import InputError
 from companion.scores import COMBINED, INVERTED_ACROSS_DOMAINS, TERMS, combine
 
-FEWEST = 3  # sources on a target: τ_w of two is 1 or -1 and says nothing
+MIN_SOURCES = 3  # on a target: τ_w of two is 1 or -1 and says nothing
 
 
-def oriented(setting: str, *, inverted: bool | None = None) -> pd.DataFrame:
-    """Published rows of a setting with the combined score, in an orientation; without source == target.
+def published_pairs(setting: str, *, inverted: bool | None = None) -> pd.DataFrame:
+    """Published pairs of a setting that have scores and an AUC, the combined score added; without source == target.
 
     Parameters
     ----------
@@ -30,19 +30,22 @@ def oriented(setting: str, *, inverted: bool | None = None) -> pd.DataFrame:
     """
     if setting not in published.SETTINGS:
         raise InputError(f"no published setting {setting!r}: there are {', '.join(published.SETTINGS)}")
-    turn = setting == "architectures" if inverted is None else inverted
-    frame = published.table(setting)
+    invert = setting == "architectures" if inverted is None else inverted
     # Min–max runs over all sources of a target, the cell source == target of the gradient term included, as
     # released; only then is that row left out.
-    frame[COMBINED] = np.nan
-    for _, rows in frame.groupby("target").groups.items():
-        block = frame.loc[rows]
-        frame.loc[rows, COMBINED] = combine(block["nca"], block["gradient_ratio"], invert=turn)
-    if turn:
-        for column in INVERTED_ACROSS_DOMAINS:
-            frame[column] = 1 - frame[column]
-    scored = frame["auc"].notna() & frame["logme"].notna()
-    return frame[scored].reset_index(drop=True)
+    frame = with_combined(published.table(setting), invert=invert)
+    if invert:
+        frame[list(INVERTED_ACROSS_DOMAINS)] = 1 - frame[list(INVERTED_ACROSS_DOMAINS)]
+    return frame[frame["auc"].notna() & frame["logme"].notna()].reset_index(drop=True)
+
+
+def with_combined(table: pd.DataFrame, *, invert: bool = False) -> pd.DataFrame:
+    """Add the proposed score, which is relative to the sources of each target."""
+    combined = [
+        pd.Series(combine(block["nca"], block["gradient_ratio"], invert=invert), block.index)
+        for _, block in table.groupby("target")
+    ]
+    return table.assign(**{COMBINED: pd.concat(combined)})
 
 
 def check_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -52,22 +55,33 @@ def check_table(table: pd.DataFrame) -> pd.DataFrame:
         raise InputError(
             f"table lacks the column(s) {', '.join(missing)}: it needs source, target, auc and scores"
         )
-    doubled = table.duplicated(["source", "target"])
-    if doubled.any():
-        row = table[doubled].iloc[0]
-        raise InputError(
-            f"table has more than one row for source {row['source']!r}, target {row['target']!r}"
-        )
+    check_pairs_once(table, "table")
     return table[(table["source"] != table["target"]) & table["auc"].notna()]
 
 
+def check_pairs_once(table: pd.DataFrame, what: str) -> None:
+    """Refuse a table with two rows for a pair."""
+    doubled = table[table.duplicated(["source", "target"])]
+    if len(doubled):
+        source, target = doubled.iloc[0][["source", "target"]]
+        raise InputError(f"{what} has more than one row for source {source!r}, target {target!r}")
+
+
 def score_columns(table: pd.DataFrame) -> list[str]:
-    """Numeric columns of a table that can be scores: all but ``auc``, the paper's order first."""
+    """Numeric columns of a table that can be scores: all but ``auc``, the paper's order first.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
     numeric = [c for c in table.columns if c != "auc" and pd.api.types.is_numeric_dtype(table[c])]
-    order = [*published.METRICS, COMBINED, *TERMS]
-    return sorted(
-        numeric, key=lambda c: (order.index(c) if c in order else len(order), list(table.columns).index(c))
-    )
+    if not numeric:
+        raise InputError(
+            "table has no score column: add one numeric column a score beside source, target and auc"
+        )
+    order = [name for name in (*published.METRICS, COMBINED, *TERMS) if name in numeric]
+    return [*order, *(name for name in numeric if name not in order)]
 
 
 def _known(scores: Sequence[float], auc: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -105,8 +119,8 @@ def weighted_tau(table: str | pd.DataFrame, *, inverted: bool | None = None) -> 
         ``"source_datasets"`` or ``"architectures"`` (the published table, in the paper's orientation), or a
         table with the columns ``source``, ``target``, ``auc`` and one numeric column a score, higher better.
     inverted
-        For a published setting: True turns both terms of the proposed score and LEEP, NLEEP, PARC and NCTI
-        round, False does not; None is what the paper does (only ``"architectures"`` is turned).
+        For a published setting: whether both terms of the proposed score and LEEP, NLEEP, PARC and NCTI are
+        inverted; None is what the paper does (only in ``"architectures"``).
 
     Returns
     -------
@@ -125,54 +139,34 @@ def weighted_tau(table: str | pd.DataFrame, *, inverted: bool | None = None) -> 
     The τ_w of a score that is undefined for *some* sources of a target is that over the others. Two such numbers are
     not over the same sources: to compare scores, take the differences of `bootstrap`, which are.
     """
-    return _by_target(table, tau, inverted=inverted)
+    return _by_target(table, tau, inverted)
 
 
 def kendall_tau(table: str | pd.DataFrame, *, inverted: bool | None = None) -> pd.DataFrame:
     """Agreement by the unweighted Kendall τ-b, in which a mistake counts the same anywhere in the order.
 
-    Parameters
-    ----------
-    table, inverted
-        As for `weighted_tau`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Targets by scores, -1 to 1; NaN where a score is constant.
-
-    Raises
-    ------
-    InputError
-        If the setting is unknown or the table lacks a column.
+    Parameters, result and errors are those of `weighted_tau`.
     """
     from scipy.stats import kendalltau
 
     def plain(scores: Sequence[float], auc: Sequence[float]) -> float:
-        score, truth = _known(scores, auc)
-        return float(kendalltau(score, truth).statistic) if len(score) > 1 else float("nan")
+        return float(kendalltau(*_known(scores, auc)).statistic)
 
-    return _by_target(table, plain, inverted=inverted)
+    return _by_target(table, plain, inverted)
 
 
 def _by_target(
-    table: str | pd.DataFrame, measure: Callable[..., float], *, inverted: bool | None
+    table: str | pd.DataFrame, measure: Callable[..., float], inverted: bool | None
 ) -> pd.DataFrame:
-    frame = oriented(table, inverted=inverted) if isinstance(table, str) else check_table(table)
+    frame = published_pairs(table, inverted=inverted) if isinstance(table, str) else check_table(table)
     columns = score_columns(frame)
-    if not columns:
-        raise InputError(
-            "table has no score column: add one numeric column a score beside source, target and auc"
-        )
 
     def of(block: pd.DataFrame) -> dict[str, float]:
-        enough = np.isfinite(block[columns].astype(float)).sum() >= FEWEST
+        enough = np.isfinite(block[columns].astype(float)).sum() >= MIN_SOURCES
         return {name: measure(block[name], block["auc"]) if enough[name] else np.nan for name in columns}
 
     rows = {target: of(block) for target, block in frame.groupby("target", sort=True)}
-    result = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-    result.index.name = "target"
-    return result
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("target")
 
 
 class FriedmanResult(NamedTuple):
@@ -215,8 +209,16 @@ def friedman(taus: pd.DataFrame, columns: Sequence[str] | None = None) -> Friedm
     return FriedmanResult(float(outcome.statistic), float(outcome.pvalue), ranks)
 
 
+def nemenyi(ranks: pd.DataFrame) -> pd.DataFrame:
+    """Nemenyi's test on the ranks of a Friedman test: scores by scores, p of each pair."""
+    import scikit_posthocs
+
+    found = scikit_posthocs.posthoc_nemenyi_friedman(ranks.to_numpy())
+    return pd.DataFrame(found.to_numpy(), index=ranks.columns, columns=ranks.columns)
+
+
 def regret(table: pd.DataFrame, choose: str | Callable[[pd.DataFrame], str]) -> pd.Series:
-    """Top-1 regret: what choosing one source a target gives away against the best one.
+    """Top-1 regret: AUC of the best source of a target less that of the chosen one.
 
     Parameters
     ----------
@@ -228,15 +230,11 @@ def regret(table: pd.DataFrame, choose: str | Callable[[pd.DataFrame], str]) -> 
     Returns
     -------
     pandas.Series
-        AUC of the best source less AUC of the chosen one, by target; 0 is perfect. Sources tied for a score's
-        highest value are chosen with equal chance, so their mean counts. NaN where the score is missing or the
-        chosen source is not among the rows.
+        By target; 0 is perfect. Sources tied for a score's highest value are chosen with equal chance, so their mean
+        counts. NaN where the score is missing or the chosen source is not among the rows.
     """
     lost = {}
     for target, rows in table.groupby("target"):
-        if callable(choose):
-            chosen = rows["source"] == choose(rows)
-        else:
-            chosen = rows[choose] == rows[choose].max()
+        chosen = rows["source"] == choose(rows) if callable(choose) else rows[choose] == rows[choose].max()
         lost[target] = rows["auc"].max() - rows.loc[chosen, "auc"].mean()
     return pd.Series(lost, name="regret", dtype=float).rename_axis("target")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from companion import published
-from companion.datasets import medmnist_flags, medmnist_samples
+from companion.datasets import medmnist_samples
 
 # Column -> what it does, for tables and figures.
 BASELINES = {
@@ -32,15 +32,12 @@ def training_set_sizes(target: str) -> dict[str, int]:
         Source -> number of images.
     """
     own = {flag: counts["train"] for flag, counts in medmnist_samples().items()}
-    return {
-        **published.training_set_sizes(),
-        **own,
-        "medmnist": sum(images for flag, images in own.items() if flag != target),
-    }
+    pooled = sum(images for flag, images in own.items() if flag != target)
+    return {**published.training_set_sizes(), **own, "medmnist": pooled}
 
 
 def baselines(table: pd.DataFrame) -> pd.DataFrame:
-    """Trivial baselines as score columns beside ``source``, ``target`` and ``auc``.
+    """Baselines as score columns beside ``source``, ``target`` and ``auc``.
 
     Parameters
     ----------
@@ -70,14 +67,9 @@ def baselines(table: pd.DataFrame) -> pd.DataFrame:
 def _sizes(table: pd.DataFrame) -> pd.Series | None:
     if "training_images" in table:
         return table["training_images"].astype(float)
-    known = {*published.training_set_sizes(), *medmnist_flags(), "medmnist"}
-    if not set(table["source"]) <= known:
-        return None
     by_target = {target: training_set_sizes(target) for target in table["target"].unique()}
-    values = [
-        by_target[target][source] for source, target in zip(table["source"], table["target"], strict=True)
-    ]
-    return pd.Series(values, index=table.index, dtype=float)
+    sizes = [by_target[row.target].get(row.source) for row in table.itertuples()]
+    return None if None in sizes else pd.Series(sizes, index=table.index, dtype=float)
 
 
 def _mean_rank_elsewhere(table: pd.DataFrame) -> pd.Series:

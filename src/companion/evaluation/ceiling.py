@@ -7,6 +7,7 @@ ground truth. It is no ceiling: two draws differ by the noise of both, a perfect
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -14,14 +15,14 @@ import pandas as pd
 
 from companion import published
 from companion.errors import InputError
-from companion.evaluation.agreement import oriented, weighted_tau
+from companion.evaluation.agreement import published_pairs, weighted_tau
 from companion.evaluation.intervals import tau_draws
 from companion.scores import COMBINED
 
-_GRID = ("lr", "momentum", "weight_decay", "batch_size")
+_GRID = ["lr", "momentum", "weight_decay", "batch_size"]
 
 # Column of the summaries -> what it is.
-TRUTHS = {
+GROUND_TRUTHS = {
     "auc_at_min_val_loss": "run with the lowest validation loss",
     "auc_mean_of_10_lowest_val_loss": "mean of the ten lowest validation losses",
     "auc_at_max_val_auc": "run with the highest validation AUC",
@@ -42,8 +43,8 @@ class NoiseCeiling(NamedTuple):
     """Median number of finished runs a pair."""
 
 
-class Redraws(NamedTuple):
-    """Mean τ_w of the scores against truths from fewer runs."""
+class PartialGrids(NamedTuple):
+    """Mean τ_w of the scores against ground truths from fewer runs."""
 
     means: pd.DataFrame
     """Draws by scores: mean τ_w over the targets."""
@@ -68,13 +69,10 @@ class _Grid(NamedTuple):
         kept
             (draws, sources, runs) or (draws, 1, runs): places in the grid.
         """
-        places = np.broadcast_to(kept, (len(kept), len(self.sources), kept.shape[-1]))
-        rows = np.arange(len(self.sources))[None, :, None]
-        loss = self.loss[rows, places]
+        loss, auc = self._of(kept)
         best = loss.argmin(axis=-1)[..., None]
-        chosen = np.take_along_axis(places, best, axis=-1)[..., 0]
-        found = self.auc[rows[..., 0], chosen]
-        return np.where(np.isfinite(np.take_along_axis(loss, best, axis=-1)[..., 0]), found, np.nan)
+        finished = np.isfinite(np.take_along_axis(loss, best, axis=-1))
+        return np.where(finished, np.take_along_axis(auc, best, axis=-1), np.nan)[..., 0]
 
     def expected(self, kept: np.ndarray) -> np.ndarray:
         """Mean of `truth` over all draws, with replacement, of as many runs as are kept: a bagged ground truth.
@@ -82,15 +80,18 @@ class _Grid(NamedTuple):
         Of n runs in order of their loss, the first that such a draw holds is that at place r or later with the
         probability (1 - r/n)^n.
         """
-        places = np.broadcast_to(kept, (len(kept), len(self.sources), kept.shape[-1]))
+        loss, auc = self._of(kept)
+        order = loss.argsort(axis=-1)
+        loss, auc = np.take_along_axis(loss, order, axis=-1), np.take_along_axis(auc, order, axis=-1)
+        count = np.isfinite(loss).sum(axis=-1, keepdims=True)
+        later = np.clip(1 - np.arange(kept.shape[-1] + 1) / np.maximum(count, 1), 0, 1) ** count
+        mean = (-np.diff(later, axis=-1) * np.where(np.isfinite(loss), auc, 0.0)).sum(axis=-1)
+        return np.where(count[..., 0] > 0, mean, np.nan)
+
+    def _of(self, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Loss and AUC of the runs kept, (draws, sources, runs)."""
         rows = np.arange(len(self.sources))[None, :, None]
-        places = np.take_along_axis(places, self.loss[rows, places].argsort(axis=-1), axis=-1)
-        finished = np.isfinite(self.loss[rows, places])
-        count = finished.sum(axis=-1, keepdims=True)
-        place = np.arange(kept.shape[-1] + 1)
-        later = np.clip(1 - place / np.maximum(count, 1), 0, 1) ** count
-        values = np.where(finished, self.auc[rows, places], 0.0)
-        return np.where(count[..., 0] > 0, (-np.diff(later, axis=-1) * values).sum(axis=-1), np.nan)
+        return self.loss[rows, kept], self.auc[rows, kept]
 
 
 def _grids(runs: pd.DataFrame | None, setting: str, pairs: pd.DataFrame | None = None) -> dict[str, _Grid]:
@@ -101,9 +102,8 @@ def _grids(runs: pd.DataFrame | None, setting: str, pairs: pd.DataFrame | None =
     missing = sorted({"setting", "source", "target", "val_loss", "test_auc", "status", *_GRID} - set(frame))
     if missing:
         raise InputError(f"the table of runs lacks the column(s) {', '.join(missing)}: see published.runs")
+    pairs = published_pairs(setting) if pairs is None else pairs
     frame = frame[(frame["setting"] == setting) & (frame["status"] == "FINISHED")]
-    if pairs is None:
-        pairs = oriented(setting)
     frame = frame.astype({"source": str, "target": str}).merge(pairs[["source", "target"]].drop_duplicates())
     if frame.empty:
         raise InputError(f"the table of runs has no finished run of {setting} for the pairs compared")
@@ -112,12 +112,8 @@ def _grids(runs: pd.DataFrame | None, setting: str, pairs: pd.DataFrame | None =
     grids = {}
     for target, block in frame.groupby("target", sort=True):
         wide = block.pivot(index="source", columns=[*_GRID, "again"], values=["val_loss", "test_auc"])
-        loss = wide["val_loss"].to_numpy(dtype=float)
-        grids[str(target)] = _Grid(
-            list(wide.index),
-            np.where(np.isfinite(loss), loss, np.inf),
-            wide["test_auc"].to_numpy(dtype=float),
-        )
+        loss = wide["val_loss"].fillna(np.inf).to_numpy(dtype=float)
+        grids[str(target)] = _Grid(list(wide.index), loss, wide["test_auc"].to_numpy(dtype=float))
     return grids
 
 
@@ -156,10 +152,6 @@ def noise_ceiling(
     pairs
         Table with ``source`` and ``target``: the pairs compared. All that have scores, by default.
 
-    Returns
-    -------
-    NoiseCeiling
-
     Raises
     ------
     InputError
@@ -184,33 +176,29 @@ def noise_ceiling(
         drawn = rng.integers(0, places, (2, draws, rows, places))
         half, whole = grid.truth(other), grid.truth(drawn[0])
         everything = np.broadcast_to(np.arange(places), (draws, rows, places))
-        found["reliability, halves"].append(_agreement(grid.truth(one), half))
-        found["reliability, resamples"].append(_agreement(grid.truth(drawn[1]), whole))
-        found["attainable, halves"].append(_agreement(grid.expected(one), half))
-        found["attainable, resamples"].append(_agreement(grid.expected(everything), whole))
-    by_target = {way: np.array(values) for way, values in found.items()}  # (targets, draws)
+        found["reliability, halves"].append(_tau_draws(grid.truth(one), half))
+        found["reliability, resamples"].append(_tau_draws(grid.truth(drawn[1]), whole))
+        found["attainable, halves"].append(_tau_draws(grid.expected(one), half))
+        found["attainable, resamples"].append(_tau_draws(grid.expected(everything), whole))
+    means = {way: np.mean(values, axis=0) for way, values in found.items()}  # over the targets, by draw
     mean = pd.DataFrame(
-        {
-            way: [values.mean(), *np.quantile(values.mean(axis=0), [0.025, 0.975])]
-            for way, values in by_target.items()
-        },
+        {way: [values.mean(), *np.quantile(values, [0.025, 0.975])] for way, values in means.items()},
         index=["mean", "low", "high"],
     ).T
     targets = pd.DataFrame(
-        {way: values.mean(axis=1) for way, values in by_target.items()},
-        index=pd.Index(list(grids), name="target"),
+        {way: np.mean(values, axis=1) for way, values in found.items()}, index=pd.Index(grids, name="target")
     )
     counts = [np.isfinite(grid.loss).sum(axis=1) for grid in grids.values()]
     return NoiseCeiling(targets, mean, draws, int(np.median(np.concatenate(counts))))
 
 
-def _agreement(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """τ_w of two ground truths, draw by draw; a source without a run in either is left out of that draw."""
+def _tau_draws(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """τ_w of two orders, draw by draw; a source that is missing in either is left out of that draw."""
     known = np.isfinite(one) & np.isfinite(other)
-    return tau_draws(np.where(known, one, 0.0), np.where(known, other, 0.0), known.astype(float))
+    return tau_draws(np.where(known, one, 0.0), np.where(known, other, 0.0), known)
 
 
-def redraws(
+def partial_grids(
     runs: pd.DataFrame | None = None,
     *,
     setting: str = "source_datasets",
@@ -218,8 +206,8 @@ def redraws(
     draws: int = 200,
     seed: int = 24,
     table: pd.DataFrame | None = None,
-) -> Redraws:
-    """Mean τ_w of the scores against truths from a random part of the grid: who leads, and how often.
+) -> PartialGrids:
+    """Mean τ_w of the scores against ground truths from a random part of the grid: who leads, and how often.
 
     Parameters
     ----------
@@ -231,10 +219,6 @@ def redraws(
         Columns ``source``, ``target``, ``auc`` and the scores; by default the published baselines and the
         proposed score, in the paper's orientation.
 
-    Returns
-    -------
-    Redraws
-
     Raises
     ------
     InputError
@@ -244,32 +228,22 @@ def redraws(
     """
     if runs_per_draw < 1:
         raise InputError(f"runs_per_draw: at least 1 is needed, got {runs_per_draw}")
-    names = [*published.METRICS, COMBINED]
-    frame = oriented(setting)[["source", "target", "auc", *names]] if table is None else table
-    names = [column for column in frame.columns if column not in ("source", "target", "auc")]
+    frame = _seven(setting) if table is None else table.drop(columns="auc")
+    names = [column for column in frame.columns if column not in ("source", "target")]
     rng = np.random.default_rng(seed)
-    total, defined = np.zeros((len(names), draws)), np.zeros((len(names), draws))
+    taus = []
     for target, grid in _grids(runs, setting, frame).items():
-        kept = _orders(rng, draws, 1, grid.loss.shape[1])[..., :runs_per_draw]
-        truth = grid.truth(kept)
+        truth = grid.truth(_orders(rng, draws, 1, grid.loss.shape[1])[..., :runs_per_draw])
         block = frame[frame["target"] == target].set_index("source").loc[grid.sources]
-        for place, name in enumerate(names):
-            known = np.isfinite(truth) & np.isfinite(block[name].to_numpy(dtype=float))
-            values = tau_draws(
-                np.where(known, block[name].to_numpy(dtype=float), 0.0),
-                np.where(known, truth, 0.0),
-                known.astype(float),
-            )
-            there = np.isfinite(values)
-            total[place] += np.where(there, values, 0.0)
-            defined[place] += there
-    with np.errstate(invalid="ignore"):
-        means = pd.DataFrame((total / defined).T, columns=names)
+        taus.append([_tau_draws(block[name].to_numpy(dtype=float), truth) for name in names])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of numpy, where a score has no τ_w in a draw
+        means = pd.DataFrame(np.nanmean(taus, axis=0).T, columns=names)
     leads = means.idxmax(axis=1).value_counts(normalize=True).reindex(names, fill_value=0.0)
-    return Redraws(means, leads.sort_values(ascending=False), runs_per_draw)
+    return PartialGrids(means, leads.sort_values(ascending=False), runs_per_draw)
 
 
-def truths(setting: str = "source_datasets", table: pd.DataFrame | None = None) -> pd.DataFrame:
+def ground_truths(setting: str = "source_datasets", table: pd.DataFrame | None = None) -> pd.DataFrame:
     """Mean τ_w of every score against other summaries of the same runs; needs the packaged summaries only.
 
     Parameters
@@ -277,21 +251,25 @@ def truths(setting: str = "source_datasets", table: pd.DataFrame | None = None) 
     setting
         ``"source_datasets"`` or ``"architectures"``.
     table
-        As for `redraws`.
+        As for `partial_grids`.
 
     Returns
     -------
     pandas.DataFrame
         Scores by summaries, mean τ_w over the targets. Pairs without runs are left out (among architectures
-        ``resnet``, whose truth is that of ``imagenet`` in the other setting).
+        ``resnet``, whose ground truth is that of ``imagenet`` in the other setting).
     """
-    names = [*published.METRICS, COMBINED]
-    frame = oriented(setting)[["source", "target", *names]] if table is None else table.drop(columns="auc")
+    scores = _seven(setting) if table is None else table.drop(columns="auc")
     summaries = published.table("run_summaries")
-    merged = frame.merge(
-        summaries.loc[summaries["setting"] == setting, ["source", "target", *TRUTHS]], on=["source", "target"]
-    )
-    scores = merged.drop(columns=list(TRUTHS))
-    return pd.DataFrame(
-        {label: weighted_tau(scores.assign(auc=merged[column])).mean() for column, label in TRUTHS.items()}
-    ).rename_axis("score")
+    summaries = summaries.loc[summaries["setting"] == setting, ["source", "target", *GROUND_TRUTHS]]
+    merged = scores.merge(summaries, on=["source", "target"])
+    means = {
+        label: weighted_tau(merged[scores.columns].assign(auc=merged[column])).mean()
+        for column, label in GROUND_TRUTHS.items()
+    }
+    return pd.DataFrame(means).rename_axis("score")
+
+
+def _seven(setting: str) -> pd.DataFrame:
+    """The published baselines and the proposed score of every pair."""
+    return published_pairs(setting)[["source", "target", *published.METRICS, COMBINED]]

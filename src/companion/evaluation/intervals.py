@@ -6,6 +6,7 @@ same number for many resamples at once; a test compares the two.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,31 +15,29 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from companion.errors import InputError
-from companion.evaluation.agreement import FEWEST, check_table, score_columns, tau, weighted_tau
+from companion.evaluation.agreement import MIN_SOURCES, check_table, score_columns, tau
 from companion.scores import COMBINED
 
+MAX_UNDEFINED = 0.05  # share of draws without τ_w, above which a target has no interval
 
-def tau_draws(
-    score: ArrayLike, truth: ArrayLike, counts: ArrayLike | None = None, *, weighted: bool = True
-) -> NDArray[np.float64]:
-    """Kendall τ of many lists at once; each source may be counted several times, or not at all.
+
+def tau_draws(score: ArrayLike, truth: ArrayLike, counts: ArrayLike) -> NDArray[np.float64]:
+    """τ_w of many lists at once; each source may be counted several times, or not at all.
 
     Parameters
     ----------
     score, truth
         (n,) or (draws, n), finite.
     counts
-        (n,) or (draws, n) whole numbers: how often a source stands in the list. Once each by default.
-    weighted
-        τ_w as `scipy.stats.weightedtau` with its defaults defines it; else τ-b.
+        (n,) or (draws, n) whole numbers: how often a source stands in the list.
 
     Returns
     -------
     numpy.ndarray
-        (draws,) or a single number, what scipy gives for the list written out; NaN where either side is constant.
+        (draws,) or a single number: what `scipy.stats.weightedtau` with its defaults gives for the list written out;
+        NaN where either side is constant.
     """
-    x, y = np.asarray(score, dtype=float), np.asarray(truth, dtype=float)
-    many = np.ones(x.shape[-1]) if counts is None else np.asarray(counts, dtype=float)
+    x, y, many = (np.asarray(given, dtype=float) for given in (score, truth, counts))
     above_x = np.sign(x[..., :, None] - x[..., None, :])
     above_y = np.sign(y[..., :, None] - y[..., None, :])
 
@@ -51,20 +50,14 @@ def tau_draws(
     harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, int(many.sum(axis=-1).max()) + 1))])
     found: NDArray[np.float64] | float = 0.0
     for first, second in ((above_x, above_y), (above_y, above_x)):
-        if weighted:
-            # The weight of rank r is 1 / (r + 1). Sources alike in both share the ranks they take up.
-            better = ((first < 0) | ((first == 0) & (second < 0))).astype(float)
-            rank = np.rint(total(better)).astype(int)
-            weight = many * (harmonic[rank + alike] - harmonic[rank]) / np.maximum(alike, 1)
-        else:
-            weight = many
+        # The weight of rank r is 1 / (r + 1). Sources alike in both share the ranks they take up.
+        better = ((first < 0) | ((first == 0) & (second < 0))).astype(float)
+        rank = np.rint(total(better)).astype(int)
+        weight = many * (harmonic[rank + alike] - harmonic[rank]) / np.maximum(alike, 1)
         with np.errstate(invalid="ignore", divide="ignore"):
             scale = np.sqrt((weight * apart_x).sum(axis=-1) * (weight * apart_y).sum(axis=-1))
             found = found + np.where(scale > 0, (weight * agree).sum(axis=-1) / scale, np.nan) / 2
     return np.asarray(found)
-
-
-MOST_UNDEFINED = 0.05  # share of draws without τ_w, above which a target has no interval
 
 
 class Intervals(NamedTuple):
@@ -133,74 +126,52 @@ def bootstrap(
     """
     frame = check_table(table)
     names = list(columns) if columns is not None else score_columns(frame)
-    if not names:
-        raise InputError(
-            "table has no score column: add one numeric column a score beside source, target and auc"
-        )
     if draws < 2 or not 0 < level < 1:
         raise InputError(f"at least 2 draws and a level between 0 and 1 are needed: got {draws} and {level}")
     sources = sorted(frame["source"].unique())
     chance = np.full(len(sources), 1 / len(sources))
-    counts = pd.DataFrame(
-        np.random.default_rng(seed).multinomial(len(sources), chance, size=draws), columns=sources
-    )
+    drawn = np.random.default_rng(seed).multinomial(len(sources), chance, size=draws)
+    counts = pd.DataFrame(drawn, columns=sources)
     targets = sorted(frame["target"].unique())
-    drawn = np.full((len(targets), len(names), draws), np.nan)
-    apart = drawn.copy()
-    exactly_apart = np.full((len(targets), len(names)), np.nan)
-
-    def draws_of(name: str, rows: pd.DataFrame) -> np.ndarray:
-        return tau_draws(rows[name], rows["auc"], counts[rows["source"]])
-
+    # The value itself, then the draws: (targets, scores, 1 + draws).
+    values = np.full((len(targets), len(names), draws + 1), np.nan)
+    apart = values.copy()
     for row, target in enumerate(targets):
         block = frame[frame["target"] == target]
         for place, name in enumerate(names):
-            known = block[np.isfinite(block[name].to_numpy(dtype=float))]
-            if len(known) >= FEWEST:
-                drawn[row, place] = draws_of(name, known)
+            known = block[np.isfinite(block[name].astype(float))]
+            values[row, place] = _value_and_draws(known, name, counts)
             if against in names:
-                both = known[np.isfinite(known[against].to_numpy(dtype=float))]
-                if len(both) >= FEWEST:
-                    exactly_apart[row, place] = tau(both[name], both["auc"]) - tau(both[against], both["auc"])
-                if np.isfinite(exactly_apart[row, place]):
-                    apart[row, place] = draws_of(name, both) - draws_of(str(against), both)
-    exact = weighted_tau(frame[["source", "target", "auc", *names]])[names]
+                both = known[np.isfinite(known[against].astype(float))]
+                apart[row, place] = _value_and_draws(both, name, counts)
+                apart[row, place] -= _value_and_draws(both, str(against), counts)
     tails = [(1 - level) / 2, (1 + level) / 2]
-
-    def limits(values: np.ndarray) -> np.ndarray:
-        """Quantiles over the draws, which are the last axis; NaN where no draw has a value."""
-        found = np.full((*values.shape[:-1], 2), np.nan)
-        some = np.isfinite(values).any(axis=-1)
-        found[some] = np.nanquantile(values[some], tails, axis=-1).T
-        return found
-
-    per_target = pd.DataFrame(
-        {
-            "tau": exact.loc[targets].to_numpy().ravel(),
-            **dict(zip(("low", "high"), limits(drawn).reshape(-1, 2).T, strict=True)),
-        },
-        index=pd.MultiIndex.from_product([targets, names], names=["target", "score"]),
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of numpy, where nothing is defined
+        low, high = np.nanquantile(values[..., 1:], tails, axis=-1)
+        undefined = np.isnan(values[..., 1:]).mean(axis=-1) > MAX_UNDEFINED
+        low[undefined], high[undefined] = np.nan, np.nan
+        mean, differences = (_summary(np.nanmean(one, axis=0), tails, names) for one in (values, apart))
+    index = pd.MultiIndex.from_product([targets, names], names=["target", "score"])
+    per_target = {"tau": values[..., 0].ravel(), "low": low.ravel(), "high": high.ravel()}
+    differences = differences.rename(columns={"mean": "difference"})
+    return Intervals(
+        pd.DataFrame(per_target, index=index),
+        mean,
+        differences.drop(index=against) if against in names else differences.iloc[:0],
     )
-    # Draws in which the score is constant are left out, and an interval from the others need not hold the value.
-    often = np.isnan(drawn).mean(axis=-1).ravel() > MOST_UNDEFINED
-    per_target.loc[per_target["tau"].isna() | often, ["low", "high"]] = np.nan
-    # A score without τ_w on a target has its mean over the others, in every draw alike.
-    drawn[exact.loc[targets].isna().to_numpy()] = np.nan
-    means = mean_over_targets(drawn)
-    low, high = limits(means).T
-    mean = pd.DataFrame({"mean": exact.mean(), "low": low, "high": high}).rename_axis("score")
-    if against not in names:
-        return Intervals(per_target, mean, mean.iloc[:0].rename(columns={"mean": "difference"}))
-    low, high = limits(mean_over_targets(apart)).T
-    difference = pd.DataFrame(
-        {"difference": mean_over_targets(exactly_apart), "low": low, "high": high},
-        index=pd.Index(names, name="score"),
-    )
-    return Intervals(per_target, mean, difference.drop(index=against))
 
 
-def mean_over_targets(drawn: np.ndarray) -> np.ndarray:
-    """Mean over the first axis of what is defined; NaN where nothing is."""
-    known = np.isfinite(drawn)
-    with np.errstate(invalid="ignore"):
-        return np.where(known, drawn, 0.0).sum(axis=0) / known.sum(axis=0)
+def _value_and_draws(rows: pd.DataFrame, name: str, counts: pd.DataFrame) -> np.ndarray:
+    """τ_w of one target's rows and of every resample; NaN throughout where it is undefined on the rows themselves."""
+    value = tau(rows[name], rows["auc"]) if len(rows) >= MIN_SOURCES else np.nan
+    if np.isnan(value):
+        return np.full(len(counts) + 1, np.nan)
+    return np.concatenate([[value], tau_draws(rows[name], rows["auc"], counts[rows["source"]])])
+
+
+def _summary(means: np.ndarray, tails: Sequence[float], names: Sequence[str]) -> pd.DataFrame:
+    """Mean over the targets and its percentile interval, by score."""
+    low, high = np.nanquantile(means[:, 1:], tails, axis=-1)
+    index = pd.Index(names, name="score")
+    return pd.DataFrame({"mean": means[:, 0], "low": low, "high": high}, index=index)

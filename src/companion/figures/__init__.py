@@ -6,7 +6,7 @@ from companion.figures.agreement import (
     critical_difference,
     friedman_ranks,
     noise_ceiling,
-    redraws,
+    partial_grids,
     regrets,
     scores_against_auc,
     tau_table,
@@ -14,14 +14,14 @@ from companion.figures.agreement import (
 )
 from companion.figures.live import (
     augmentations,
-    closeness,
     curves,
     examples,
     gradient_norms,
     projections,
     ranking,
+    similarity,
 )
-from companion.figures.notes import by_width, chance, other_truths, saturation, size_and_auc, turned_round
+from companion.figures.notes import by_width, chance, inversion, other_ground_truths, saturation, size_and_auc
 from companion.figures.style import TITLES, mark_synthetic, short
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "benchmark",
     "by_width",
     "chance",
-    "closeness",
+    "similarity",
     "critical_difference",
     "curves",
     "examples",
@@ -39,10 +39,10 @@ __all__ = [
     "gradient_norms",
     "mark_synthetic",
     "noise_ceiling",
-    "other_truths",
+    "other_ground_truths",
     "projections",
     "ranking",
-    "redraws",
+    "partial_grids",
     "regrets",
     "saturation",
     "scores_against_auc",
@@ -50,5 +50,5 @@ __all__ = [
     "size_and_auc",
     "tau_table",
     "transfer",
-    "turned_round",
+    "inversion",
 ]

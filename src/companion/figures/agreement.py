@@ -275,13 +275,13 @@ def noise_ceiling(ceiling: pd.DataFrame, taus: pd.DataFrame, scores: Sequence[st
     return figure
 
 
-def redraws(means: pd.DataFrame, full: Mapping[str, float] | pd.Series) -> Figure:
+def partial_grids(means: pd.DataFrame, full: Mapping[str, float] | pd.Series) -> Figure:
     """Draw how the mean τ_w of every score spreads over truths from fewer runs.
 
     Parameters
     ----------
     means
-        Draws by scores, as `companion.evaluation.Redraws.means`.
+        Draws by scores, as `companion.evaluation.PartialGrids.means`.
     full
         Score -> mean τ_w against the truth from all runs.
     """

@@ -256,7 +256,7 @@ def projections(
     return figure
 
 
-def closeness(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
+def similarity(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     """Draw how close each representation comes to the fine-tuned one: points are sources, bars their mean.
 
     Parameters

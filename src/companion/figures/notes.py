@@ -21,7 +21,7 @@ from companion.figures.style import (
 )
 
 
-def turned_round(straight: pd.Series, turned: pd.Series) -> Figure:
+def inversion(straight: pd.Series, turned: pd.Series) -> Figure:
     """Draw the mean τ_w of every score among architectures, not inverted and inverted.
 
     Parameters
@@ -127,7 +127,7 @@ def chance(values: pd.DataFrame, level: float) -> Figure:
     return figure
 
 
-def other_truths(means: pd.DataFrame, highlighted: Sequence[str]) -> Figure:
+def other_ground_truths(means: pd.DataFrame, highlighted: Sequence[str]) -> Figure:
     """Draw the mean τ_w of every score against several summaries of the same fine-tuning runs.
 
     Parameters

@@ -17,7 +17,7 @@ import pandas as pd
 
 from companion import evaluation, figures, published
 from companion.errors import require_extra
-from companion.scores import COMBINED, TERMS
+from companion.scores import COMBINED, INVERTED_ACROSS_DOMAINS, TERMS
 from companion.store import write_text
 
 SCORES = (COMBINED, *TERMS, *published.METRICS)
@@ -30,7 +30,7 @@ SETTINGS = {
 
 def turned(setting: str) -> list[str]:
     """Scores that the paper turns round in a setting."""
-    return [*evaluation.INVERTED_ACROSS_DOMAINS, COMBINED] if setting == "architectures" else []
+    return [*INVERTED_ACROSS_DOMAINS, COMBINED] if setting == "architectures" else []
 
 
 def pairs(setting: str, *, inverted: bool) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def pairs(setting: str, *, inverted: bool) -> pd.DataFrame:
         Whether a score ``s`` is taken as ``1 - s``. The combined score has both its terms turned round. The paper
         never does that with LogME and SFDA; here it can be tried.
     """
-    table = evaluation.oriented(setting, inverted=inverted)
+    table = evaluation.published_pairs(setting, inverted=inverted)
     if inverted:
         others = [name for name in SCORES if name not in turned("architectures")]
         table[others] = 1 - table[others]

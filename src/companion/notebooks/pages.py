@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -19,12 +20,15 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined, TemplateError
 from matplotlib.figure import Figure
 
+sys.path.insert(0, str(Path(__file__).parents[3] / "book"))
+
+import claims
+from claims import measures, synthetic
+
 import companion
 from companion import evaluation, figures, published, replication, store
 from companion.datasets import at_hand, load_dataset, medmnist_classes, medmnist_flags, medmnist_samples
 from companion.errors import EnvironmentFailure, InputError
-from companion.evaluation import synthetic
-from companion.evaluation.recomputing import LARGE, SEVEN, sized_pairs
 from companion.figures import TITLES, short
 
 MODALITIES = {
@@ -96,7 +100,7 @@ class Page:
     def claims(self) -> pd.DataFrame:
         """Every claim, recomputed."""
         if self._claims is None:
-            self._claims = evaluation.claims()
+            self._claims = claims.table()
         return self._claims
 
     def claim(self, name: str, digits: int = 3, *, what: str = "found") -> str:
@@ -106,13 +110,12 @@ class Page:
         return shown(self.claims.loc[name, what], digits)
 
     def number(self, name: str, digits: int = 3, **arguments: Any) -> str:
-        """Return what one measure gives; see `companion.evaluation.recomputing`."""
-        measures = evaluation.recomputing.MEASURES
-        if name not in measures:
+        """Return what one measure gives; see `claims.measures`."""
+        if name not in measures.MEASURES:
             raise InputError(f"no measure {name!r}")
         given = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
         try:
-            return shown(float(measures[name](**given)), digits)
+            return shown(float(measures.MEASURES[name](**given)), digits)
         except EnvironmentFailure:
             return "(not at hand when this page was built)"
 
@@ -122,7 +125,7 @@ class Page:
             return claims_table(self.claims)
         if name == "claims_summary":
             counts = pd.crosstab(self.claims["status"], self.claims["group"])
-            counts = counts.reindex(index=evaluation.verdicts.STATUS, columns=list(GROUPS), fill_value=0)
+            counts = counts.reindex(index=claims.STATUS, columns=list(GROUPS), fill_value=0)
             return markdown(counts.rename(columns=GROUPS).rename_axis("status"))
         if name not in TABLES:
             raise InputError(f"no table {name!r}")
@@ -326,12 +329,12 @@ def chosen_counts() -> pd.DataFrame:
 
 def statements() -> pd.DataFrame:
     """What our replication says of the statements written down before it."""
-    return evaluation.judge_statements(replication.runs(), replication.scores()).set_index("statement")
+    return replication.statements().set_index("statement")
 
 
 def closeness_leads() -> pd.DataFrame:
     """How much closer NCA comes to fine-tuned features than LDA and than no projection."""
-    from companion.evaluation.closeness import leads
+    from companion.evaluation.similarity import leads
 
     table = replication.projections()
     words = {1.0: "closer", 0.0: "undecided", -1.0: "less close"}
@@ -351,18 +354,20 @@ def notes_on_noise() -> pd.DataFrame:
 
 def without_large() -> pd.DataFrame:
     """Mean τ_w with and without the three large sources."""
-    table = evaluation.oriented("source_datasets")[["source", "target", "auc", *SEVEN]]
+    table = evaluation.published_pairs("source_datasets")[["source", "target", "auc", *measures.SEVEN]]
     return pd.DataFrame(
         {
             "all 15 sources": evaluation.weighted_tau(table).mean(),
-            "without the three large": evaluation.weighted_tau(table[~table["source"].isin(LARGE)]).mean(),
+            "without the three large": evaluation.weighted_tau(
+                table[~table["source"].isin(published.LARGE)]
+            ).mean(),
         }
     ).rename(index=TITLES)
 
 
 def first_on_itself() -> pd.DataFrame:
     """Targets that put themselves first as their own source, by score."""
-    measure = evaluation.recomputing.MEASURES["first_on_itself"]
+    measure = measures.MEASURES["first_on_itself"]
     names = [name for name in (*published.METRICS, "gradient_ratio") if name != "ncti"]
     return pd.DataFrame({"targets of 11": {TITLES[name]: int(measure(name)) for name in names}}).rename_axis(
         "score"
@@ -371,7 +376,7 @@ def first_on_itself() -> pd.DataFrame:
 
 def truths() -> pd.DataFrame:
     """Mean τ_w of every score against other summaries of the same runs."""
-    return evaluation.truths().rename(index=TITLES)
+    return evaluation.ground_truths().rename(index=TITLES)
 
 
 def seeds() -> pd.DataFrame:
@@ -445,8 +450,8 @@ def _chance() -> Figure:
 
 
 def _sizes() -> Figure:
-    sized = sized_pairs()[["source", "target", "auc", "training_set_size"]]
-    small = sized[~sized["source"].isin(LARGE)]
+    sized = measures.sized_pairs()[["source", "target", "auc", "training_set_size"]]
+    small = sized[~sized["source"].isin(published.LARGE)]
     return figures.size_and_auc(
         pd.DataFrame(
             {
@@ -460,11 +465,13 @@ def _sizes() -> Figure:
 PICTURES: Mapping[str, Callable[[], Figure]] = {
     "noise_by_width": lambda: figures.by_width(noise_by_width(), 200),
     "saturation": _saturation,
-    "turned_round": lambda: figures.turned_round(
+    "turned_round": lambda: figures.inversion(
         evaluation.weighted_tau("architectures", inverted=False).mean(),
         evaluation.weighted_tau("architectures").mean(),
     ),
     "chance": _chance,
-    "other_truths": lambda: figures.other_truths(evaluation.truths(), ["proposed", "nleep", "leep"]),
+    "other_truths": lambda: figures.other_ground_truths(
+        evaluation.ground_truths(), ["proposed", "nleep", "leep"]
+    ),
     "size_and_auc": _sizes,
 }

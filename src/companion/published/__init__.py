@@ -29,6 +29,7 @@ PROVENANCE = f"the authors' public repository, commit {COMMIT[:7]}, MIT licence"
 __all__ = [
     "CITATION",
     "COMMIT",
+    "LARGE",
     "METRICS",
     "PROVENANCE",
     "SETTINGS",
@@ -51,6 +52,8 @@ SETTINGS = ("source_datasets", "architectures")
 
 # Order of the paper's tables.
 METRICS = ("logme", "parc", "sfda", "ncti", "leep", "nleep")
+# The three large sources among the source datasets: the published order rests on them.
+LARGE = ("imagenet", "radimagenet", "medmnist")
 
 
 @functools.cache

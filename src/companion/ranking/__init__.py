@@ -1,37 +1,38 @@
 """Score sources for one target, combine, and say what the order is worth.
 
-The combined score is relative to its pool. Sources of one architecture and different pre-training form one
-pool; different architectures with one pre-training form another, in which the paper turns both terms round.
-The two are never merged.
+The combined score is relative to its candidate set. Sources of one architecture and different pre-training form one
+set; different architectures with one pre-training form another, in which the paper inverts both terms. The two are
+never merged.
 """
 
-from companion.ranking.at_hand import Candidate, candidates, default_sources
-from companion.ranking.cost import fine_tuning_seconds
-from companion.ranking.methods import agreement
-from companion.ranking.pooling import SMALLEST_POOL, Pool, pooled_ncti, pools, rank_pool
+from companion.ranking.candidates import Candidate, candidates, default_sources
+from companion.ranking.sets import MIN_CANDIDATES, CandidateSet, agreement, candidate_sets, order
+from companion.ranking.ranking import Ranking, check_sources, rank
+from companion.ranking.report import duration
 from companion.ranking.scoring import DEFAULT_SCORES, score
-from companion.ranking.stability import MIN_REPEATS, stability, stability_cost
-from companion.ranking.table import rank
-from companion.ranking.verification import first_sources, images_to_verify, verify
+from companion.ranking.stability import MIN_REPEATS, Stability, stability, stability_cost
+from companion.ranking.verification import Verification, check_verifiable, verify
 
 __all__ = [
-    "MIN_REPEATS",
     "DEFAULT_SCORES",
-    "SMALLEST_POOL",
+    "MIN_CANDIDATES",
+    "MIN_REPEATS",
     "Candidate",
-    "Pool",
+    "CandidateSet",
+    "Ranking",
+    "Stability",
+    "Verification",
     "agreement",
+    "candidate_sets",
     "candidates",
+    "check_sources",
+    "check_verifiable",
     "default_sources",
-    "fine_tuning_seconds",
-    "first_sources",
-    "images_to_verify",
-    "pooled_ncti",
-    "pools",
+    "duration",
+    "order",
     "rank",
-    "rank_pool",
+    "score",
     "stability",
     "stability_cost",
-    "score",
     "verify",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from companion import scores as score_room
+from companion import scores as transferability
 from companion import store
 from companion.datasets import Dataset, Fold, load_dataset
 from companion.errors import InputError, did_you_mean
@@ -30,7 +30,6 @@ DEFAULT_SCORES = (
     "leep",
     "nleep",
 )
-_GRADIENT_SCORES = ("gradient_ratio", "gradient_ratio_scale_invariant")
 
 
 def score(
@@ -75,10 +74,12 @@ def score(
     dataset = load_dataset(dataset) if isinstance(dataset, str) else dataset
     model = load_source(model, seed=seed) if isinstance(model, str) else model
     if fold is None:
-        drawn = dataset.draw(per_class, seed=seed)
+        images, labels = dataset.draw(per_class, seed=seed)
     else:
-        drawn = dataset.images["train"][fold.train], dataset.labels["train"][fold.train]
-    return card_of(model, dataset, drawn, scores=scores, variant=variant, seed=seed, device=device)
+        images, labels = dataset.images["train"][fold.train], dataset.labels["train"][fold.train]
+    found = score_images(model, images, labels, scores=scores, variant=variant, seed=seed, device=device)
+    found.provenance["data"] = {dataset.name: dataset.content_hash}
+    return found
 
 
 def check_scores(scores: Sequence[str]) -> None:
@@ -89,47 +90,40 @@ def check_scores(scores: Sequence[str]) -> None:
     InputError
         Naming the first one.
     """
-    unknown = [name for name in scores if name not in score_room.REGISTRY]
+    unknown = [name for name in scores if name not in transferability.REGISTRY]
     if unknown:
-        raise InputError(f"no score {unknown[0]!r}.{did_you_mean(unknown[0], score_room.REGISTRY)}")
+        raise InputError(f"no score {unknown[0]!r}.{did_you_mean(unknown[0], transferability.REGISTRY)}")
 
 
-def card_of(
+def score_images(
     model: SourceModel,
-    dataset: Dataset,
-    drawn: tuple[np.ndarray, np.ndarray],
+    images: np.ndarray,
+    labels: np.ndarray,
     *,
     scores: Sequence[str],
     variant: str,
     seed: int,
     device: str | None,
 ) -> Scores:
-    """Score a source on images of a target that are drawn already; see `score`.
-
-    Several sources share what is drawn, and so decoded, once.
-    """
+    """Score a source on images (n, height, width[, 3]) uint8 and labels (n,); see `score`."""
     chosen = best_device(device)
-    images, labels = drawn
     began = time.perf_counter()
     passed = single_pass(model, images, labels, device=chosen)
     seconds = time.perf_counter() - began
     values: dict[str, float] = {}
     reasons: dict[str, str] = {}
     terms = None
-    arrays = [name for name in scores if name not in _GRADIENT_SCORES]
-    if arrays:
+    of_images = [name for name in scores if "images" in transferability.REGISTRY[name].inputs]
+    of_arrays = [name for name in scores if name not in of_images]
+    if of_arrays:
         try:
-            result = score_room.suite(
-                passed.features, labels, passed.logits, names=arrays, variant=variant, random_state=seed
+            result = transferability.suite(
+                passed.features, labels, passed.logits, names=of_arrays, variant=variant, random_state=seed
             )
         except ValueError as error:
-            raise InputError(f"{model.name} on {dataset.name}: {error}") from error
-        values |= dict(result)
-        reasons |= result.reasons
-        terms = result.ncti_terms
-    for name in scores:
-        if name not in _GRADIENT_SCORES:
-            continue
+            raise InputError(f"{model.name}: {error}") from error
+        values, reasons, terms = dict(result), dict(result.reasons), result.ncti_terms
+    for name in of_images:
         try:
             if model.first_conv is None:
                 raise ValueError(f"{model.architecture} has no two convolutions")
@@ -137,13 +131,12 @@ def card_of(
         except ValueError as error:
             values[name], reasons[name] = float("nan"), str(error)
     for name in scores:
-        if name not in values and not score_room.REGISTRY[name].pooled:
+        if name not in values and not transferability.REGISTRY[name].pooled:
             values[name] = float("nan")
             reasons.setdefault(name, "not applicable")
     record = store.provenance(
         seed=seed,
         device=str(chosen),
-        data={dataset.name: dataset.content_hash},
         images=len(labels),
         variant=variant,
         source=model.name,

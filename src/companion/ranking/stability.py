@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from companion import store
-from companion.datasets import Dataset
 from companion.errors import InputError
-from companion.ranking.pooling import rank_pool
-from companion.ranking.scoring import card_of
-from companion.ranking.table import Progress, Source, load, source_name
+from companion.ranking.sets import CandidateSet, order
+from companion.ranking.ranking import Progress, Ranking
 from companion.scores import COMBINED, TERMS
-from companion.training import SEED
 
 PART = 0.5
 MIN_REPEATS = 5
@@ -25,44 +20,38 @@ MIN_REPEATS = 5
 WIDER = 1.2
 
 
-def stability_cost(table: pd.DataFrame, repeats: int) -> float:
+@dataclass(frozen=True)
+class Stability:
+    """How far other images could move the order of a ranking."""
+
+    table: pd.DataFrame
+    """One row per source of every candidate set that has an order: ``candidate_set``, ``source``, ``rank``, ``lowest``
+    and ``highest`` (the 97.5 % and 2.5 % quantiles of its rank), ``first`` (share of halves in which it came first),
+    ``gap`` (lead over the next in the combined score), ``gap_low`` and ``gap_high`` (95 % interval over images)."""
+    summaries: dict[str, str]
+    """Candidate set -> a sentence."""
+    repeats: int
+    of: str
+    """What the halves are of: ``"images"``, or ``"patients"`` where they are known."""
+    seconds: float
+
+
+def stability_cost(ranking: Ranking, repeats: int) -> float:
     """Seconds that `stability` will take, about: from what the ranking itself took."""
-    return repeats * PART * sum(spent["scoring"] for spent in table.attrs["cost"]["by_source"].values())
+    return repeats * PART * sum(spent["scoring"] for spent in ranking.cost["by_source"].values())
 
 
-def stability(
-    table: pd.DataFrame,
-    dataset: Dataset,
-    sources: Sequence[Source],
-    repeats: int = 20,
-    *,
-    per_class: int = 100,
-    variant: str = "corrected",
-    architecture: str = "resnet18",
-    seed: int = SEED,
-    device: str | None = None,
-    data_dir: Any = None,
-    trust: bool = False,
-    progress: Progress | None = None,
-) -> pd.DataFrame:
+def stability(ranking: Ranking, repeats: int = 20, *, progress: Progress | None = None) -> Stability:
     """Rank again on random halves of the images, and say how far other images could move the order.
 
     Parameters
     ----------
-    table
-        What `companion.rank` returned for `dataset` and `sources`, with the same options.
+    ranking
+        What `companion.rank` returned.
     repeats
         At least 5; each costs half a ranking by the two terms alone.
-    per_class, variant, architecture, seed, device, data_dir, trust, progress
-        As for `companion.rank`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per source of every candidate set that has an order: ``pool``, ``source``, ``rank``, ``lowest`` and
-        ``highest`` (the 97.5 % and 2.5 % quantiles of its rank), ``first`` (share of halves in which it came first),
-        ``gap`` (lead over the next in the combined score), ``gap_low`` and ``gap_high`` (95 % interval over images).
-        ``attrs["summaries"]`` says it in a sentence for each set.
+    progress
+        Called with the fraction done and a line of text.
 
     Raises
     ------
@@ -81,57 +70,35 @@ def stability(
         raise InputError(f"{repeats} repeats say too little: give at least {MIN_REPEATS}")
     began = time.perf_counter()
     report = progress or (lambda fraction, text: None)
-    pools = [pool for pool in table.attrs["pools"] if pool["order"] == "determined"]
-    blocks = {pool["pool"]: table[table["pool"] == pool["pool"]] for pool in pools}
-    wanted = {name for block in blocks.values() for name in block["source"]}
-    images, labels = dataset.draw(per_class, seed=seed)
+    sets = [one for one in ranking.sets if one.ordered]
+    dataset, options = ranking.dataset, ranking.options
+    images, labels = dataset.draw(options.per_class, seed=options.seed)
     patients = dataset.patients.get("train")
-    whose = None if patients is None else patients[dataset.drawn(per_class, seed=seed)]
-    parts = halves(labels, repeats, seed=seed, patients=whose)
+    whose = None if patients is None else patients[dataset.drawn(options.per_class, seed=options.seed)]
+    parts = halves(labels, repeats, seed=options.seed, patients=whose)
+    names = list(dict.fromkeys(name for one in sets for name in one.table["source"]))
     terms: dict[str, np.ndarray] = {}
-    with store.data_directory(data_dir):
-        chosen = [source for source in sources if source_name(source) in wanted]
-        for index, source in enumerate(chosen):
-            name = source_name(source)
-            model = load(source, dataset, architecture=architecture, seed=seed, device=device, trust=trust)
-            terms[name] = np.empty((repeats, len(TERMS)))
-            for number, part in enumerate(parts):
-                report((index + number / repeats) / len(chosen), f"{name}: half {number + 1} of {repeats}")
-                card = card_of(
-                    model,
-                    dataset,
-                    (images[part], labels[part]),
-                    scores=TERMS,
-                    variant=variant,
-                    seed=seed,
-                    device=device,
-                )
-                terms[name][number] = [card[term] for term in TERMS]
-    rows, summaries = [], {}
+    for index, name in enumerate(names):
+        model = options.load(ranking.sources[name], dataset)
+        found = []
+        for number, part in enumerate(parts):
+            report((index + number / repeats) / len(names), f"{name}: half {number + 1} of {repeats}")
+            scores = options.score(model, images[part], labels[part], TERMS)
+            found.append([scores[term] for term in TERMS])
+        terms[name] = np.array(found)
     of = "images" if whose is None else "patients"
-    for pool in pools:
-        block = blocks[pool["pool"]]
-        combined = _combined(list(block["source"]), terms, repeats, kind=pool["kind"])
+    tables, summaries = [], {}
+    for one in sets:
+        combined = _combined(one, terms, repeats)
         if len(combined) < MIN_REPEATS:
-            summaries[pool["pool"]] = (
+            summaries[one.title] = (
                 f"only {len(combined)} of {repeats} halves of the {of} had an order: nothing can be said"
             )
             continue
-        found = _rows(block, combined)
-        rows += found
-        summaries[pool["pool"]] = _summary(found, len(combined), repeats, of)
-    result = pd.DataFrame(
-        rows,
-        columns=["pool", "source", "rank", "lowest", "highest", "first", "gap", "gap_low", "gap_high"],
-    )
-    result.attrs |= {
-        "repeats": repeats,
-        "part": PART,
-        "of": of,
-        "summaries": summaries,
-        "seconds": time.perf_counter() - began,
-    }
-    return result
+        tables.append(_spread(one, combined))
+        summaries[one.title] = _summary(tables[-1], len(combined), repeats, of)
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return Stability(table, summaries, repeats, of, time.perf_counter() - began)
 
 
 def halves(
@@ -162,48 +129,36 @@ def lead(value: float, in_halves: np.ndarray) -> tuple[float, float]:
     return float(value - half_width), float(value + half_width)
 
 
-def _combined(names: list[str], terms: dict[str, np.ndarray], repeats: int, *, kind: str) -> np.ndarray:
+def _combined(candidates: CandidateSet, terms: dict[str, np.ndarray], repeats: int) -> np.ndarray:
     """(halves with an order, sources) combined scores, each rescaled within its candidate set as in a ranking."""
+    names = list(candidates.table["source"])
     found = []
     for number in range(repeats):
-        cards = pd.DataFrame([terms[name][number] for name in names], columns=list(TERMS), index=names)
-        ranked, _ = rank_pool(cards, kind=kind)
-        if ranked["rank"].notna().any():
-            found.append(ranked.loc[names, COMBINED].to_numpy(dtype=float))
+        scores = pd.DataFrame([terms[name][number] for name in names], columns=list(TERMS), index=names)
+        ordered, _ = order(scores.assign(source=names), kind=candidates.kind)
+        if ordered["rank"].notna().any():
+            found.append(ordered.loc[names, COMBINED].to_numpy(dtype=float))
     return np.array(found).reshape(-1, len(names))
 
 
-def _rows(block: pd.DataFrame, combined: np.ndarray) -> list[dict[str, Any]]:
+def _spread(candidates: CandidateSet, combined: np.ndarray) -> pd.DataFrame:
+    table = candidates.table[["source", "rank", "gap"]].reset_index(drop=True)
+    table.insert(0, "candidate_set", candidates.title)
     ranks = pd.DataFrame(-combined).rank(axis=1, method="min").to_numpy()
+    table["highest"], table["lowest"] = np.quantile(ranks, [0.025, 0.975], axis=0, method="nearest").astype(int)
+    table["first"] = (ranks == 1).mean(axis=0)
     gaps = combined[:, :-1] - combined[:, 1:]
-    rows = []
-    for place, (_, row) in enumerate(block.iterrows()):
-        last = place == len(block) - 1
-        low, high = (np.nan, np.nan) if last else lead(row["gap"], gaps[:, place])
-        best, worst = np.quantile(ranks[:, place], [0.025, 0.975], method="nearest")
-        rows.append(
-            {
-                "pool": row["pool"],
-                "source": row["source"],
-                "rank": row["rank"],
-                "lowest": int(worst),
-                "highest": int(best),
-                "first": float((ranks[:, place] == 1).mean()),
-                "gap": row["gap"],
-                "gap_low": low,
-                "gap_high": high,
-            }
-        )
-    return rows
+    limits = [lead(gap, own) for gap, own in zip(table["gap"], gaps.T, strict=False)]
+    table[["gap_low", "gap_high"]] = [*limits, (np.nan, np.nan)]
+    return table
 
 
-def _summary(rows: list[dict[str, Any]], ordered: int, repeats: int, of: str) -> str:
-    first, second = rows[0], rows[1]
-    apart = first["gap_low"] > 0
+def _summary(table: pd.DataFrame, ordered: int, repeats: int, of: str) -> str:
+    first, second = table.iloc[0], table.iloc[1]
+    changes = "hardly" if first["gap_low"] > 0 else "easily"
     line = (
         f"{first['source']} leads {second['source']} by {first['gap']:.2f} of the combined score, 95 % interval over "
-        f"{of} {first['gap_low']:.2f} to {first['gap_high']:.2f}: other {of} like these would "
-        f"{'hardly' if apart else 'easily'} change which of the two is ahead; {first['source']} came first in "
-        f"{first['first']:.0%} of {ordered} halves"
+        f"{of} {first['gap_low']:.2f} to {first['gap_high']:.2f}: other {of} like these would {changes} change which "
+        f"of the two is ahead; {first['source']} came first in {first['first']:.0%} of {ordered} halves"
     )
     return line if ordered == repeats else f"{line}; {repeats - ordered} more had no order"

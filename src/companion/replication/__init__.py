@@ -1,7 +1,7 @@
 """A replication of our own: the grid of sources and targets, run here or on a cluster, and its stored tables.
 
-`read` reads a protocol, `plan` says what is stored and what the rest costs, `execute` does the rest. `runs`, `scores`,
-`table` and `pairs` give the replication that comes with the package.
+`read` reads a protocol, `plan` says what is stored and what the rest costs, `execute` does the rest. `table`, `runs`,
+`scores`, `statements` and `pairs` give the replication that comes with the package.
 """
 
 from companion.replication.execution import execute
@@ -10,11 +10,15 @@ from companion.replication.protocol import Replication, label, read
 from companion.replication.tables import (
     RULES,
     Pair,
+    ground_truth,
+    pair_scores,
     pairs,
     projections,
     runs,
     scores,
+    seed_runs,
     select,
+    statements,
     stored_protocol,
     table,
 )
@@ -27,7 +31,9 @@ __all__ = [
     "cost",
     "execute",
     "frames",
+    "ground_truth",
     "label",
+    "pair_scores",
     "pairs",
     "plan",
     "projections",
@@ -35,7 +41,9 @@ __all__ = [
     "runs",
     "scores",
     "seconds_per_image",
+    "seed_runs",
     "select",
+    "statements",
     "stored_protocol",
     "table",
     "write",

@@ -6,23 +6,116 @@ worker, costs the runs in flight and nothing else.
 
 from __future__ import annotations
 
-import concurrent.futures as futures
-from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
+import contextlib
+import functools
+import importlib.metadata
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
-from companion import store
-from companion.errors import CompanionError, EnvironmentFailure
-from companion.models import best_device
-from companion.replication.engines import OnCluster, engine
-from companion.replication.jobs import Job, fine_tune_job, prepare, score_job
-from companion.replication.planning import Plan, score_key
-from companion.replication.protocol import Run, label
-from companion.sources import trained_on
+import torch
+
+from companion import __version__, ranking, store
+from companion.datasets import Dataset, load_dataset
+from companion.errors import CompanionError, EnvironmentFailure, InputError, require_extra
+from companion.models import SourceModel, best_device, folded
+from companion.replication.planning import SCORES, Plan, score_key
+from companion.replication.protocol import Replication, Run, label
+from companion.scores import gradient_ratio
+from companion.sources import load_source, trained_on
+from companion.training import fine_tune
 
 Report = Callable[[float, str], None]
-LOOK_EVERY = 5.0  # seconds, whether the workers are still there
+AGAIN = "what is stored is kept: run the same command again to go on"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a worker needs for one row: plain values, so that any process can be handed it."""
+
+    run: Run
+    protocol: Replication
+    data_hash: str
+    device: str | None
+    data_dir: str | None
+
+    def source(self) -> SourceModel:
+        """Source model of the run; random weights have the seed of the run."""
+        seed = self.run.seed if self.run.spec == "scratch" else self.protocol.fine_tuning.seeds[0]
+        target = self.run.target if self.run.spec == "medmnist" else None
+        return _source(self.run.spec, target, self.protocol, seed, self.device, self.data_dir)
+
+    def target(self) -> Dataset:
+        """Target of the run."""
+        return _dataset(self.run.target, self.protocol.size, self.data_dir, self.data_hash)
+
+
+@functools.lru_cache(maxsize=2)
+def _dataset(name: str, size: int, data_dir: str | None, content_hash: str) -> Dataset:
+    dataset = load_dataset(name, size=size, data_dir=data_dir)
+    if dataset.content_hash != content_hash:
+        raise InputError(
+            f"{name} on this worker is not the {name} of the plan (sha256 {dataset.content_hash[:12]}, wanted "
+            f"{content_hash[:12]}): give workers the same data"
+        )
+    return dataset
+
+
+@functools.lru_cache(maxsize=32)
+def _source(
+    spec: str, target: str | None, plan: Replication, seed: int, device: str | None, data_dir: str | None
+) -> SourceModel:
+    """Load or train a source; a trained one is kept in the cache directory of the machine that trained it."""
+    return load_source(
+        spec,
+        target=target,
+        protocol=plan.source_training,
+        architecture=plan.architecture,
+        size=plan.size,
+        seed=seed,
+        device=device,
+        data_dir=data_dir,
+    )
+
+
+def prepare(job: Job) -> None:
+    """Load or train the source of a job, so that its other jobs find it in the cache."""
+    job.source()
+
+
+def fine_tune_job(job: Job) -> dict[str, Any]:
+    """One fine-tuning; its row."""
+    run, target = job.run, job.target()
+    fold = job.protocol.fold(target, run.fold)
+    tuning = job.protocol.fine_tuning
+    done = fine_tune(job.source(), target, fold, run.settings, tuning, seed=run.seed, device=job.device)
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "kornia")}
+    return done.row | {"source": run.source, "spec": run.spec, "companion": __version__, **versions}
+
+
+def score_job(job: Job) -> dict[str, Any]:
+    """Scores of one pair on one fold, corrected and as published, on the same images the fine-tuning trained on."""
+    run, model, target = job.run, job.source(), job.target()
+    fold = job.protocol.fold(target, run.fold)
+    row: dict[str, Any] = {"source": run.source, "target": run.target, "fold": run.fold}
+    began = time.perf_counter()
+    for variant in ("corrected", "published"):
+        found = ranking.score(
+            model, target, scores=SCORES, variant=variant, fold=fold, seed=run.seed, device=job.device
+        )
+        row[variant] = dict(found)
+        row[f"{variant}_reasons"] = found.reasons
+        terms = found.ncti_terms
+        row[f"{variant}_ncti_terms"] = None if terms is None else [float(term) for term in terms]
+    row["seconds"] = time.perf_counter() - began
+    images, labels = target.images["train"][fold.train], target.labels["train"][fold.train]
+    try:
+        row["gradient_ratio_folded"] = gradient_ratio(folded(model), images, labels, device=job.device)
+    except (ValueError, torch.fx.proxy.TraceError):  # no ratio at all, or a network that cannot be traced
+        row["gradient_ratio_folded"] = None
+    row["training_images"] = model.provenance.get("images", 0 if run.spec == "scratch" else None)
+    return row | {"data_hash": job.data_hash, "results_version": store.RESULTS_VERSION}
 
 
 def execute(
@@ -40,8 +133,10 @@ def execute(
     ----------
     plan
         As `plan` made it.
-    workers, scheduler
-        See `engine`.
+    workers
+        Processes on this machine; 1 works in this one.
+    scheduler
+        Address of a running Dask scheduler; its workers then do the work.
     device
         Of the workers; on a cluster each worker looks for its own unless one is named.
     scores
@@ -52,109 +147,115 @@ def execute(
     Raises
     ------
     EnvironmentFailure
-        If workers die, the disk is full or memory runs out; what is stored stays, and running again goes on.
+        If workers die, the disk is full or memory runs out; what is stored stays, and running again goes on. If the
+        scheduler does not answer, has no workers, or these lack this package or run several tasks in one process.
     """
-    chosen = device or "auto" if scheduler else str(best_device(device))
+    chosen = device if scheduler else str(best_device(device))
 
     def job_of(run: Run) -> Job:
         return Job(run, plan.protocol, plan.hashes[run.target], chosen, plan.data_dir)
 
-    counted = _Counter(report)
-    with engine(workers=workers, scheduler=scheduler) as (executor, width):
-        todo = [job_of(run) for run in plan.missing]
-        scored = [_to_score(job_of(run)) for run in plan.score_runs()] if scores else []
-        left = plan.rows.read([job.run.key for job in scored])[0]
-        scored = [job for job in scored if job.run.key not in left]
-        first = {job.run.spec: job for job in reversed([*todo, *scored]) if trained_on(job.run.spec)}
-        counted.begin(len(first), "source models")
-        _work(executor, width, prepare, list(first.values()), None, counted)
-        counted.begin(len(scored), "scores")  # minutes, so before the hours
-        _work(executor, width, score_job, scored, plan.rows, counted)
-        counted.begin(len(todo), "fine-tuning")
-        _work(executor, width, fine_tune_job, todo, plan.rows, counted)
+    todo = [job_of(run) for run in plan.missing]
+    scored = []
+    if scores:
+        keys = {score_key(run): run for run in plan.score_runs()}
+        there = plan.rows.read(keys)[0]
+        scored = [job_of(replace(run, key=key)) for key, run in keys.items() if key not in there]
+    first = {job.run.spec: job for job in reversed([*todo, *scored]) if trained_on(job.run.spec)}
+    stages = (
+        ("source models", prepare, list(first.values())),
+        ("scores", score_job, scored),  # minutes, so before the hours
+        ("fine-tuning", fine_tune_job, todo),
+    )
+    with _cluster(scheduler) as client:
+        for what, function, jobs in stages:
+            if report and jobs:
+                report(0.0, f"{what}: {len(jobs)} to do")
+            for number, (job, row) in enumerate(_results(function, jobs, workers, client), start=1):
+                if row is not None:
+                    plan.rows.write(job.run.key, row)
+                if report:
+                    about = job.run.source if row is None else f"{job.run.source} on {job.run.target}"
+                    report(number / len(jobs), f"{what} {number} of {len(jobs)}: {about}")
     plan.stored, damaged = plan.rows.read([run.key for run in plan.runs])
     plan.set_aside = [*plan.set_aside, *damaged]
     return plan
 
 
-def _to_score(job: Job) -> Job:
-    return replace(job, run=replace(job.run, key=score_key(job.run)))
+def _results(
+    function: Callable[[Job], Any], jobs: list[Job], workers: int, client: Any
+) -> Iterator[tuple[Job, Any]]:
+    """Yield every job with its result as soon as it is there."""
+    if not jobs:
+        return
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    if client is not None:
+        # joblib's own Dask backend waits for ever where a worker that is killed takes a task with it.
+        distributed = require_extra("distributed", "cluster")
+        futures = {client.submit(_done, function, job, pure=False): job for job in jobs}
+        for future in distributed.as_completed(futures, loop=client.loop):
+            try:
+                yield future.result()
+            except (distributed.KilledWorker, distributed.comm.CommClosedError, OSError) as error:
+                about = f"{label(futures[future].run.spec)} on {futures[future].run.target}"
+                raise EnvironmentFailure(f"Dask lost its workers at {about}; {AGAIN}") from error
+        return
+    # Each process has its share of the cores.
+    with parallel_config("loky", n_jobs=workers, inner_max_num_threads=_threads(workers)):
+        parallel = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
+        try:
+            yield from parallel(delayed(_done)(function, job) for job in jobs)
+        except TerminatedWorkerError as error:
+            raise EnvironmentFailure(
+                f"a worker process died (out of memory?); {AGAIN}, with fewer --workers"
+            ) from error
 
 
-class _Counter:
-    """Progress over the rows of one stage."""
-
-    def __init__(self, report: Report | None) -> None:
-        self.report = report
-
-    def begin(self, total: int, what: str) -> None:
-        self.total, self.what, self.done = total, what, 0
-        if self.report and total:
-            self.report(0.0, f"{what}: {total} to do")
-
-    def step(self, job: Job) -> None:
-        self.done += 1
-        if self.report:
-            about = (
-                f"{job.run.source} on {job.run.target}" if self.what != "source models" else job.run.source
-            )
-            self.report(self.done / self.total, f"{self.what} {self.done} of {self.total}: {about}")
+def _threads(workers: int) -> int:
+    return max(1, torch.get_num_threads() // workers)
 
 
-def _work(
-    executor: futures.Executor,
-    width: int,
-    function: Callable[[Job], Any],
-    jobs: list[Job],
-    rows: store.RowStore | None,
-    counted: _Counter,
-) -> None:
-    """Keep `width` jobs at work and one more waiting for each; write every row as it comes."""
-    waiting = iter(jobs)
-    at_work: dict[futures.Future, Job] = {}
+def _done(function: Callable[[Job], Any], job: Job) -> tuple[Job, Any]:
+    """Do a job; a mistake names it."""
     try:
-        while True:
-            while len(at_work) < (2 * width if width > 1 else 1):
-                job = next(waiting, None)
-                if job is None:
-                    break
-                if rows is not None and rows.path(job.run.key).exists():  # another process did it meanwhile
-                    counted.step(job)
-                    continue
-                at_work[executor.submit(function, job)] = job
-            if not at_work:
-                return
-            finished, _ = futures.wait(at_work, timeout=LOOK_EVERY, return_when=futures.FIRST_COMPLETED)
-            if not finished and isinstance(executor, OnCluster):
-                executor.check()
-            for future in finished:
-                job = at_work.pop(future)
-                result = _result(future, job)
-                if rows is not None:
-                    rows.write(job.run.key, result)
-                counted.step(job)
-    finally:
-        for future in at_work:
-            future.cancel()
-
-
-def _result(future: futures.Future, job: Job) -> Any:
-    about = f"{label(job.run.spec)} on {job.run.target}"
-    again = "what is stored is kept: run the same command again to go on"
-    try:
-        return future.result()
+        return job, function(job)
     except CompanionError as error:
-        raise type(error)(f"{about}: {error}; {again}") from error
-    except BrokenProcessPool as error:
+        raise type(error)(f"{label(job.run.spec)} on {job.run.target}: {error}; {AGAIN}") from error
+
+
+@contextlib.contextmanager
+def _cluster(scheduler: str | None) -> Iterator[Any]:
+    """Client of a Dask cluster whose workers can do the work, or None where no scheduler is named."""
+    if scheduler is None:
+        yield None
+        return
+    distributed = require_extra("distributed", "cluster")
+    try:
+        client = distributed.Client(scheduler, timeout=10, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
         raise EnvironmentFailure(
-            f"a worker process died at {about} (out of memory?); {again}, with fewer --workers"
+            f"no Dask scheduler answers at {scheduler}: start one with  dask scheduler  or correct the address"
         ) from error
-    except Exception as error:
-        if type(error).__name__ in (
-            "KilledWorker",
-            "CommClosedError",
-            "CancelledError",
-            "FutureCancelledError",
-        ):
-            raise EnvironmentFailure(f"Dask lost its workers at {about}; {again}") from error
-        raise
+    with client:
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        if not workers:
+            raise EnvironmentFailure(
+                f"the Dask scheduler at {scheduler} has no workers: start some, then try again"
+            )
+        # torch's random state belongs to the process: two runs in one process would disturb each other.
+        crowded = [address for address, about in workers.items() if about["nthreads"] > 1]
+        if crowded:
+            raise EnvironmentFailure(
+                f"Dask worker {crowded[0]} runs {workers[crowded[0]]['nthreads']} tasks at a time in one process: "
+                "start workers with  --nthreads 1"
+            )
+        distribution = "transferability-companion"
+        versions = client.get_versions(packages=[distribution])["workers"]
+        other = [a for a, found in versions.items() if found["packages"].get(distribution) != __version__]
+        if other:
+            raise EnvironmentFailure(
+                f"Dask worker {other[0]} has no {distribution} {__version__}: install it there"
+            )
+        yield client

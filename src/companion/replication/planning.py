@@ -15,10 +15,12 @@ import torch
 from companion import store
 from companion.datasets import load_dataset
 from companion.models import build, to_batch
-from companion.replication.jobs import SCORES
 from companion.replication.protocol import Replication, Run, expand
+from companion.scores import REGISTRY
 from companion.sources import CHECKPOINT_SUFFIXES, check_name, checkpoint_file, trained_on
 from companion.training.protocols import as_dict
+
+SCORES = tuple(REGISTRY)
 
 
 @dataclass
@@ -29,9 +31,10 @@ class Plan:
     runs: list[Run]
     hashes: dict[str, str]
     sizes: dict[str, tuple[int, int, int, int]]
+    """Dataset -> images in train, val and test, and classes."""
     rows: store.RowStore
     stored: dict[str, dict[str, Any]]
-    set_aside: list[Any]
+    set_aside: list[Path]
     data_dir: str | None
 
     @property
@@ -46,29 +49,25 @@ class Plan:
             first.setdefault((run.source, run.target, run.fold), run)
         return list(first.values())
 
-    def images(self) -> int:
-        """Images that the missing runs pass through a network at most; evaluation counts a third."""
-        tuning = self.protocol.fine_tuning
-        total = 0.0
-        for run in self.missing:
-            n_train, n_val, n_test, classes = self.sizes[run.target]
-            train = min(n_train, tuning.train_per_class * classes)
-            val = min(n_val, tuning.val_per_class * classes)
-            total += tuning.epochs * (train + val / 3) + n_test / 3
-        training = self.protocol.source_training
-        for spec in self.to_train():
-            size = training.images_per_epoch or sum(self.sizes[part][0] for part in trained_on(spec))
-            total += training.epochs * size
-        return round(total)
-
     def to_train(self) -> list[str]:
         """Sources that the missing runs need and that are trained here."""
         return sorted({run.spec for run in self.missing if trained_on(run.spec)})
 
-    def disk(self) -> int:
-        """Bytes the missing rows and sources take, about."""
-        rows = len(self.missing) * (2500 + 60 * self.protocol.fine_tuning.epochs)
-        return rows + len(self.to_train()) * 46_000_000
+    def images(self) -> int:
+        """Images that the missing runs pass through a network at most; evaluation counts a third."""
+        tuning, training = self.protocol.fine_tuning, self.protocol.source_training
+        total = 0.0
+        for run in self.missing:
+            n_train, n_val, n_test, classes = self.sizes[run.target]
+            train, val = (
+                min(n_train, tuning.train_per_class * classes),
+                min(n_val, tuning.val_per_class * classes),
+            )
+            total += tuning.epochs * (train + val / 3) + n_test / 3
+        for spec in self.to_train():
+            pooled = sum(self.sizes[part][0] for part in trained_on(spec))
+            total += training.epochs * (training.images_per_epoch or pooled)
+        return round(total)
 
 
 def plan(protocol: Replication, out: str | os.PathLike, *, data_dir: str | os.PathLike | None = None) -> Plan:
@@ -80,12 +79,11 @@ def plan(protocol: Replication, out: str | os.PathLike, *, data_dir: str | os.Pa
         If a dataset is missing or cannot be a target, or the folder cannot be written.
     """
     where = None if data_dir is None else os.fspath(data_dir)
-    targets = set(protocol.targets)
     needed = {part for pair in protocol.pairs(itself=True) for part in trained_on(protocol.spec(*pair))}
     hashes, sizes = {}, {}
-    for name in sorted(needed | targets):
+    for name in sorted(needed | set(protocol.targets)):
         dataset = load_dataset(name, size=protocol.size, data_dir=where)
-        if name in targets:
+        if name in protocol.targets:
             for number in protocol.fine_tuning.folds:
                 protocol.fold(dataset, number)
         hashes[name] = dataset.content_hash
@@ -97,55 +95,78 @@ def plan(protocol: Replication, out: str | os.PathLike, *, data_dir: str | os.Pa
                 check_name(source)
                 hashes[source] = store.file_hash(checkpoint_file(source))
     rows = store.RowStore(out)
-    expanded = expand(protocol, hashes)
-    stored, damaged = rows.read([run.key for run in expanded])
-    return Plan(protocol, expanded, hashes, sizes, rows, stored, damaged, where)
+    runs = expand(protocol, hashes)
+    stored, damaged = rows.read([run.key for run in runs])
+    return Plan(protocol, runs, hashes, sizes, rows, stored, damaged, where)
+
+
+def cost(plan: Plan, *, device: str, workers: int = 1, measured_here: bool = True) -> list[str]:
+    """Say in a few lines what there is to do and what it will cost at most.
+
+    Parameters
+    ----------
+    device, workers
+        What it will run on.
+    measured_here
+        Time a few steps of the network on this machine for an estimate; without, no time is given.
+    """
+    protocol, missing, tuning = plan.protocol, plan.missing, plan.protocol.fine_tuning
+    lines = [
+        f"protocol {protocol.name}: {len(plan.runs)} fine-tunings ({len(list(protocol.pairs()))} pairs of source and "
+        f"target, {len(tuning.folds)} fold(s), {len(tuning.seeds)} seed(s)), {len(plan.stored)} of them stored in "
+        f"{plan.rows.folder}",
+        *(f"damaged and set aside, to be made again: {path}" for path in plan.set_aside),
+    ]
+    if not missing:
+        return lines
+    size = len(missing) * (0.0025 + 6e-5 * tuning.epochs) + len(plan.to_train()) * 46
+    line = f"to do: {len(missing)}, and {len(plan.to_train())} source model(s) where not cached; about {size:.0f} MB"
+    if measured_here:
+        each = seconds_per_image(protocol.architecture, protocol.size, device)
+        hours = each * plan.images() / 3600
+        line += f"; at most {hours:.1f} h here ({1 / each:.0f} images/s measured on {device}); early stops save some"
+        line += f", shared by {workers} processes" if workers > 1 else ""
+    return [*lines, line]
 
 
 def seconds_per_image(architecture: str, size: int, device: str, batch_size: int = 32) -> float:
     """Time a few training steps of the bare network: the basis of the estimate. About two seconds on a laptop."""
     network = build(architecture, classes=10, seed=0).to(device).train()
-    images = to_batch(
-        np.zeros((batch_size, size, size), np.uint8), ((0.5,) * 3, (0.5,) * 3), torch.device(device)
-    )
+    images = np.zeros((batch_size, size, size), np.uint8)
+    batch = to_batch(images, ((0.5,) * 3, (0.5,) * 3), torch.device(device))
     times = []
     for _ in range(4):
         began = time.perf_counter()
-        network(images).sum().backward()
-        if images.is_cuda:
+        network(batch).sum().backward()
+        if batch.is_cuda:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
-    return sorted(times[1:])[1] / batch_size
+    return float(np.median(times[1:])) / batch_size
 
 
 def frames(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Fine-tuning runs and scores of a plan as tables, with their provenance in ``attrs``."""
-    runs_table = pd.DataFrame(
+    runs = pd.DataFrame(
         [{"key": run.key, **plan.stored[run.key]} for run in plan.runs if run.key in plan.stored]
     )
-    score_rows, _ = plan.rows.read([score_key(run) for run in plan.score_runs()])
+    rows, _ = plan.rows.read([score_key(run) for run in plan.score_runs()])
+    common = ("source", "target", "fold", "seconds", "training_images", "gradient_ratio_folded")
     flat = []
-    for row in score_rows.values():
-        kept = {
-            k: v
-            for k, v in row.items()
-            if k in ("source", "target", "fold", "seconds", "training_images", "gradient_ratio_folded")
-        }
+    for row in rows.values():
         for variant in ("corrected", "published"):
             terms = row[f"{variant}_ncti_terms"] or [float("nan")] * 3
-            named = dict(zip(("ncti_term_1", "ncti_term_2", "ncti_term_3"), terms, strict=True))
-            flat.append(kept | {"variant": variant} | row[variant] | named)
-    scores_table = pd.DataFrame(flat)
+            named = {f"ncti_term_{number}": term for number, term in enumerate(terms, start=1)}
+            flat.append({name: row[name] for name in common} | {"variant": variant} | row[variant] | named)
+    scores = pd.DataFrame(flat)
     about = store.provenance(
         seed=plan.protocol.fine_tuning.seeds[0],
-        device=", ".join(sorted(set(runs_table["device"]))) if len(runs_table) else None,
+        device=", ".join(sorted(set(runs["device"]))) if len(runs) else None,
         protocol=as_dict(plan.protocol),
         data=plan.hashes,
-        runs={"stored": len(runs_table), "planned": len(plan.runs)},
+        runs={"stored": len(runs), "planned": len(plan.runs)},
     )
-    for table in (runs_table, scores_table):
-        table.attrs["provenance"] = about
-    return runs_table, scores_table
+    runs.attrs["provenance"] = scores.attrs["provenance"] = about
+    return runs, scores
 
 
 def score_key(run: Run) -> str:
@@ -157,39 +178,7 @@ def write(plan: Plan, tables: tuple[pd.DataFrame, pd.DataFrame]) -> list[Path]:
     """Write what `frames` returned as parquet beside the rows, each whole or not at all; return their paths."""
     paths = []
     for name, table in zip(("runs", "scores"), tables, strict=True):
-        path = plan.rows.folder / f"{name}.parquet"
-        with store.atomic_path(path) as temporary:
+        paths.append(plan.rows.folder / f"{name}.parquet")
+        with store.atomic_path(paths[-1]) as temporary:
             table.to_parquet(temporary, index=False)
-        paths.append(path)
     return paths
-
-
-def cost(plan: Plan, *, device: str, workers: int = 1, measured_here: bool = True) -> list[str]:
-    """Say in a few lines what there is to do and what it will cost at most.
-
-    Parameters
-    ----------
-    device, workers
-        What it will run on.
-    measured_here
-        Time a few steps of the network on this machine for an estimate; without, no time is told.
-    """
-    protocol, missing = plan.protocol, plan.missing
-    tuning = protocol.fine_tuning
-    lines = [
-        f"protocol {protocol.name}: {len(plan.runs)} fine-tunings ({len(list(protocol.pairs()))} pairs of source and "
-        f"target, {len(tuning.folds)} fold(s), {len(tuning.seeds)} seed(s)), {len(plan.stored)} of them stored in "
-        f"{plan.rows.folder}"
-    ]
-    lines += [f"damaged and set aside, to be made again: {path}" for path in plan.set_aside]
-    if not missing:
-        return lines
-    size = plan.disk() / 1e6
-    line = f"to do: {len(missing)}, and {len(plan.to_train())} source model(s) where not cached; about {size:.0f} MB"
-    if measured_here:
-        each = seconds_per_image(protocol.architecture, protocol.size, device)
-        hours = each * plan.images() / 3600
-        line += f"; at most {hours:.1f} h here ({1 / each:.0f} images/s measured on {device}); early stops save some"
-        if workers > 1:
-            line += f", shared by {workers} processes"
-    return [*lines, line]

@@ -1,4 +1,8 @@
-"""The stored replication: its tables, how a truth is chosen from its runs, and its pairs as models and images."""
+"""The stored replication: its tables, how the ground truth is chosen from its runs, and its pairs as models and images.
+
+Stored are the runs and scores of the protocol ``medical``, the runs of its seed study ``medical_seeds``, and the
+comparison behind the paper's Fig. 3. Provenance is in every table's ``attrs["provenance"]``.
+"""
 
 from __future__ import annotations
 
@@ -14,33 +18,50 @@ import pandas as pd
 from companion import store
 from companion.datasets import load_dataset
 from companion.errors import EnvironmentFailure, InputError, did_you_mean
+from companion.evaluation.agreement import with_combined
+from companion.evaluation.hypotheses import judge, quantities
 from companion.models import SourceModel
-from companion.ranking import pooled_ncti
 from companion.replication.protocol import Replication, label
-from companion.scores import COMBINED, REGISTRY, combine
+from companion.scores import COMBINED, REGISTRY, combine_ncti
 from companion.sources import load_source, trained_on
 from companion.training.protocols import checked
 
 RULES = ("lowest_val_loss", "highest_val_auc", "mean_of_best")
 PAIR = ["source", "target"]
+NCTI_TERMS = ["ncti_term_1", "ncti_term_2", "ncti_term_3"]
 
 
 @functools.cache
 def _read(name: str) -> pd.DataFrame:
     path = resources.files(__package__).joinpath(f"{name}.parquet")
     if not path.is_file():
-        raise EnvironmentFailure("the package holds no replication: run  companion replicate standard")
+        raise EnvironmentFailure(
+            f"the package holds no table {name} of the replication: run  make replication"
+        )
     with resources.as_file(path) as file:
         return pd.read_parquet(file)
 
 
 def runs() -> pd.DataFrame:
-    """Every fine-tuning run of the stored replication, one row each; provenance in ``attrs["provenance"]``."""
-    return _read("runs").copy()
+    """Every fine-tuning run of the stored replication, one row each."""
+    return _read("medical_runs").copy()
+
+
+def seed_runs() -> pd.DataFrame:
+    """Runs of the seed study: ImageNet on every target, one fold, ten seeds."""
+    return _read("medical_seeds_runs").copy()
+
+
+def projections() -> pd.DataFrame:
+    """How close NCA and LDA come to fine-tuned features: one row per source, fold and representation of Fig. 3.
+
+    Columns as `companion.evaluation.similarity.compare` gives them, beside source, target, fold and seed.
+    """
+    return _read("projections").copy()
 
 
 def scores(variant: str = "corrected") -> pd.DataFrame:
-    """Every score of every pair and fold of the stored replication.
+    """Every score of every pair and fold of the stored replication, targets as their own sources included.
 
     Parameters
     ----------
@@ -49,26 +70,17 @@ def scores(variant: str = "corrected") -> pd.DataFrame:
     """
     if variant not in ("corrected", "published"):
         raise InputError(f"variant {variant!r} is none of corrected, published")
-    found = _read("scores")
+    found = _read("medical_scores")
     return found[found["variant"] == variant].drop(columns="variant").reset_index(drop=True)
-
-
-def projections() -> pd.DataFrame:
-    """How close NCA and LDA come to fine-tuned features: one row per source, fold and representation of Fig. 3.
-
-    Columns as `companion.evaluation.closeness.compare` gives them, beside source, target, fold and seed; provenance in
-    ``attrs["provenance"]``.
-    """
-    return _read("projections").copy()
 
 
 def stored_protocol() -> Replication:
     """Protocol of the stored replication."""
-    return checked(Replication, _read("runs").attrs["provenance"]["protocol"], "stored replication")
+    return checked(Replication, _read("medical_runs").attrs["provenance"]["protocol"], "stored replication")
 
 
 def select(table: pd.DataFrame, rule: str = "lowest_val_loss", *, best: int = 2) -> pd.DataFrame:
-    """Choose the truth of every pair and fold from its runs over the grid.
+    """Choose the ground truth of every pair and fold from its runs over the grid.
 
     Parameters
     ----------
@@ -85,53 +97,70 @@ def select(table: pd.DataFrame, rule: str = "lowest_val_loss", *, best: int = 2)
     """
     if rule not in RULES:
         raise InputError(f"no rule {rule!r}: there are {', '.join(RULES)}.{did_you_mean(rule, RULES)}")
-    finished = table[table["status"] == "finished"]
     by, up = ("val_auc", False) if rule == "highest_val_auc" else ("val_loss", True)
-    ordered = finished.sort_values([by, "key"], ascending=[up, True])
+    ordered = table[table["status"] == "finished"].sort_values([by, "key"], ascending=[up, True])
     groups = ordered.groupby([*PAIR, "fold"], sort=True)
     kept = groups.head(best if rule == "mean_of_best" else 1).groupby([*PAIR, "fold"], sort=True)
     return pd.DataFrame({"auc": kept["test_auc"].mean(), "runs": groups.size()}).reset_index()
 
 
-def combined(found: pd.DataFrame, variant: str = "corrected") -> pd.DataFrame:
-    """Scores of every pair with the two that exist only within a pool, the proposed one and NCTI.
+def complete(table: pd.DataFrame, protocol: Replication) -> pd.DataFrame:
+    """Runs of the folds of which every run is there: a fold is judged whole or not at all.
 
-    Parameters
-    ----------
-    found
-        One row per (source, target) with the columns of `scores`.
+    Raises
+    ------
+    EnvironmentFailure
+        If there is no such fold.
     """
-    result = found.copy()
-    result[COMBINED], result["ncti"] = np.nan, np.nan
-    for _, rows in result.groupby("target").groups.items():
-        block = result.loc[rows]
-        result.loc[rows, COMBINED] = combine(block["nca"], block["gradient_ratio"])
-        terms = block[["ncti_term_1", "ncti_term_2", "ncti_term_3"]].to_numpy(dtype=float)
-        result.loc[rows, "ncti"] = pooled_ncti(terms, variant=variant)
-    return result.drop(columns=["ncti_term_1", "ncti_term_2", "ncti_term_3"])
+    planned = sum(len(protocol.fine_tuning.settings(target)) for _, target in protocol.pairs())
+    planned *= len(protocol.fine_tuning.seeds)
+    found = table[table.groupby("fold")["key"].transform("size") == planned]
+    if found.empty:
+        raise EnvironmentFailure("no fold of the stored replication is complete: run  make replication")
+    return found
+
+
+def ground_truth(rule: str = "lowest_val_loss") -> pd.DataFrame:
+    """AUC of every pair on every complete fold of the stored replication, as `select` returns it."""
+    return select(complete(runs(), stored_protocol()), rule)
+
+
+def pair_scores(variant: str = "corrected") -> pd.DataFrame:
+    """Scores of every pair, means over the complete folds; the target as its own source is left out.
+
+    A score that is missing on one of these folds is missing: a mean over some of them is another quantity. NCTI exists
+    only over a candidate set, which here is the sources of a target.
+    """
+    found = scores(variant)
+    found = found[found["fold"].isin(ground_truth()["fold"]) & (found["source"] != found["target"])]
+    groups = found.drop(columns=["fold", "seconds"]).groupby(PAIR)
+    result = groups.mean().where(groups.count().eq(groups.size(), axis=0)).reset_index()
+    for _, block in result.groupby("target"):
+        result.loc[block.index, "ncti"] = combine_ncti(block[NCTI_TERMS].to_numpy(), variant=variant)
+    return result.drop(columns=NCTI_TERMS)
 
 
 def table(variant: str = "corrected", rule: str = "lowest_val_loss") -> pd.DataFrame:
-    """Pairs of the stored replication, one row each: truth and scores, both means over the folds.
+    """Pairs of the stored replication, one row each: ground truth and scores, both means over the complete folds.
 
     Returns
     -------
     pandas.DataFrame
         source, target, auc, auc_sd (over folds), folds, training_images of the source, the combined score and every
-        score of the registry, missing where it is missing on any fold; as `companion.evaluation.weighted_tau` takes
-        it. ``attrs["runs"]`` says how many fine-tunings are stored and planned.
+        score of the registry, as `companion.evaluation.weighted_tau` takes it. ``attrs["runs"]`` says how many
+        fine-tunings are stored and planned.
     """
-    truth = (
-        select(runs(), rule).groupby(PAIR)["auc"].agg(auc="mean", auc_sd="std", folds="size").reset_index()
-    )
-    each = scores(variant).drop(columns=["fold", "seconds"]).groupby(PAIR)
-    # A mean over the folds that happen to have a score is another quantity for every pair.
-    found = each.mean(numeric_only=True).where(each.count().eq(each.size(), axis=0)).reset_index()
-    pooled = combined(found, variant)
-    names = ["training_images", COMBINED, *(name for name in REGISTRY if name in pooled)]
-    result = truth.merge(pooled[[*PAIR, *names]], on=PAIR, how="left", validate="one_to_one")
-    result.attrs["runs"] = _read("runs").attrs["provenance"]["runs"]
+    truth = ground_truth(rule).groupby(PAIR)["auc"].agg(auc="mean", auc_sd="std", folds="size").reset_index()
+    found = with_combined(pair_scores(variant))
+    names = ["training_images", COMBINED, *(name for name in REGISTRY if name in found)]
+    result = truth.merge(found[[*PAIR, *names]], on=PAIR, how="left", validate="one_to_one")
+    result.attrs["runs"] = _read("medical_runs").attrs["provenance"]["runs"]
     return result
+
+
+def statements() -> pd.DataFrame:
+    """The plan's statements, judged on the complete folds; see `companion.evaluation.hypotheses.judge`."""
+    return judge(quantities(ground_truth(), pair_scores()))
 
 
 @dataclass(frozen=True)
@@ -158,7 +187,7 @@ def pairs(
     Parameters
     ----------
     targets
-        Some of the replication's targets; all by default.
+        Some of the replication's targets, by the names that its tables give them; all by default.
     fold_number
         Which fold's training images are scored.
     device
@@ -173,7 +202,7 @@ def pairs(
     EnvironmentFailure
         If its data are missing, or are other data than the replication's.
     """
-    plan, hashes = stored_protocol(), _read("runs").attrs["provenance"]["data"]
+    plan, hashes = stored_protocol(), _read("medical_runs").attrs["provenance"]["data"]
     chosen = plan.targets if targets is None else tuple(targets)
     for name in chosen:
         if name not in plan.targets:
@@ -201,11 +230,6 @@ def pairs(
                 device=device,
             )
             dataset = load_dataset(target, size=plan.size)
-            images = plan.fold(dataset, fold_number).train
-            yield Pair(
-                label(source),
-                target,
-                model,
-                dataset.images["train"][images],
-                dataset.labels["train"][images],
-            )
+            kept = plan.fold(dataset, fold_number).train
+            images, labels = dataset.images["train"][kept], dataset.labels["train"][kept]
+            yield Pair(label(source), target, model, images, labels)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from companion import published
 from companion.datasets import sample
 from companion.report.files import check_folder, write_all
 
@@ -61,15 +62,14 @@ def context(kind: str = "source_datasets", *, large: bool = True) -> str:
         order rests on these.
     """
     from companion import evaluation
-    from companion.evaluation.recomputing import LARGE
 
     setting = "architectures" if kind == "architectures" else "source_datasets"
-    table = evaluation.oriented(setting)
+    table = evaluation.published_pairs(setting)
     imagenet = (
         evaluation.regret(table, lambda rows: "imagenet").mean() if kind != "architectures" else math.nan
     )
     if kind != "architectures" and not large:
-        small = table[~table["source"].isin(LARGE)]
+        small = table[~table["source"].isin(published.LARGE)]
         taus = evaluation.weighted_tau(small[["source", "target", "auc", "proposed"]])
         return (
             "In the published ground truth, among the sources other than ImageNet, RadImageNet and pooled MedMNIST "
@@ -101,9 +101,8 @@ def contexts(table: pd.DataFrame) -> str:
 
 
 def _has_large(rows: pd.DataFrame) -> bool:
-    from companion.evaluation.recomputing import LARGE
 
-    return bool(rows["pretraining"].isin(LARGE).any())
+    return bool(rows["pretraining"].isin(published.LARGE).any())
 
 
 def verdict(pool: dict[str, Any], rows: pd.DataFrame) -> str:

@@ -17,7 +17,14 @@ non-negative features (`benchmarks/scores.py --shuffled`).
 
 from companion.scores._arrays import ScoreWarning, stratified_subsample
 from companion.scores._suite import Scores, suite
-from companion.scores.combination import COMBINED, INVERTED_ACROSS_DOMAINS, TERMS, combine, min_max
+from companion.scores.combination import (
+    COMBINED,
+    INVERTED_ACROSS_DOMAINS,
+    TERMS,
+    combine,
+    combine_ncti,
+    min_max,
+)
 from companion.scores.gbc import gbc
 from companion.scores.gradient_ratio import gradient_ratio
 from companion.scores.hscore import hscore
@@ -38,7 +45,7 @@ from companion.scores.transrate import transrate
 # fmt: off
 __all__ = [
     "COMBINED", "INVERTED_ACROSS_DOMAINS", "NCTITerms", "REGISTRY", "ScoreInfo", "ScoreWarning", "Scores",
-    "TERMS", "available", "combine", "gbc", "gradient_ratio", "hscore", "knn", "lda", "leep",
+    "TERMS", "available", "combine", "combine_ncti", "gbc", "gradient_ratio", "hscore", "knn", "lda", "leep",
     "linear_probe", "logme", "min_max", "nca", "nce", "ncti_terms", "nleep", "parc", "sfda",
     "stratified_subsample", "suite", "transrate",
 ]

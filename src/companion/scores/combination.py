@@ -33,3 +33,23 @@ def combine(nca: np.ndarray, gradient_ratio: np.ndarray, *, invert: bool = False
         Shape (sources,); NaN where a term is missing.
     """
     return min_max(nca, invert=invert) * min_max(gradient_ratio, invert=invert)
+
+
+def combine_ncti(terms: np.ndarray, *, variant: str = "corrected") -> np.ndarray:
+    """NCTI of the sources of one candidate set from their three terms.
+
+    Parameters
+    ----------
+    terms
+        (sources, 3); NaN rows where a source has none.
+    variant
+        ``"corrected"`` subtracts the third term, as its authors define it; ``"published"`` adds it, as the
+        paper's release does.
+
+    Returns
+    -------
+    numpy.ndarray
+        (sources,); NaN where a term is constant over the candidate set.
+    """
+    first, second, third = (min_max(column) for column in np.asarray(terms, dtype=float).T)
+    return first + second + (third if variant == "published" else -third)

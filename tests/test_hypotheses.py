@@ -8,8 +8,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from companion import replication
-from companion.errors import InputError
-from companion.evaluation.statements import (
+from companion.evaluation.hypotheses import (
     IMAGENET,
     MATCHED,
     MEDICAL,
@@ -17,7 +16,6 @@ from companion.evaluation.statements import (
     POOLED,
     RANDOM,
     RELEASED,
-    complete_folds,
     interval,
     judge,
     quantities,
@@ -141,13 +139,6 @@ def test_the_number_of_targets_that_would_decide():
     assert targets_needed(np.array([1.0, -1.0])) == np.inf
 
 
-def test_only_whole_folds_are_judged():
-    truth, _ = planted(natural_first)
-    pairs = len(list(PLAN.pairs()))
-    cut = truth.drop(truth.index[truth["fold"].eq(3)][:1])
-    assert set(complete_folds(cut, pairs)["fold"]) == {1, 2}
-    with pytest.raises(InputError, match="no fold of the replication is complete"):
-        complete_folds(cut[cut["fold"] == 3], pairs)
-    assert set(NATURAL) | set(MEDICAL) | {RANDOM, POOLED, MATCHED} == {
-        replication.label(s) for s in PLAN.sources
-    }
+def test_the_names_are_those_of_the_protocol():
+    named = {*NATURAL, *MEDICAL, RANDOM, POOLED, MATCHED}
+    assert named == {replication.label(source) for source in PLAN.sources}

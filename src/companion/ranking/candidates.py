@@ -15,8 +15,8 @@ from companion.datasets import (
 )
 from companion.errors import CompanionError, InputError
 from companion.models import ARCHITECTURES, check_architecture, read_state
-from companion.ranking.pooling import SMALLEST_POOL
-from companion.ranking.table import training_size
+from companion.ranking.sets import MIN_CANDIDATES
+from companion.ranking.ranking import training_size
 from companion.sources import (
     BY_HAND,
     CHECKPOINT_SUFFIXES,
@@ -85,7 +85,7 @@ def candidates(
     left_out = [candidate for candidate in found if candidate.reason]
     of_one_kind = sum(not candidate.source.startswith("torchvision:") for candidate in chosen)
     for candidate in (c for c in trained if c.reason):
-        if of_one_kind < SMALLEST_POOL:
+        if of_one_kind < MIN_CANDIDATES:
             taken = Candidate(candidate.source, candidate.origin, candidate.licence, candidate.input_size)
             chosen.insert(-1, taken)
             of_one_kind += 1

@@ -6,8 +6,8 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,29 +15,25 @@ import pandas as pd
 from companion import published
 from companion.errors import EnvironmentFailure, InputError, did_you_mean
 from companion.evaluation.agreement import (
-    FEWEST,
+    MIN_SOURCES,
     FriedmanResult,
+    check_pairs_once,
     check_table,
     friedman,
     kendall_tau,
-    oriented,
+    published_pairs,
     regret,
     weighted_tau,
+    with_combined,
 )
 from companion.evaluation.baselines import BASELINES, baselines
 from companion.evaluation.ceiling import NoiseCeiling, noise_ceiling
 from companion.evaluation.intervals import Intervals, bootstrap
-from companion.scores import COMBINED, REGISTRY, TERMS, combine
+from companion.scores import COMBINED, REGISTRY, TERMS
 
 SETTINGS = (*published.SETTINGS, "replication")
 KEYS = ["source", "target"]
-ARGUMENTS = (
-    "features",
-    "logits",
-    "labels",
-    "images",
-    "model",
-)  # what a function of an author's own may ask for
+ARGUMENTS = ("features", "logits", "labels", "images", "model")  # what an author's function may ask for
 
 Metric = Callable[..., float]
 
@@ -58,13 +54,11 @@ class Benchmark:
     kendall: pd.DataFrame
     """Targets by scores: unweighted Kendall τ-b."""
     regret: pd.DataFrame
-    """Targets by scores and baselines: AUC given away by the first choice."""
+    """Targets by scores and baselines: AUC of the best source less that of the first choice."""
     baselines: pd.DataFrame
-    """One row per trivial baseline: ``mean``, ``low``, ``high`` of τ_w, ``kendall``, ``regret``."""
+    """One row per baseline: ``mean``, ``low``, ``high`` of τ_w, ``kendall``, ``regret``."""
     friedman: FriedmanResult | None
     """Over the given and the published scores; None where there is too little to compare."""
-    nemenyi: pd.DataFrame | None
-    """Scores by scores: p of Nemenyi's test on the ranks."""
     ceiling: NoiseCeiling | None
     """Reliability of the ground truth and the attainable maximum; None where the runs are missing."""
     left_out: list[str] = field(default_factory=list)
@@ -113,19 +107,14 @@ class Benchmark:
 
     def __str__(self) -> str:
         """Title, summary and what was left out, as text."""
-        lines = [
-            self._title(),
-            self.summary().to_string(float_format=lambda value: f"{value:.3f}", na_rep=""),
-        ]
-        return "\n".join([*lines, *(f"Left out: {sentence}" for sentence in self.left_out)])
+        shown = self.summary().to_string(float_format="{:.3f}".format, na_rep="")
+        return "\n".join([self._title(), shown, *(f"Left out: {sentence}" for sentence in self.left_out)])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """Show the same in a notebook."""
-        from html import escape
-
-        shown = self.summary().to_html(float_format=lambda value: f"{value:.3f}", na_rep="", border=0)
+        shown = self.summary().to_html(float_format="{:.3f}".format, na_rep="", border=0)
         notes = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.left_out)
         left_out = f"<p>Left out:</p><ul>{notes}</ul>" if notes else ""
         return f"<p>{escape(self._title())}</p>{shown}{left_out}"
@@ -148,7 +137,7 @@ def benchmark(
     runs: pd.DataFrame | str | None = "auto",
     progress: Callable[[float, str], None] | None = None,
 ) -> Benchmark:
-    """Hold a score of your own against the ground truth, the published scores and trivial baselines.
+    """Hold a score of your own against the ground truth, the published scores and baselines.
 
     Parameters
     ----------
@@ -171,7 +160,7 @@ def benchmark(
     draws
         Resamples of the intervals.
     seed
-        Seed of resamples and redraws.
+        Seed of the resamples.
     runs
         For the noise ceiling: ``"auto"`` reads or downloads the runs where that is possible, a table as
         `companion.published.runs` returns it is used, None leaves the ceiling out.
@@ -182,7 +171,7 @@ def benchmark(
     -------
     Benchmark
         All comparisons are made on the pairs for which every given score has a finite number; what that leaves out
-        is said in ``left_out``. A score named like a published one is shown with " (given)" behind its name.
+        is reported in ``left_out``. A score named like a published one is shown with " (given)" behind its name.
 
     Raises
     ------
@@ -205,39 +194,36 @@ def benchmark(
         raise InputError(
             f"no setting {setting!r}: there are {', '.join(SETTINGS)}.{did_you_mean(setting, SETTINGS)}"
         )
-    replicated = setting == "replication"
-    truth = _replicated() if replicated else oriented(setting, inverted=inverted)
+    if isinstance(runs, str) and runs != "auto":
+        raise InputError(f"runs: 'auto', a table of runs or None is needed, got {runs!r}")
+    notes: list[str] = []
+    if setting == "replication":
+        truth = _replicated(notes)
+    else:
+        truth = published_pairs(setting, inverted=inverted)
     if callable(metric):
-        if not replicated:
-            raise InputError(
-                "a function needs features, and there are none for the published pairs: give a table of scores, "
-                "or setting='replication'"
-            )
-        given = _computed(metric, name or str(getattr(metric, "__name__", "mine")), truth, progress)
+        given = _computed(metric, name or str(getattr(metric, "__name__", "mine")), truth, setting, progress)
     else:
         given = _given(metric, name)
-    notes: list[str] = []
-    counts = truth.attrs.get("runs")
-    if counts and counts["stored"] < counts["planned"]:
-        notes.append(
-            f"{counts['planned'] - counts['stored']} of {counts['planned']} fine-tunings, not yet run."
-        )
-    given, names = _fit(given, truth, setting, notes)
-    table = _common(given, names, truth, notes)
-    published_names = [column for column in truth.columns if column == COMBINED or column in REGISTRY]
-    compared = [*names, *published_names]
+    given = _checked(given, truth, setting, notes)
+    names = list(given.columns[2:])
+    table = _common(given, truth, notes)
+    rivals = [column for column in truth.columns if column == COMBINED or column in REGISTRY]
+    compared = [*names, *rivals]
     scored = table[[*KEYS, "auc", *compared]]
     taus = weighted_tau(scored)[compared]
-    for column in published_names:
-        lacking = int(table[column].isna().sum())
+    for column, lacking in table[rivals].isna().sum().items():
         if lacking:
             notes.append(
                 f"{lacking} pair(s) without {column}, from its τ_w; its difference to the proposed score is over the "
                 "sources that have both."
             )
-    rivals = [column for column in compared if column not in TERMS]
-    test, nemenyi = _tests(taus[rivals], notes)
-    simple, simple_regret = _trivial(table, draws, seed, notes)
+    simple, simple_regret = _baselines(table, draws, seed, notes)
+    test = None
+    try:
+        test = friedman(taus, [column for column in compared if column not in TERMS])
+    except InputError as error:
+        notes.append(f"Friedman's and Nemenyi's tests: {error}.")
     return Benchmark(
         names=names,
         setting=setting,
@@ -248,93 +234,96 @@ def benchmark(
         regret=pd.DataFrame({column: regret(scored, column) for column in compared}).join(simple_regret),
         baselines=simple,
         friedman=test,
-        nemenyi=nemenyi,
         ceiling=_ceiling(setting, table, runs, seed, notes),
         left_out=notes,
     )
 
 
+def _replicated(notes: list[str]) -> pd.DataFrame:
+    """Results of this project's own fine-tuning, with the combined score."""
+    from companion import replication
+
+    table = replication.table()
+    counts = table.attrs.get("runs", {"planned": 0, "stored": 0})
+    if counts["stored"] < counts["planned"]:
+        missing = counts["planned"] - counts["stored"]
+        notes.append(f"{missing} of {counts['planned']} fine-tunings, not yet run.")
+    return with_combined(check_table(table).reset_index(drop=True))
+
+
 def _given(metric: Any, name: str | None) -> pd.DataFrame:
     """Read the author's table, in whatever form, into ``source``, ``target`` and numeric columns."""
     if isinstance(metric, (str, os.PathLike)):
-        path = Path(metric).expanduser()
         try:
-            metric = pd.read_csv(path)
+            metric = pd.read_csv(os.path.expanduser(metric))
         except (OSError, ValueError) as error:
             raise InputError(
-                f"{path} cannot be read as a CSV table with source, target and scores: {error}"
+                f"{metric} cannot be read as a CSV table with source, target and scores: {error}"
             ) from error
     elif isinstance(metric, Mapping):
         if not metric or not all(isinstance(key, tuple) and len(key) == 2 for key in metric):
             raise InputError("a mapping of scores needs (source, target) as its keys")
-        index = pd.MultiIndex.from_tuples(list(metric), names=KEYS)
-        metric = pd.Series(list(metric.values()), index=index, name=name or "mine")
+        metric = pd.Series(list(metric.values()), index=pd.MultiIndex.from_tuples(list(metric)))
     if isinstance(metric, pd.Series):
         if metric.index.nlevels != 2:
             raise InputError("a series of scores needs the two index levels source and target")
-        metric = metric.rename(name or metric.name or "mine").rename_axis(KEYS).reset_index()
+        metric = metric.rename(name or metric.name or "mine").rename_axis(KEYS).to_frame()
     if not isinstance(metric, pd.DataFrame):
         raise InputError(
             f"{type(metric).__name__} is no metric: give a table, a series, a mapping, a CSV file or a function"
         )
-    if set(KEYS) <= set(metric.index.names):
-        metric = metric.reset_index()
+    metric = metric.reset_index(drop=not set(KEYS) <= set(metric.index.names))
     missing = [key for key in KEYS if key not in metric]
     if missing:
         raise InputError(f"the table of scores lacks the column(s) {', '.join(missing)}")
-    columns = [
-        column
-        for column in metric.columns
-        if column not in (*KEYS, "auc")
-        and pd.api.types.is_numeric_dtype(metric[column])
-        and not pd.api.types.is_bool_dtype(metric[column])
-    ]
-    if name in columns:
-        columns = [cast(str, name)]
-    if not columns:
-        there = ", ".join(str(column) for column in metric.columns)
+    numeric = metric.drop(columns=[*KEYS, "auc"], errors="ignore").select_dtypes("number").rename(columns=str)
+    if numeric.empty:
         raise InputError(
-            f"the table has no numeric column of scores beside source and target: it has {there}"
+            "the table has no numeric column of scores beside source and target: it has "
+            + ", ".join(str(column) for column in metric.columns)
         )
-    if name and len(columns) > 1:
-        raise InputError(f"the table has no column {name!r}.{did_you_mean(name, map(str, columns))}")
-    found = metric[[*KEYS, *columns]].rename(columns=str)
-    return found.rename(columns={str(columns[0]): name}) if name else found
+    if name and name not in numeric:
+        if numeric.shape[1] > 1:
+            raise InputError(f"the table has no column {name!r}.{did_you_mean(name, numeric.columns)}")
+        numeric.columns = pd.Index([name])
+    return metric[KEYS].join(numeric[[name]] if name else numeric)
 
 
 def _computed(
-    metric: Metric, name: str, truth: pd.DataFrame, progress: Callable[[float, str], None] | None
+    metric: Metric,
+    name: str,
+    truth: pd.DataFrame,
+    setting: str,
+    progress: Callable[[float, str], None] | None,
 ) -> pd.DataFrame:
     """Call the author's function once a pair of the replication."""
+    if setting != "replication":
+        raise InputError(
+            "a function needs features, and there are none for the published pairs: give a table of scores, "
+            "or setting='replication'"
+        )
     from companion import replication
     from companion.scores.forward_pass import single_pass
 
-    wanted = _wanted(metric, name)
-    targets = sorted(truth["target"].unique())
+    wanted = _arguments(metric, name)
     rows = []
-    for pair in replication.pairs(targets=targets, progress=progress):
+    for pair in replication.pairs(targets=sorted(truth["target"].unique()), progress=progress):
         passed = single_pass(pair.model, pair.images, pair.labels)
+        there = {"labels": pair.labels, "images": pair.images, "model": pair.model}
+        there |= {"features": passed.features, "logits": passed.logits}
         where = f"for source {pair.source!r}, target {pair.target!r}"
-        given = {
-            "features": passed.features,
-            "logits": passed.logits,
-            "labels": pair.labels,
-            "images": pair.images,
-            "model": pair.model,
-        }
         try:
-            value = metric(**{argument: given[argument] for argument in wanted})
+            value = metric(**{argument: there[argument] for argument in wanted})
         except Exception as error:
             raise InputError(f"{name} failed {where}: {type(error).__name__}: {error}") from error
         try:
-            number = float(value)
+            rows.append({"source": pair.source, "target": pair.target, name: float(value)})
         except (TypeError, ValueError) as error:
             raise InputError(f"{name} gave {type(value).__name__} {where}: a number is needed") from error
-        rows.append({"source": pair.source, "target": pair.target, name: number})
     return pd.DataFrame(rows, columns=[*KEYS, name])
 
 
-def _wanted(metric: Metric, name: str) -> list[str]:
+def _arguments(metric: Metric, name: str) -> list[str]:
     """Names of the parameters of the author's function that it is given; any other must have a default."""
     try:
         parameters = inspect.signature(metric).parameters.values()
@@ -353,67 +342,46 @@ def _wanted(metric: Metric, name: str) -> list[str]:
     return wanted
 
 
-def _replicated() -> pd.DataFrame:
-    """Results of this project's own fine-tuning, with the combined score."""
-    from companion import replication
-
-    frame = check_table(replication.table()).reset_index(drop=True)
-    if COMBINED not in frame and set(TERMS) <= set(frame.columns):
-        frame[COMBINED] = np.nan
-        for _, block in frame.groupby("target"):
-            frame.loc[block.index, COMBINED] = combine(block["nca"], block["gradient_ratio"])
-    return frame
-
-
-def _fit(
-    given: pd.DataFrame, truth: pd.DataFrame, setting: str, notes: list[str]
-) -> tuple[pd.DataFrame, list[str]]:
+def _checked(given: pd.DataFrame, truth: pd.DataFrame, setting: str, notes: list[str]) -> pd.DataFrame:
     """Check the names of the pairs, and give the scores names of their own."""
     for key in KEYS:
         known = set(truth[key]) | ({"chestmnist"} if setting == "source_datasets" else set())
-        unknown = [value for value in dict.fromkeys(given[key]) if value not in known]
+        unknown = [value for value in given[key] if value not in known]
         if unknown:
             raise InputError(
                 f"no {key} {unknown[0]!r} in the {setting} setting: there are "
                 f"{', '.join(sorted(set(truth[key])))}.{did_you_mean(unknown[0], known)}"
             )
-    doubled = given.duplicated(KEYS)
-    if doubled.any():
-        row = given[doubled].iloc[0]
-        raise InputError(
-            f"the table of scores has more than one row for source {row['source']!r}, target {row['target']!r}"
-        )
-    taken = {*truth.columns, *BASELINES, "always_imagenet"}
-    renamed = {column: f"{column} (given)" if column in taken else column for column in given.columns[2:]}
-    given = given.rename(columns=renamed)
-    beyond = given.merge(truth[KEYS], how="left", on=KEYS, indicator=True)["_merge"].eq("left_only").sum()
+    check_pairs_once(given, "the table of scores")
+    taken = {*truth.columns, *BASELINES, "always_imagenet"} - set(KEYS)
+    beyond = len(given) - len(given.merge(truth[KEYS]))
     if beyond:
         notes.append(
             f"{beyond} given pair(s) without a published comparison: a source on itself, or a target without scores."
         )
-    return given, list(renamed.values())
+    return given.rename(columns={column: f"{column} (given)" for column in taken})
 
 
-def _common(given: pd.DataFrame, names: list[str], truth: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """Rows of the truth for which every given score is finite, on targets with enough of them."""
+def _common(given: pd.DataFrame, truth: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Rows of the ground truth for which every given score is finite, on targets with enough of them."""
+    names = list(given.columns[2:])
     table = truth.merge(given, on=KEYS, how="left")
     finite = np.isfinite(table[names].to_numpy(dtype=float)).all(axis=1)
     if not finite.any():
         raise InputError(f"{', '.join(names)}: no finite score for any pair of the setting")
     if not finite.all():
-        lost = table[~finite]
-        pairs = [f"{row.source} on {row.target}" for row in lost[KEYS].itertuples()]
+        lost = [f"{row.source} on {row.target}" for row in table.loc[~finite, KEYS].itertuples()]
         notes.append(
-            f"{len(lost)} of {len(table)} pairs without a finite given score, for all scores alike: {_listed(pairs)}."
+            f"{len(lost)} of {len(table)} pairs without a finite given score, for all scores alike: {_listed(lost)}."
         )
     table = table[finite].reset_index(drop=True)
-    sizes = table["target"].map(table["target"].value_counts())
-    few = sorted(set(table.loc[sizes < FEWEST, "target"]))
+    sizes = table.groupby("target")["source"].transform("size")
+    few = sorted(set(table.loc[sizes < MIN_SOURCES, "target"]))
     if few:
-        notes.append(f"{len(few)} target(s) with fewer than {FEWEST} sources left: {_listed(few)}.")
-    table = table[sizes >= FEWEST].reset_index(drop=True)
+        notes.append(f"{len(few)} target(s) with fewer than {MIN_SOURCES} sources left: {_listed(few)}.")
+    table = table[sizes >= MIN_SOURCES].reset_index(drop=True)
     if table.empty:
-        raise InputError(f"{', '.join(names)}: no target with scores for at least {FEWEST} sources")
+        raise InputError(f"{', '.join(names)}: no target with scores for at least {MIN_SOURCES} sources")
     constant = [name for name in names if table.groupby("target")[name].nunique().max() < 2]
     if constant:
         notes.append(f"τ_w of {', '.join(constant)}: the score is the same for every source of a target.")
@@ -425,23 +393,10 @@ def _listed(items: Iterable[str], most: int = 6) -> str:
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
-def _tests(taus: pd.DataFrame, notes: list[str]) -> tuple[FriedmanResult | None, pd.DataFrame | None]:
-    try:
-        test = friedman(taus, list(taus.columns))
-    except InputError as error:
-        notes.append(f"Friedman's and Nemenyi's tests: {error}.")
-        return None, None
-    import scikit_posthocs
-
-    nemenyi = scikit_posthocs.posthoc_nemenyi_friedman(test.ranks.to_numpy())
-    nemenyi.index = nemenyi.columns = pd.Index(test.ranks.columns)
-    return test, nemenyi
-
-
-def _trivial(
+def _baselines(
     table: pd.DataFrame, draws: int, seed: int, notes: list[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """τ_w, τ-b and regret of the trivial baselines; and their regret per target."""
+    """τ_w, τ-b and regret of the baselines; and their regret per target."""
     frame = baselines(table)
     names = [column for column in frame.columns if column in BASELINES]
     missing = [text for column, text in BASELINES.items() if column not in names]
@@ -465,14 +420,13 @@ def _trivial(
 def _ceiling(
     setting: str, table: pd.DataFrame, runs: pd.DataFrame | str | None, seed: int, notes: list[str]
 ) -> NoiseCeiling | None:
+    """Noise ceiling of the published runs, or a note why there is none."""
     if setting == "replication":
         notes.append(
             "the noise ceiling: it is computed from the published runs; for the replication, compare its folds "
-            "(companion.replication.select gives a truth for each)."
+            "(companion.replication.select gives a ground truth for each)."
         )
         return None
-    if isinstance(runs, str) and runs != "auto":
-        raise InputError(f"runs: 'auto', a table of runs or None is needed, got {runs!r}")
     if runs is None:
         notes.append("the noise ceiling: it was not asked for.")
         return None
@@ -481,9 +435,7 @@ def _ceiling(
     except EnvironmentFailure as error:
         notes.append(f"the noise ceiling, since its runs are missing: {error}.")
         return None
-    found = noise_ceiling(frame, setting=setting, seed=seed, pairs=table)
-    if setting == "architectures":
-        lost = sorted(set(table["source"]) - set(frame.loc[frame["setting"] == setting, "source"]))
-        if lost:
-            notes.append(f"source(s) without runs, from the noise ceiling: {', '.join(lost)}.")
-    return found
+    lost = sorted(set(table["source"]) - set(frame.loc[frame["setting"] == setting, "source"]))
+    if lost:
+        notes.append(f"source(s) without runs, from the noise ceiling: {', '.join(lost)}.")
+    return noise_ceiling(frame, setting=setting, seed=seed, pairs=table)

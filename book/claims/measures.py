@@ -1,6 +1,6 @@
 """How each number of the claims file is recomputed: one small function a quantity, by name.
 
-A measure returns one number. It raises `EnvironmentFailure` or `InputError` where what it needs is not at hand (the
+A measure returns one number. It raises `EnvironmentFailure` or `InputError` where what it needs is not available (the
 authors' fine-tuning runs, a complete replication); the claim then counts as not attempted, with that reason.
 """
 
@@ -13,19 +13,17 @@ import numpy as np
 import pandas as pd
 from scipy.stats import friedmanchisquare, ttest_rel
 
+from claims import synthetic
 from companion import published
 from companion.errors import InputError
-from companion.evaluation import synthetic
-from companion.evaluation.agreement import friedman, oriented, regret, weighted_tau
+from companion.evaluation.agreement import friedman, published_pairs, regret, weighted_tau
 from companion.evaluation.baselines import baselines
-from companion.evaluation.ceiling import TRUTHS, redraws, truths
-from companion.evaluation.closeness import LDA, leads
+from companion.evaluation.ceiling import GROUND_TRUTHS, ground_truths, partial_grids
 from companion.evaluation.intervals import bootstrap
-from companion.evaluation.judging import MEDICAL, POOLED, judge_statements
+from companion.evaluation.similarity import leads
 from companion.scores import COMBINED, TERMS, combine
 
 SEVEN = (*published.METRICS, COMBINED)
-LARGE = ("imagenet", "radimagenet", "medmnist")
 ROUNDING = 0.0005 + 1e-9  # half a unit of the third decimal, the last printed, and the last bit of a sum
 
 MEASURES: dict[str, Callable[..., float]] = {}
@@ -49,8 +47,8 @@ def _replication() -> pd.DataFrame:
 
 
 @functools.cache
-def _oriented(setting: str) -> pd.DataFrame:
-    return oriented(setting)
+def _pairs(setting: str) -> pd.DataFrame:
+    return published_pairs(setting)
 
 
 def _scored(setting: str) -> pd.DataFrame:
@@ -102,7 +100,7 @@ def targets_led(setting: str) -> float:
 
 @functools.cache
 def _differences(setting: str) -> pd.DataFrame:
-    table = _oriented(setting)[["source", "target", "auc", *SEVEN]]
+    table = _pairs(setting)[["source", "target", "auc", *SEVEN]]
     return bootstrap(table).differences
 
 
@@ -117,7 +115,7 @@ def undecided_against(setting: str) -> float:
 def friedman_quantity(setting: str, quantity: str, without: Sequence[str] = ()) -> float:
     """χ² or p of Friedman's test over the ranks of the seven scores."""
     if without:
-        table = _oriented(setting)[["source", "target", "auc", *SEVEN]]
+        table = _pairs(setting)[["source", "target", "auc", *SEVEN]]
         return getattr(friedman(weighted_tau(table[~table["source"].isin(without)])), quantity)
     return getattr(friedman(_taus(setting)), quantity)
 
@@ -183,7 +181,7 @@ def sfda_saturated(setting: str, itself: bool = True) -> float:
 @_measure
 def sfda_spread(target: str) -> float:
     """Largest less smallest SFDA over the sources of a target."""
-    table = _oriented("source_datasets")
+    table = _pairs("source_datasets")
     return np.ptp(table.loc[table["target"] == target, "sfda"])
 
 
@@ -199,7 +197,7 @@ def differing_scores() -> float:
 @_measure
 def changed_by_itself() -> float:
     """Targets whose combined scores change when the cell source == target is left out of the min-max."""
-    table = _oriented("source_datasets")
+    table = _pairs("source_datasets")
     return sum(
         not np.allclose(combine(rows["nca"], rows["gradient_ratio"]), rows[COMBINED], rtol=0, atol=1e-9)
         for _, rows in table.groupby("target")
@@ -209,14 +207,14 @@ def changed_by_itself() -> float:
 @_measure
 def imagenet_first() -> float:
     """Targets on which the proposed score chooses ImageNet."""
-    table = _oriented("source_datasets")
+    table = _pairs("source_datasets")
     return (table.loc[table.groupby("target")[COMBINED].idxmax(), "source"] == "imagenet").sum()
 
 
 @_measure
 def mean_regret(choose: str = COMBINED) -> float:
     """Mean AUC given away by a score's first choice, or by always taking a source named ``source:NAME``."""
-    table = _oriented("source_datasets")
+    table = _pairs("source_datasets")
     if choose.startswith("source:"):
         return regret(table, lambda _: choose.removeprefix("source:")).mean()
     return regret(table, choose).mean()
@@ -225,8 +223,8 @@ def mean_regret(choose: str = COMBINED) -> float:
 @_measure
 def without_large(score: str) -> float:
     """Mean τ_w without the three large sources ImageNet, RadImageNet and pooled MedMNIST."""
-    table = _oriented("source_datasets")
-    small = table[~table["source"].isin(LARGE)]
+    table = _pairs("source_datasets")
+    small = table[~table["source"].isin(published.LARGE)]
     return weighted_tau(small[["source", "target", "auc", score]])[score].mean()
 
 
@@ -280,7 +278,7 @@ def auc_difference_p(one: str, other: str) -> float:
 @_measure
 def best_among(sources: Sequence[str]) -> float:
     """Targets on which one of the sources named has the highest AUC."""
-    table = _oriented("source_datasets")
+    table = _pairs("source_datasets")
     return table.loc[table.groupby("target")["auc"].idxmax(), "source"].isin(sources).sum()
 
 
@@ -301,13 +299,13 @@ def bound_on_itself(quantity: str) -> float:
     return place[itself].min()
 
 
-# --- other truths from the same runs ------------------------------------------------------------------------
+# --- other ground truths from the same runs ------------------------------------------------------------------------
 
 
 @_measure
 def tau_with_truth(truth: str, score: str) -> float:
     """Mean τ_w of a score against another summary of the runs."""
-    return truths().loc[score, TRUTHS[truth]]
+    return ground_truths().loc[score, GROUND_TRUTHS[truth]]
 
 
 @_measure
@@ -352,9 +350,9 @@ def released_runs(setting: str, status: str | None = None) -> float:
 
 
 @_measure
-def leads_in_redraws() -> float:
+def leads_in_partial_grids() -> float:
     """Share of 200 draws of 20 of the 120 settings in which the proposed score has the highest mean τ_w."""
-    return redraws(_runs()).leads[COMBINED]
+    return partial_grids(_runs()).leads[COMBINED]
 
 
 # --- synthetic features ---------------------------------------------------------------------------------------
@@ -407,35 +405,20 @@ def nleep_sd() -> float:
 
 
 @functools.cache
-def _judged() -> pd.DataFrame:
+def _statements() -> pd.DataFrame:
     from companion import replication  # brings torch
 
-    return judge_statements(replication.runs(), replication.scores())
+    return replication.statements().set_index(["statement", "quantity"])
 
 
 @_measure
-def verdict(statement: str) -> float:
-    """1 where our replication supports a statement, -1 where it contradicts it, 0 where it is undecided."""
-    table = _judged()
-    found = table.loc[table["statement"] == statement, "verdict"].unique()
-    if len(found) != 1:
-        raise InputError(f"no statement {statement!r}: there are {', '.join(table['statement'].unique())}")
-    return {"supported": 1.0, "undecided": 0.0, "contradicted": -1.0}[found[0]]
-
-
-@_measure
-def size_in_replication(without: Sequence[str] = ()) -> float:
-    """Mean τ_w of training images against AUC in our replication, random weights left out, without some targets."""
-    table = _replication()
-    table = table[(table["source"] != "scratch") & ~table["target"].isin(without)]
-    return weighted_tau(table[["source", "target", "auc", "training_images"]])["training_images"].mean()
-
-
-@_measure
-def pool_to_largest() -> float:
-    """Images of the pool over those of the largest single medical set, the smallest of our replication's targets."""
-    wide = _replication().pivot(index="target", columns="source", values="training_images")
-    return (wide[POOLED] / wide[[name for name in MEDICAL if name in wide]].max(axis=1)).min()
+def statement(statement: str, quantity: str) -> float:
+    """1 where our replication supports a statement by one of its quantities, -1 where not, 0 where undecided."""
+    table = _statements()
+    if (statement, quantity) not in table.index:
+        raise InputError(f"no quantity {quantity!r} of statement {statement!r} in the replication")
+    word = table.loc[(statement, quantity), "word"]
+    return {"supported": 1.0, "contradicted": -1.0}.get(word, 0.0)
 
 
 @_measure
@@ -448,8 +431,9 @@ def separation_gained() -> float:
 
 
 @_measure
-def closer_to_fine_tuned(measure: str, over: str = LDA) -> float:
+def closer_to_fine_tuned(measure: str, over: str = "lda") -> float:
     """1 where NCA comes closer to the fine-tuned features than another representation, -1 where not, 0 undecided."""
     from companion import replication  # brings torch
 
-    return leads(replication.projections(), over).loc[measure, "verdict"]
+    found = leads(replication.projections(), over).loc[measure]
+    return float(found["low"] > 0) - float(found["high"] < 0)

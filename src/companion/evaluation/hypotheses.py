@@ -1,4 +1,4 @@
-"""The statements of the second replication: quantities, intervals and rules as its plan fixes them.
+"""Tests of the hypotheses of the second replication: quantities, intervals and rules as its plan fixes them.
 
 Every quantity is one number per target; its interval is Student's for the mean over targets. The rules stand on the
 page "What was decided before the second replication"; this module applies them, and nothing else.
@@ -13,8 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from companion import published
-from companion.errors import InputError
-from companion.evaluation.agreement import FEWEST, tau
+from companion.evaluation.agreement import MIN_SOURCES, tau
 from companion.evaluation.baselines import BASELINES, baselines
 from companion.scores import COMBINED, combine, min_max
 
@@ -164,7 +163,7 @@ def _taus(auc: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
 def _tau(block: pd.DataFrame, name: str) -> float:
     known = block[[name, "auc"]].dropna()
-    return tau(known[name], known["auc"]) if len(known) >= FEWEST else np.nan
+    return tau(known[name], known["auc"]) if len(known) >= MIN_SOURCES else np.nan
 
 
 def word(values: np.ndarray, statement: str) -> str:
@@ -221,20 +220,8 @@ def judge(found: Mapping[tuple[str, str], pd.Series]) -> pd.DataFrame:
             row["needed"] = targets_needed(values) if row["word"] == UNDECIDED else np.nan
             row["p"] = ttest_1samp(values, 0).pvalue if statement == "5, compared" else np.nan
         rows.append(row)
-    columns = [
-        "statement",
-        "quantity",
-        "value",
-        "low",
-        "high",
-        "targets",
-        "word",
-        "least",
-        "most",
-        "stable",
-        "needed",
-    ]
-    table = pd.DataFrame(rows).reindex(columns=[*columns, "p"])
+    columns = ["statement", "quantity", "value", "low", "high", "targets", "word"]
+    table = pd.DataFrame(rows).reindex(columns=[*columns, "least", "most", "stable", "needed", "p"])
     table["p"] = _holm(table["p"])
     compared = table["p"].notna()
     table.loc[compared & (table["p"] >= 0.05), "word"] = UNDECIDED
@@ -245,17 +232,3 @@ def _holm(values: pd.Series) -> pd.Series:
     known = values.dropna().sort_values()
     adjusted = (known * np.arange(len(known), 0, -1)).clip(upper=1).cummax()
     return adjusted.reindex(values.index)
-
-
-def complete_folds(truth: pd.DataFrame, pairs: int) -> pd.DataFrame:
-    """Rows of the folds of which every pair is there.
-
-    Raises
-    ------
-    InputError
-        If there is no such fold: a fold is judged whole or not at all.
-    """
-    whole = [fold for fold, block in truth.groupby("fold") if len(block) == pairs]
-    if not whole:
-        raise InputError("no fold of the replication is complete: run  make replication  and come back")
-    return truth[truth["fold"].isin(whole)]
