@@ -15,7 +15,7 @@ import pandas as pd
 from torch import nn
 
 from companion import store
-from companion.datasets import SIZES, Dataset, at_hand, in_several_splits, load_dataset, medmnist_flags, too_few
+from companion.datasets import SIZES, Dataset, cached_file, in_several_splits, load_dataset, medmnist_flags, too_few
 from companion.errors import InputError
 from companion.models import SourceModel, best_device, check_architecture
 from companion.ranking.sets import LEFT_OUT, CandidateSet, candidate_sets, order
@@ -350,7 +350,7 @@ def training_size(name: str, size: int) -> int:
     """
     wanted = _offered(size)
     flags = [part for part in trained_on(name) if part in medmnist_flags()]
-    if any(at_hand(flag, wanted) is None for flag in flags) and all(at_hand(flag, 28) for flag in flags):
+    if any(cached_file(flag, wanted) is None for flag in flags) and all(cached_file(flag, 28) for flag in flags):
         return 28
     return wanted
 
