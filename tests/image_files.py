@@ -1,4 +1,4 @@
-"""Writers of small image files, for tests."""
+"""Writers of small image files, and of what must never be unpickled, for tests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+
+class Malicious:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return (Path.touch, (self.mark,))
 
 
 def picture(path: Path, values: np.ndarray | Image.Image | None = None, **options) -> Path:

@@ -12,7 +12,7 @@ import pytest
 from companion.datasets import GENERATORS, SIZES, Dataset, load_dataset, medmnist_flags
 from companion.datasets import medmnist as medmnist_sets
 from companion.errors import EnvironmentFailure, InputError
-from image_files import folder
+from image_files import Malicious, folder
 
 COUNTS = {"train": 24, "val": 6, "test": 12}
 
@@ -295,16 +295,6 @@ def test_a_draw_that_misses_a_class_says_so():
 
 
 # --- arrays that are no dataset: tests/test_wrong_inputs.py has the common mistakes ------------------------
-
-
-class Malicious:
-    """Leaves a mark when it is unpickled."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self):
-        return (Path.touch, (self.mark,))
 
 
 def _pickled(root: Path) -> Path:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
-import sys
 import urllib.error
 import zipfile
 from pathlib import Path
@@ -18,9 +16,10 @@ from safetensors.torch import save_file
 from companion import datasets, load_source, models, sources
 from companion.errors import EnvironmentFailure, InputError
 from companion.training import SourceProtocol, train_source
+from image_files import Malicious
 
 SMALL = "shufflenet_v2_x0_5"
-TINY = SourceProtocol("tiny", epochs=2, images_per_epoch=64, batch_size=32)
+TINY = SourceProtocol("tiny", epochs=1, images_per_epoch=32, batch_size=16)
 TRAIN = "train:procedural:lesions"
 
 
@@ -45,9 +44,9 @@ def trained(**options) -> models.SourceModel:
 
 
 def test_a_source_is_trained_once_and_then_loaded(own_cache, monkeypatch):
-    told: list[float] = []
-    first = trained(progress=lambda fraction, text: told.append(fraction))
-    assert told[-1] == 1 and told == sorted(told)
+    fractions: list[float] = []
+    first = trained(progress=lambda fraction, text: fractions.append(fraction))
+    assert fractions[-1] == 1 and fractions == sorted(fractions)
     assert first.provenance["synthetic"] and "cached" not in first.provenance
     assert len(first.provenance["loss_per_epoch"]) == TINY.epochs
 
@@ -67,17 +66,17 @@ def test_a_source_is_trained_once_and_then_loaded(own_cache, monkeypatch):
             load_source(TRAIN, **({"architecture": SMALL, "protocol": TINY} | other))
 
 
-@pytest.mark.parametrize("damage", ["cut off", "empty", "no metadata", "a record that is none"])
+@pytest.mark.parametrize("damage", ["cut off", "no head", "a record that is none"])
 def test_a_damaged_file_in_the_cache_is_replaced(own_cache, damage):
     first = trained()
     (path,) = own_cache.rglob("*.safetensors")
     whole = path.read_bytes()
-    if damage == "no metadata":
-        save_file({"x": torch.zeros(1)}, path)
+    if damage == "no head":
+        save_file(first.backbone.state_dict(), path)
     elif damage == "a record that is none":
         save_file(models.read_state(path)[0], path, metadata={"companion": '{"provenance": ["x"]}'})
     else:
-        path.write_bytes(whole[: len(whole) // 2] if damage == "cut off" else b"")
+        path.write_bytes(whole[: len(whole) // 2])
     again = trained()
     assert "cached" not in again.provenance
     assert same_weights(first, again)
@@ -115,23 +114,24 @@ def test_a_pool_is_trained_on_as_many_images_as_asked(own_cache):
 # --- random, checkpoints -----------------------------------------------------------------------------------
 
 
-def test_scratch_is_seeded():
-    first, again, other = (load_source("scratch", architecture=SMALL, seed=seed) for seed in (0, 0, 1))
-    assert same_weights(first, again) and not same_weights(first, other)
-
-
 @pytest.mark.parametrize("head", [True, False])
 def test_a_saved_model_comes_back(tmp_path, head):
     network = models.build(SMALL, classes=4, seed=2)
     own = models.split_head(network)
     model = models.SourceModel(
-        "mine", network.eval(), own if head else None, SMALL, "my images", models.IMAGENET_NORMALISATION
+        "mine",
+        network.eval(),
+        own if head else None,
+        SMALL,
+        "my images",
+        models.IMAGENET_NORMALISATION,
+        provenance={"made by": "me"},
     )
     path = sources.save(model, tmp_path / "folder" / "mine.safetensors")
     back = load_source(path)
     assert same_weights(model, back) and same_features(model, back)
     assert (back.architecture, back.pretraining, back.name) == (SMALL, "my images", str(path))
-    assert (back.head is not None) == head
+    assert back.provenance["made by"] == "me" and (back.head is not None) == head
     assert not head or torch.equal(back.head.weight, own.weight)
     assert [p.name for p in path.parent.iterdir()] == ["mine.safetensors"]
 
@@ -142,12 +142,6 @@ def test_a_checkpoint_with_another_record_is_refused(tmp_path, record):
     save_file(state, tmp_path / "x.safetensors", metadata={"companion": record})
     with pytest.raises(InputError, match=r"x\.safetensors"):
         load_source(tmp_path / "x.safetensors", architecture=SMALL)
-
-
-def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
-    torch.save(models.build(SMALL, seed=0).state_dict(), tmp_path / "weights.pth")
-    with pytest.raises(InputError, match=r"weights\.pth covers 0% of the backbone of resnet18"):
-        load_source(tmp_path / "weights.pth")
 
 
 # --- MedMNIST's released weights ---------------------------------------------------------------------------
@@ -164,12 +158,15 @@ def released() -> bytes:
     return stream.getvalue()
 
 
-def test_medmnists_weights_are_downloaded_when_trusted(data, server, monkeypatch, released):
+def test_medmnists_weights_are_downloaded_when_trusted(data, server, monkeypatch, released, no_waiting):
     server.serve("/weights_breastmnist.zip", released)
     monkeypatch.setattr(sources, "MEDMNIST_WEIGHTS", server.root + "/weights_{flag}.zip?download=1")
     with pytest.raises(InputError, match="no checksum is published.*trust"):
         load_source("breastmnist")
     assert server.requests == []
+    with pytest.raises(EnvironmentFailure, match="does not have the published sha256"):
+        load_source("breastmnist", checksum="sha256:" + "0" * 64)
+    server.requests.clear()
     for _ in range(2):
         model = load_source("breastmnist", trust=True)
     assert server.requests == ["/weights_breastmnist.zip"]
@@ -179,14 +176,6 @@ def test_medmnists_weights_are_downloaded_when_trusted(data, server, monkeypatch
     weight = models.build("resnet18", classes=2, seed=0).state_dict()["conv1.weight"]
     assert torch.equal(model.backbone.conv1.weight, weight)
     assert (data / "weights" / "medmnist_breastmnist_resnet18_224_1.pth").is_file()
-
-
-def test_medmnists_weights_elsewhere(tmp_path, server, monkeypatch, released):
-    server.serve("/weights_retinamnist.zip", released)
-    monkeypatch.setattr(sources, "MEDMNIST_WEIGHTS", server.root + "/weights_{flag}.zip?download=1")
-    checksum = "sha256:" + hashlib.sha256(released).hexdigest()
-    assert load_source("retinamnist", data_dir=tmp_path / "d", checksum=checksum).name == "retinamnist"
-    assert (tmp_path / "d" / "weights").is_dir()
 
 
 # --- ImageNet ----------------------------------------------------------------------------------------------
@@ -230,20 +219,17 @@ def test_every_digit_of_an_imagenet_file_s_name_counts(monkeypatch, tmp_path):
 
 
 def test_imagenet_weights_with_code_in_them_are_not_run(monkeypatch, tmp_path):
-    class Marked:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "code-ran",))
-
+    marked = Malicious(tmp_path / "code-ran")
     weights, _ = sources.imagenet_file(SMALL)
     path = (
         tmp_path / "weights.pth"
     )  # a name without digits of a checksum; with eight, another file can be found
     monkeypatch.setattr(sources, "imagenet_file", lambda _architecture: (weights, path))
-    torch.save({"conv1.weight": Marked()}, path)
+    torch.save({"conv1.weight": marked}, path)
     with pytest.raises(InputError, match="code in it would be run: it is not loaded"):
         load_source("imagenet", architecture=SMALL)
     with zipfile.ZipFile(path, "w") as archive:  # torch.hub unpacks such a one, and unpickles what is in it
-        archive.writestr("weights.pth", pickle.dumps(Marked()))
+        archive.writestr("weights.pth", pickle.dumps(marked))
     with pytest.raises(InputError, match="is not a whole checkpoint"):
         load_source("imagenet", architecture=SMALL)
     assert [found.name for found in tmp_path.iterdir()] == ["weights.pth"]
@@ -269,12 +255,8 @@ def test_imagenet_weights_without_a_connection(monkeypatch, tmp_path):
     ("name", "message"),
     [
         ("scrach", r"no source 'scrach'.*Did you mean 'scratch'\?"),
-        ("imagenett", r"Did you mean 'imagenet'\?"),
         ("retinamist", r"Did you mean 'retinamnist'\?"),
-        ("torchvision:resnet81", r"no classification model 'resnet81'.*Did you mean 'resnet18'\?"),
-        ("train:retinamist", r"no dataset 'retinamist'.*Did you mean 'retinamnist'\?"),
         ("train:procedural:cell", r"Did you mean 'cells'\?"),
-        ("gone.pth", r"gone\.pth: there is no such checkpoint file"),
         ("medmnist", r"'medmnist' is trained on all sets but the target: say which"),
         ("", r"no source ''"),
     ],
@@ -301,12 +283,6 @@ def test_sources_fetched_by_hand(data, name, target, stem, where):
     save_file(models.build("resnet18", classes=3, seed=0).state_dict(), wanted)
     model = load_source(name, target=target)
     assert (model.name, model.pretraining, model.head.out_features) == (name, stem, 3)
-
-
-def test_timm_that_is_not_installed_is_told(monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(EnvironmentFailure, match=r"pip install 'transferability-companion\[timm\]'"):
-        load_source("timm:resnet18")
 
 
 def test_a_checkpoint_is_found_in_the_data_directory(data):

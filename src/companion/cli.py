@@ -262,9 +262,9 @@ def book(given: parameters.Book) -> None:
 def fetch(given: parameters.Fetch) -> None:
     """Bring data and weights ahead of time, for a place without internet."""
     from companion import published, store
-    from companion.datasets import NATURAL, at_hand, load_dataset, medmnist_flags
+    from companion.datasets import NATURAL, cached_file, load_dataset, medmnist_flags
 
-    here = {name: at_hand(name, given.size) for name in given.names if name in medmnist_flags()}
+    here = {name: cached_file(name, given.size) for name in given.names if name in medmnist_flags()}
     with store.data_directory(given.to):
         for name in given.names:
             if name in (*medmnist_flags(), NATURAL):

@@ -29,19 +29,11 @@ Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard
 IMAGENET_NORMALISATION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 PLAIN_NORMALISATION = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
-# The paper's nine architectures, each with its second convolution as the released code names it.
-ARCHITECTURES: dict[str, str] = {
-    "densenet121": "features.denseblock1.denselayer1.conv1",
-    "efficientnet_v2_s": "features.1.0.block.0.0",
-    "googlenet": "conv2.conv",
-    "mnasnet1_0": "layers.3",
-    "mobilenet_v3_small": "features.1.block.0.0",
-    "vgg11": "features.3",
-    "convnext_tiny": "features.1.0.block.0",
-    "shufflenet_v2_x0_5": "stage2.0.branch1.0",
-    "resnet18": "layer1.0.conv1",
-}
-
+# The paper's nine.
+ARCHITECTURES = (
+    *("densenet121", "efficientnet_v2_s", "googlenet", "mnasnet1_0", "mobilenet_v3_small", "vgg11"),
+    *("convnext_tiny", "shufflenet_v2_x0_5", "resnet18"),
+)
 
 _declared: list[torch.library.Library] = []  # the declarations live exactly as long as these objects
 
@@ -72,38 +64,22 @@ def torchvision() -> ModuleType:
 class SourceModel:
     """A pre-trained network, ready to be scored or fine-tuned.
 
-    Attributes
-    ----------
-    name
-        What it was asked for as.
-    backbone
-        Network from normalised images (n, 3, h, w) to penultimate features (n, d).
-    head
-        Last linear layer, features to source-class logits, or None. MobileNetV3's is its whole classifier, as in the
-        released code: the features of ``"mobilenet_v3_small"`` are 576 wide, not the 1024 of its hidden layer.
-    architecture
-        Name of the architecture.
-    pretraining
-        What it was trained on: models with one architecture and different pre-training can be ranked against
-        each other, and so can models with one pre-training and different architectures.
-    normalisation
-        Mean and standard deviation per channel, for images scaled to 0..1.
-    first_conv, second_conv
-        Names of the two convolutions whose gradients are compared, inside `backbone`; None where the network
-        has no two convolutions.
-    provenance
-        Where the weights came from.
+    Models with one architecture and different pre-training can be ranked against each other, and so can models with one
+    pre-training and different architectures. MobileNetV3's head is its whole classifier, as in the released code: the
+    features of ``"mobilenet_v3_small"`` are 576 wide, not the 1024 of its hidden layer.
     """
 
-    name: str
-    backbone: nn.Module
-    head: nn.Module | None
+    name: str  # what it was asked for as
+    backbone: nn.Module  # from normalised images (n, 3, h, w) to penultimate features (n, d)
+    head: nn.Module | None  # last linear layer, features to source-class logits
     architecture: str
-    pretraining: str
-    normalisation: Normalisation = PLAIN_NORMALISATION
-    first_conv: str | None = None
-    second_conv: str | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
+    pretraining: str  # what it was trained on
+    normalisation: Normalisation = PLAIN_NORMALISATION  # for images scaled to 0..1
+    first_conv: str | None = (
+        None  # the two convolutions whose gradients are compared, by their names in `backbone`;
+    )
+    second_conv: str | None = None  # None where the network has no two
+    provenance: dict[str, Any] = field(default_factory=dict)  # where the weights came from
 
     def __post_init__(self) -> None:
         if self.first_conv is None:
@@ -136,13 +112,7 @@ class SourceModel:
 def to_batch(
     images: np.ndarray, normalisation: Normalisation, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
-    """Turn uint8 images into a normalised float32 batch; grey images are repeated to three channels.
-
-    Raises
-    ------
-    InputError
-        If `images` is not uint8 of shape (n, h, w) or (n, h, w, 3).
-    """
+    """Turn uint8 images (n, h, w[, 3]) into a normalised float32 batch; grey images are repeated to three channels."""
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.ndim == 4 and images.shape[3] != 3:
         raise InputError(

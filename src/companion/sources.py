@@ -156,13 +156,7 @@ def checkpoint_file(name: str) -> Path:
 
 
 def check_name(source: str | os.PathLike) -> None:
-    """Refuse a name that cannot be a source, before any work; nothing is loaded.
-
-    Raises
-    ------
-    InputError
-        If the name is unknown, or names a checkpoint or training data that is not there.
-    """
+    """Raise `InputError`, before any work, for what cannot be a source; nothing is loaded."""
     name = os.fspath(source)
     if name.startswith("train:"):
         for part in trained_on(name):

@@ -11,7 +11,7 @@ from companion.datasets.inspection import Inspection, in_several_splits, inspect
 from companion.datasets.joint import joint_columns, pool
 from companion.datasets.load import find, load_dataset
 from companion.datasets.medmnist import (
-    at_hand,
+    cached_file,
     medmnist_classes,
     medmnist_flags,
     medmnist_origin,
@@ -28,7 +28,7 @@ __all__ = [
     "Fold",
     "ImageFiles",
     "Inspection",
-    "at_hand",
+    "cached_file",
     "find",
     "fold",
     "in_several_splits",

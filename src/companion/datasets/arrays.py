@@ -42,13 +42,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def load_npz(path: Path, *, name: str, size: int | None) -> Dataset:
-    """Load a ``.npz`` file, brought to `size` where one is given.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, lacks an array, or holds what cannot be worked with.
-    """
+    """Load a ``.npz`` file, brought to `size` where one is given; what cannot be worked with is an `InputError`."""
     if path.suffix.lower() != ".npz":
         raise InputError(
             f"{shown(path)} is no target: wanted is a folder of class folders, a .csv or .tsv of paths and labels, or "

@@ -20,47 +20,26 @@ SIZES = (28, 64, 128, 224)
 class Dataset:
     """Images, labels and splits of one dataset.
 
-    Attributes
-    ----------
-    name
-        What it was asked for as.
-    images
-        Split -> uint8 array, (n, height, width) grey or (n, height, width, 3) RGB. Where they would fill much of
-        the memory they stay on disk, and what is indexed is decoded (`companion.datasets.ImageFiles`).
-    labels
-        Split -> int64 array, (n,) class indices, or (n, findings) 0/1 where `task` is ``"multi-label"``.
-    classes
-        Class names, index = label.
-    task
-        ``"binary"``, ``"multi-class"`` or ``"multi-label"``.
-    origin
-        Where the images came from, in words.
-    synthetic
-        True where the images were generated: every figure made from them says so.
-    official_split
-        True where the splits are the publisher's; False where this package drew them.
-    notes
-        What was decided on the way that people should know.
-    files_hash
-        sha256 of the files that the images come from, before any resizing; empty where there are none.
-    parts
-        Of a pool: the datasets' names and file hashes.
-    patients
-        Split -> patient of every image, (n,) strings; empty where nobody says.
+    Images that would fill much of the memory stay on disk, and what is indexed is decoded
+    (`companion.datasets.ImageFiles`).
     """
 
-    name: str
-    images: Mapping[str, np.ndarray]
-    labels: Mapping[str, np.ndarray]
-    classes: tuple[str, ...]
-    task: str
-    origin: str
-    synthetic: bool = False
-    official_split: bool = True
-    notes: tuple[str, ...] = field(default=())
-    files_hash: str = ""
-    parts: tuple[str, ...] = ()
-    patients: Mapping[str, np.ndarray] = field(default_factory=dict)
+    name: str  # what it was asked for as
+    images: Mapping[str, np.ndarray]  # split -> uint8, (n, height, width) grey or (n, height, width, 3) RGB
+    labels: Mapping[
+        str, np.ndarray
+    ]  # split -> int64, (n,) class indices, or (n, findings) 0/1 if multi-label
+    classes: tuple[str, ...]  # names, index = label
+    task: str  # "binary", "multi-class" or "multi-label"
+    origin: str  # where the images came from, in words
+    synthetic: bool = False  # generated: every figure made from them says so
+    official_split: bool = True  # the splits are the publisher's, not drawn by this package
+    notes: tuple[str, ...] = ()  # what was decided on the way that people should know
+    files_hash: str = ""  # sha256 of the files that the images come from, before any resizing
+    parts: tuple[str, ...] = ()  # of a pool: the datasets' names and file hashes
+    patients: Mapping[str, np.ndarray] = field(
+        default_factory=dict
+    )  # split -> (n,) strings; empty if nobody says
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", MappingProxyType(dict(self.images)))

@@ -62,12 +62,7 @@ def is_image(path: Path) -> bool:
 def probe(path: Path) -> Header:
     """Read a file's header; of a grey image of more than 8 bits its pixels too, for their highest value.
 
-    Raises
-    ------
-    InputError
-        If it is no image, is over `PIXEL_LIMIT`, holds several frames, or is of a kind that is not read.
-    EnvironmentFailure
-        If it is DICOM and pydicom is missing.
+    What is no image, over `PIXEL_LIMIT`, of several frames or of a kind that is not read is an `InputError`.
     """
     if is_dicom(path):
         found = _dicom(path, pixels=False)
@@ -87,28 +82,11 @@ def probe(path: Path) -> Header:
 
 
 def read(path: Path, size: int, *, grey: bool, bits: int = 16) -> np.ndarray:
-    """Decode one file.
+    """Decode PNG, JPEG, TIFF, BMP or DICOM to uint8, (size, size) or (size, size, 3).
 
-    Parameters
-    ----------
-    path
-        PNG, JPEG, TIFF, BMP or DICOM.
-    size
-        Side of the result in pixels; the image is brought to a square, bilinear with antialiasing.
-    grey
-        Return grey; a colour image is converted by its luminance.
-    bits
-        Of grey images of more than 8 bits: the range 0 to 2 ** bits - 1 becomes 0 to 255.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8, (size, size) or (size, size, 3), upright as its EXIF orientation says; what is transparent is black.
-
-    Raises
-    ------
-    InputError, EnvironmentFailure
-        As for `probe`; also if the pixels cannot be decoded.
+    The image is brought to a square, bilinear with antialiasing, upright as its EXIF orientation says; what is
+    transparent is black. `grey` converts a colour image by its luminance. Of grey images of more than 8 bits the range
+    0 to 2 ** bits - 1 becomes 0 to 255. What cannot be decoded is an `InputError`.
     """
     from PIL import Image, ImageOps
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,23 +46,24 @@ def contents(listing: Listing, *, progress: Progress | None = None) -> list[byte
     return in_parallel(content, listing.paths, what="comparing files", progress=progress)
 
 
-def patients(listing: Listing, found: Sequence[Header | InputError]) -> list[str]:
-    """Patient or group of every entry: as given, else as DICOM headers say; empty where nobody says.
+def with_patients(listing: Listing, found: Sequence[Header | InputError]) -> Listing:
+    """Name the patients as DICOM headers do, where the listing names none.
 
     One identifier for all, as anonymised files often have, says nothing.
     """
-    if any(entry.patient for entry in listing.entries):
-        return [entry.patient for entry in listing.entries]
     named = [header.patient if isinstance(header, Header) else "" for header in found]
-    return named if all(named) and len(set(named)) > 1 else [""] * len(named)
+    if any(entry.patient for entry in listing.entries) or not all(named) or len(set(named)) < 2:
+        return listing
+    pairs = zip(listing.entries, named, strict=True)
+    return replace(listing, entries=tuple(entry._replace(patient=patient) for entry, patient in pairs))
 
 
-def shared_patients(listing: Listing, of: Sequence[str]) -> dict[str, list[str]]:
+def shared_patients(listing: Listing) -> dict[str, list[str]]:
     """Patients that lie in more than one of the given splits, with these."""
     where: dict[str, set[str]] = {}
-    for entry, patient in zip(listing.entries, of, strict=True):
-        if patient and entry.split:
-            where.setdefault(patient, set()).add(entry.split)
+    for entry in listing.entries:
+        if entry.patient and entry.split:
+            where.setdefault(entry.patient, set()).add(entry.split)
     return {
         patient: [split for split in SPLITS if split in splits]
         for patient, splits in sorted(where.items())
@@ -69,29 +71,23 @@ def shared_patients(listing: Listing, of: Sequence[str]) -> dict[str, list[str]]
     }
 
 
-def divide(
-    listing: Listing, of: Sequence[str], content: Sequence[bytes], *, seed: int
-) -> Mapping[str, np.ndarray]:
+def divide(listing: Listing, content: Sequence[bytes], *, seed: int) -> Mapping[str, np.ndarray]:
     """Indices of every split: the given ones, or drawn stratified, every patient and all copies of a file in one.
 
-    Raises
-    ------
-    InputError
-        If a patient lies in two given splits, or there are too few patients to draw splits from.
+    An `InputError` where a patient lies in two given splits, or there are too few patients to draw splits from.
     """
     if listing.has_splits:
-        shared = shared_patients(listing, of)
-        if shared:
+        if shared := shared_patients(listing):
             patient, splits = next(iter(shared.items()))
-            others = f" ({len(shared) - 1} more do)" if len(shared) > 1 else ""
             raise InputError(
-                f"{shown(listing.root)}: patient {patient!r} is in {' and '.join(splits)}{others}: a patient's images "
-                "belong in one split, or what is tested has been seen; leave the splits out and they are drawn here"
+                f"{shown(listing.root)}: patient {patient!r} is in {' and '.join(splits)}: a patient's images belong "
+                "in one split, or what is tested has been seen; leave the splits out and they are drawn here"
             )
         given = np.array([entry.split for entry in listing.entries])
         return {split: np.flatnonzero(given == split) for split in SPLITS if (given == split).any()}
-    if any(of):
-        return grouped_split(listing.labels, merged(of, content), listing.classes, seed=seed)
+    patients = [entry.patient for entry in listing.entries]
+    if any(patients):
+        return grouped_split(listing.labels, merged(patients, content), listing.classes, seed=seed)
     return stratified_split(listing.labels, content, seed=seed)
 
 
@@ -102,40 +98,30 @@ def bits_of(found: Sequence[Header]) -> int:
 
 
 def assemble(listing: Listing, size: int, *, seed: int, progress: Progress | None = None) -> Dataset:
-    """Read the files and return them as a dataset; what is over `IN_MEMORY` stays on disk.
-
-    Raises
-    ------
-    InputError
-        If a file cannot be read, or the whole cannot be worked with.
-    """
+    """Read the files and return them as a dataset; what is over `IN_MEMORY` stays on disk."""
     found: list[Header] = []
     for header in headers(listing, progress=progress):
         if isinstance(header, InputError):
             raise header
         found.append(header)
+    listing = with_patients(listing, found)
     content = contents(listing, progress=progress)
-    of = patients(listing, found)
-    parts = divide(listing, of, content, seed=seed)
-    paths, labels = listing.paths, listing.labels
-    grey, bits = all(header.grey for header in found), bits_of(found)
-    files = {
-        split: ImageFiles([paths[i] for i in index], size, grey=grey, bits=bits)
-        for split, index in parts.items()
-    }
-    notes = []
+    parts = divide(listing, content, seed=seed)
+    notes, bits = [], bits_of(found)
     if highest := max(header.highest for header in found):
         notes.append(f"grey values of more than 8 bits reach {highest}: 0 to {2**bits - 1} became 0 to 255")
     if listing.skipped:
         notes.append(f"{len(listing.skipped)} files or folders were left out: companion inspect lists them")
-    whole = sum(held.nbytes for held in files.values())
+    grey, paths, labels = all(header.grey for header in found), np.array(listing.paths), listing.labels
+    files = {split: ImageFiles(paths[index], size, grey=grey, bits=bits) for split, index in parts.items()}
     images: dict[str, Any] = dict(files)
-    if whole > IN_MEMORY:
+    if (whole := sum(held.nbytes for held in files.values())) > IN_MEMORY:
         notes.append(f"{whole / 1e9:.1f} GB of images stay on disk and are decoded as they are drawn")
     else:
         images = {
             split: held.decode(np.arange(len(held)), progress=progress) for split, held in files.items()
         }
+    patients = np.array([entry.patient for entry in listing.entries])
     return check(
         Dataset(
             name=listing.name,
@@ -146,7 +132,7 @@ def assemble(listing: Listing, size: int, *, seed: int, progress: Progress | Non
             origin=listing.origin,
             official_split=listing.has_splits,
             notes=tuple(notes),
-            patients={split: np.array(of)[index] for split, index in parts.items()} if any(of) else {},
+            patients={split: patients[index] for split, index in parts.items()} if any(patients) else {},
             files_hash=hashlib.sha256(b"".join(sorted(content))).hexdigest(),
         )
     )

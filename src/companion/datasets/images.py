@@ -49,12 +49,7 @@ def file_digest(path: Path) -> bytes:
 class ImageFiles:
     """Images that stay on disk and are decoded when they are asked for; otherwise like the array they would make.
 
-    Parameters
-    ----------
-    paths
-        The files.
-    size, grey, bits
-        As for `companion.datasets.decoding.read`.
+    `size`, `grey` and `bits` are those of `companion.datasets.decoding.read`.
     """
 
     dtype = np.dtype(np.uint8)

@@ -119,13 +119,7 @@ def in_several_splits(dataset: Dataset) -> int:
 
 
 def too_few(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """What people should know of classes with few images, one line each.
-
-    Parameters
-    ----------
-    counts
-        Split -> class -> images.
-    """
+    """What people should know of classes with few images, one line each; `counts` is split -> class -> images."""
     notes = []
     train = counts.get("train", counts.get("all", {}))
     if rare := {name: count for name, count in train.items() if count < MIN_TRAIN}:
@@ -182,10 +176,10 @@ def _of_files(listing: Listing, *, seed: int, progress: Progress | None) -> Insp
         return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
 
     digests = in_parallel(digest, range(len(paths)), what="comparing images", progress=progress)
-    names, patients = [listing.relative(path) for path in paths], files.patients(listing, found)
+    names, listing = [listing.relative(path) for path in paths], files.with_patients(listing, found)
     unreadable = [(names[at], str(why)) for at, why in enumerate(digests) if isinstance(why, InputError)]
     whole = [at for at, digest in enumerate(digests) if isinstance(digest, bytes)]
-    counts, splits, errors = _counted(listing, patients, seed)
+    counts, splits, errors = _counted(listing, seed)
     return _inspection(
         [(splits[at], labels[at], names[at], digests[at]) for at in whole],
         name=listing.name,
@@ -194,8 +188,8 @@ def _of_files(listing: Listing, *, seed: int, progress: Progress | None) -> Insp
         counts=counts,
         sizes=dict(Counter((header.width, header.height) for header in headers).most_common()),
         modes=dict(Counter(header.mode for header in headers).most_common()),
-        patients=len({*patients} - {""}),
-        shared_patients=files.shared_patients(listing, patients),
+        patients=len({entry.patient for entry in listing.entries} - {""}),
+        shared_patients=files.shared_patients(listing),
         unreadable=tuple(unreadable),
         skipped=listing.skipped,
         errors=(*(why for _, why in unreadable), *errors),
@@ -208,14 +202,12 @@ def _of_files(listing: Listing, *, seed: int, progress: Progress | None) -> Insp
     )
 
 
-def _counted(
-    listing: Listing, patients: Sequence[str], seed: int
-) -> tuple[dict[str, dict[str, int]], np.ndarray, list[str]]:
+def _counted(listing: Listing, seed: int) -> tuple[dict[str, dict[str, int]], np.ndarray, list[str]]:
     """Split -> class -> images, the split of every entry ("all" where none can be drawn), and what loading refuses."""
     splits = np.array([entry.split or "all" for entry in listing.entries], dtype=object)
     errors = []
     try:
-        for split, index in files.divide(listing, patients, files.contents(listing), seed=seed).items():
+        for split, index in files.divide(listing, files.contents(listing), seed=seed).items():
             splits[index] = split
     except InputError as error:
         errors.append(str(error))

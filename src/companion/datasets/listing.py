@@ -43,25 +43,15 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """Labelled image files.
+    """Labelled image files; a `name` and an `origin` as of the `Dataset` they become."""
 
-    Attributes
-    ----------
-    root
-        The folder that paths are shown relative to.
-    name, origin
-        As of the `Dataset` they become.
-    entries
-        The files, in an order that depends on their names only.
-    skipped
-        (what, why) of everything found that is not an image of the dataset.
-    """
-
-    root: Path
+    root: Path  # the folder that paths are shown relative to
     name: str
     origin: str
-    entries: tuple[Entry, ...]
-    skipped: tuple[tuple[str, str], ...]
+    entries: tuple[Entry, ...]  # in an order that depends on their names only
+    skipped: tuple[
+        tuple[str, str], ...
+    ]  # (what, why) of everything found that is not an image of the dataset
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
@@ -104,14 +94,7 @@ def list_images(path: Path) -> Listing | None:
 
     In a folder everything below a class folder belongs to the class, and links are followed. A manifest's first row
     names its columns: ``path`` (relative to the manifest), ``label``, and where there are such ``split`` (train, val,
-    test) and ``patient``. Commas, semicolons and tabs separate.
-
-    Raises
-    ------
-    InputError
-        If there are no images, only one class, or none to train on; for a folder also if it has two folders of one
-        split, a link that leads back, or a class whose name cannot be printed; for a manifest if a column is missing,
-        or a row has no label or several, no file, a path that leads out of the manifest's folder, or another split.
+    test) and ``patient``. Commas, semicolons and tabs separate. What cannot be a dataset is an `InputError`.
     """
     if path.is_dir():
         return _list_folder(path)

@@ -85,18 +85,10 @@ def load_dataset(
 
 
 def find(name: str) -> Path | None:
-    """Refuse a name that `load_dataset` does not know; nothing is loaded.
+    """Find the file or folder that a name stands for; nothing is loaded.
 
-    Returns
-    -------
-    pathlib.Path or None
-        The file or folder that the name stands for; None for MedMNIST flags, synthetic images and what is yet to be
-        downloaded.
-
-    Raises
-    ------
-    InputError
-        If there is no such dataset, file or folder.
+    None for MedMNIST flags, synthetic images and what is yet to be downloaded; an `InputError` for what `load_dataset`
+    does not know.
     """
     if name.startswith(SYNTHETIC):
         procedural.generator(name.removeprefix(SYNTHETIC))

@@ -53,7 +53,7 @@ def medmnist_origin(flag: str) -> str:
     return f"MedMNIST, {info()[flag]['license']}"
 
 
-def at_hand(flag: str, size: int) -> Path | None:
+def cached_file(flag: str, size: int) -> Path | None:
     """File of a MedMNIST flag where it is on this machine; None where it would be downloaded."""
     filename = f"{flag}{_suffix(size)}.npz"
     theirs = Path("~/.medmnist").expanduser() / filename
@@ -67,16 +67,10 @@ def _suffix(size: int) -> str:
 def load(
     flag: str, size: int, *, checksum: str | None, trust: bool, progress: Progress | None = None
 ) -> Dataset:
-    """Load a MedMNIST dataset, downloading its file where it is not on this machine.
-
-    Raises
-    ------
-    InputError, EnvironmentFailure
-        As for `companion.store.fetch`; also if the file is damaged or another one.
-    """
+    """Load a MedMNIST dataset, downloading its file where it is not on this machine; see `companion.store.fetch`."""
     about, suffix = info()[flag], _suffix(size)
     published = about.get(f"MD5{suffix}")
-    path = at_hand(flag, size) or store.data_dir() / f"{flag}{suffix}.npz"
+    path = cached_file(flag, size) or store.data_dir() / f"{flag}{suffix}.npz"
     if progress and not path.is_file():
         progress(f"downloading {path.name} to {path.parent}")
     known = checksum or (f"md5:{published}" if published else None)

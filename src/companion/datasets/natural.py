@@ -28,12 +28,7 @@ _LARGEST = 64 << 20  # bytes of one member; the official ones have 31 MB
 def make(path: Path, *, progress: Progress | None = None) -> Path:
     """Download CIFAR-10's binary archive, draw the subset and write it as `path`, a ``.npz`` in MedMNIST's layout.
 
-    The archive is kept beside it. Nothing in it is unpickled or extracted to disk.
-
-    Raises
-    ------
-    InputError, EnvironmentFailure
-        As for `companion.store.fetch`; also if the archive is damaged or another one.
+    The archive is kept beside it. Nothing in it is unpickled or extracted to disk; a damaged one is an `InputError`.
     """
     if progress:
         progress(f"downloading CIFAR-10 to {path.parent} (170 MB, once)")

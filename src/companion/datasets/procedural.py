@@ -97,13 +97,7 @@ def generator(name: str) -> Generator:
 
 
 def generate(name: str, *, size: int = 28, seed: int = 0) -> Dataset:
-    """Draw the synthetic dataset `name`: 600 training, 120 validation and 300 test images, grey, balanced.
-
-    Raises
-    ------
-    InputError
-        If there is no generator of that name.
-    """
+    """Draw the synthetic dataset `name`: 600 training, 120 validation and 300 test images, grey, balanced."""
     draw, classes = generator(name)
     # The name is part of the seed, so that two generators never share their random numbers.
     rng = np.random.default_rng([seed, *name.encode()])

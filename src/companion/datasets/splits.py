@@ -23,14 +23,7 @@ def stratified_split(
 ) -> dict[str, np.ndarray]:
     """Draw a seeded 70/10/20 split, as indices, class by class; small classes keep their images for training.
 
-    Parameters
-    ----------
-    labels
-        (n,) class indices.
-    content
-        n values; images of equal value are copies: one is drawn, the others follow it.
-    seed
-        Of the draw.
+    Of the images of equal `content` (n values) one is drawn, and the others follow it.
     """
     rng = np.random.default_rng(seed)
     copies, distinct = pd.factorize(pd.Series(range(len(labels)) if content is None else content))
@@ -45,12 +38,9 @@ def stratified_split(
 
 
 def merged(groups: Sequence[str], content: Sequence[Hashable]) -> list[str]:
-    """Merge groups of which one has a copy of another's image into one, named by the first of them.
+    """Merge groups (n identifiers) of which one has a copy of another's image into one, named by the first of them.
 
-    Parameters
-    ----------
-    groups, content
-        n identifiers and n values, of the images; of equal value are copies.
+    Images of equal `content` (n values) are copies.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -69,23 +59,9 @@ def merged(groups: Sequence[str], content: Sequence[Hashable]) -> list[str]:
 def grouped_split(
     labels: np.ndarray, groups: Sequence[str], classes: Sequence[str], *, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Draw a seeded split of about 70/10/20, stratified as far as whole groups allow.
+    """Draw a seeded split of about 70/10/20, stratified as far as whole groups (n identifiers) allow.
 
-    Parameters
-    ----------
-    labels
-        (n,) class indices.
-    groups
-        n identifiers; images with one identifier stay together.
-    classes
-        Class names, for the error.
-    seed
-        Of the draw.
-
-    Raises
-    ------
-    InputError
-        If there are too few groups for three splits with two training images of every class.
+    An `InputError` where there are too few groups for three splits with two training images of every class.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 

@@ -27,7 +27,7 @@ from claims import measures, synthetic
 
 import companion
 from companion import evaluation, figures, published, replication, store
-from companion.datasets import at_hand, load_dataset, medmnist_classes, medmnist_flags, medmnist_samples
+from companion.datasets import cached_file, load_dataset, medmnist_classes, medmnist_flags, medmnist_samples
 from companion.errors import EnvironmentFailure, InputError
 from companion.figures import TITLES, short
 
@@ -247,7 +247,7 @@ def datasets() -> pd.DataFrame:
     rows = {}
     for flag in medmnist_flags():
         counts, counted = medmnist_samples()[flag], "publisher's numbers"
-        if at_hand(flag, 28):
+        if cached_file(flag, 28):
             counts = {split: len(values) for split, values in load_dataset(flag).labels.items()}
             counted = "counted here"
         rows[flag] = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from companion import store
 from companion.datasets import (
     Dataset,
-    at_hand,
+    cached_file,
     load_dataset,
     medmnist_flags,
     medmnist_origin,
@@ -188,7 +188,7 @@ def _trained(target: str, size: int, architecture: str, seed: int) -> list[Candi
     for flag in sorted(medmnist_flags(single_label=True), key=lambda flag: samples[flag]["train"]):
         source = f"train:{flag}"
         side = training_size(source, size)
-        if flag == target or at_hand(flag, side) is None:
+        if flag == target or cached_file(flag, side) is None:
             continue
         made = _is_trained(flag, side, architecture, seed)
         reason = "" if made else "not trained yet, about a minute each: name it with --source"

@@ -18,7 +18,7 @@ from companion import store
 from companion.datasets import (
     SIZES,
     Dataset,
-    at_hand,
+    cached_file,
     in_several_splits,
     load_dataset,
     medmnist_flags,
@@ -359,7 +359,9 @@ def training_size(name: str, size: int) -> int:
     """
     wanted = _offered(size)
     flags = [part for part in trained_on(name) if part in medmnist_flags()]
-    if any(at_hand(flag, wanted) is None for flag in flags) and all(at_hand(flag, 28) for flag in flags):
+    if any(cached_file(flag, wanted) is None for flag in flags) and all(
+        cached_file(flag, 28) for flag in flags
+    ):
         return 28
     return wanted
 
