@@ -38,8 +38,7 @@ ROOMS = (
     "evaluation",
     "figures",
     "report",
-    "parameters",
-    "notebooks",
+    "notebook",
     "cli",
 )
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

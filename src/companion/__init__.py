@@ -24,7 +24,7 @@ _ROOMS = (
     "evaluation",
     "figures",
     "models",
-    "notebooks",
+    "notebook",
     "published",
     "ranking",
     "replication",
