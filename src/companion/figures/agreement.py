@@ -156,30 +156,21 @@ def ablation(means: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def friedman_ranks(ranks: pd.DataFrame) -> Figure:
-    """Draw the critical-difference diagram of the scores' ranks over the targets (Nemenyi, α = 0.05)."""
-    import scikit_posthocs
-
-    differs = scikit_posthocs.posthoc_nemenyi_friedman(ranks.to_numpy())
-    differs.index = differs.columns = pd.Index(ranks.columns)
-    return critical_difference(ranks, differs)
-
-
-def critical_difference(ranks: pd.DataFrame, nemenyi: pd.DataFrame) -> Figure:
+def critical_difference(ranks: pd.DataFrame) -> Figure:
     """Draw mean ranks on a line, and join the scores that Nemenyi's test cannot tell apart at 5 %.
 
     Parameters
     ----------
     ranks
-        Targets by scores, 1 = best, as `companion.evaluation.Benchmark.ranks`.
-    nemenyi
-        Scores by scores: p of the test, as `companion.evaluation.Benchmark.nemenyi`.
+        Targets by scores, 1 = best, as `companion.evaluation.friedman` returns them.
     """
     import scikit_posthocs
 
+    from companion.evaluation import nemenyi
+
     figure, axis = figure_of(8, 1.4 + 0.17 * ranks.shape[1])
     names = [title_of(name) for name in ranks.columns]
-    differs = nemenyi.loc[ranks.columns, ranks.columns].set_axis(names, axis=0).set_axis(names, axis=1)
+    differs = nemenyi(ranks).set_axis(names, axis=0).set_axis(names, axis=1)
     with warnings.catch_warnings():
         # It halves a Series with numpy's array_split, of which pandas below 3 warns.
         warnings.simplefilter("ignore", FutureWarning)
