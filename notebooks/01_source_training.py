@@ -112,7 +112,38 @@ pd.DataFrame(
 # sharpness, autocontrast and equalisation. They are applied to a whole batch
 # at once, with other random numbers for every image, by the library kornia.
 
-# %% mystnb={"image": {"alt": "Six training images as they are, and below each of them three differently augmented versions"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Six training images as they are, and below each of them three differently augmented versions"}}
+from companion.figures.style import figure_of, mark_synthetic
+
+
+def draw_augmentations(images, rows, *, synthetic=False):
+    """Draw images as they are (first row) and augmented (one more row each)."""
+    figure, axes = figure_of(
+        1.0 * len(images) + 1,
+        1.1 * (len(rows) + 1),
+        len(rows) + 1,
+        len(images),
+        squeeze=False,
+    )
+    plain = images / 255.0
+    stacks = {"as they are": plain} | {
+        label: np.moveaxis(batch, 1, -1).squeeze(-1)
+        if batch.shape[1] == 1
+        else np.moveaxis(batch, 1, -1)
+        for label, batch in rows.items()
+    }
+    for row, (label, stack) in zip(axes, stacks.items(), strict=True):
+        for axis, image in zip(row, stack, strict=True):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=1)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        row[0].set_ylabel(
+            label, fontsize=8, rotation=0, ha="right", va="center"
+        )
+    mark_synthetic(figure, synthetic)
+    return figure
+
+
 import torch
 
 from companion import figures
@@ -131,7 +162,7 @@ with torch.random.fork_rng():
         f"version {number}": augmented("paper", channels).numpy()
         for number in (1, 2, 3)
     }
-figures.augmentations(some, versions, synthetic=first.synthetic)
+draw_augmentations(some, versions, synthetic=first.synthetic)
 
 # %% [markdown]
 # ## The loop, written out

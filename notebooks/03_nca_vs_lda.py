@@ -162,10 +162,42 @@ representations, labels = found[1]
 # near points stay near. Distances between groups and the sizes of groups mean
 # nothing in such a map; what it shows is which points are neighbours.
 
-# %% mystnb={"image": {"alt": "Four t-SNE maps of the same training images, coloured by class: features before fine-tuning, after fine-tuning, after an NCA projection, after an LDA projection"}}
-from sklearn.manifold import TSNE
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four t-SNE maps of the same training images, coloured by class: features before fine-tuning, after fine-tuning, after an NCA projection, after an LDA projection"}}
+from companion.figures.style import CYCLE, figure_of, literal, mark_synthetic
 
-from companion import figures
+
+def draw_projections(panels, labels, classes, *, synthetic=False):
+    """Draw the paper's Fig. 3: two-dimensional maps of the same points in several representations."""
+    figure, axes = figure_of(
+        2.6 * len(panels), 3.2, 1, len(panels), squeeze=False
+    )
+    for axis, (heading, points) in zip(axes[0], panels.items(), strict=True):
+        for label, name in enumerate(classes):
+            own = points[labels == label]
+            if len(own):
+                axis.scatter(
+                    own[:, 0],
+                    own[:, 1],
+                    s=13,
+                    color=CYCLE[label % len(CYCLE)],
+                    marker="o^sDvPX*<"[label % 9],
+                    alpha=0.75,
+                    label=literal(name) if axis is axes[0][0] else None,
+                )
+        axis.set_title(heading, fontsize=9, loc="left")
+        axis.set_xticks([])
+        axis.set_yticks([])
+    figure.legend(
+        loc="outside lower center",
+        ncols=min(len(classes), 6),
+        frameon=False,
+        fontsize=9,
+    )
+    mark_synthetic(figure, synthetic)
+    return figure
+
+
+from sklearn.manifold import TSNE
 
 titles = {
     "before": "(a) before fine-tuning",
@@ -180,7 +212,7 @@ maps = {
     ).fit_transform(representations[name])
     for name, heading in titles.items()
 }
-figures.projections(maps, labels, dataset.classes, synthetic=dataset.synthetic)
+draw_projections(maps, labels, dataset.classes, synthetic=dataset.synthetic)
 
 # %% [markdown]
 # What to see: how far the classes mix in (a), whether they part in (b), and
@@ -270,8 +302,54 @@ print(
     about["date"][:10],
 )
 
-# %% mystnb={"image": {"alt": "Bars with one point a source for neighbour overlap and CKA with the fine-tuned features, and for class separation: before, NCA, LDA, and fine-tuned"}}
-figures.similarity(stored, similarity.MEASURES)
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars with one point a source for neighbour overlap and CKA with the fine-tuned features, and for class separation: before, NCA, LDA, and fine-tuned"}}
+import textwrap
+
+from companion.figures.style import BLUE, GREEN, GREY, ORANGE
+
+
+def draw_similarity(table, measures):
+    """Draw how close each representation comes to the fine-tuned one: points are sources, bars their mean."""
+    looks = {
+        "before": ("before", GREY),
+        "nca": ("NCA", GREEN),
+        "lda": ("LDA", ORANGE),
+        "after": ("fine-tuned", BLUE),
+    }
+    order = [name for name in looks if name in set(table["representation"])]
+    figure, axes = figure_of(
+        3.1 * len(measures), 3.0, 1, len(measures), squeeze=False
+    )
+    means = table.groupby(["source", "representation"])[list(measures)].mean()
+    rng = np.random.default_rng(0)  # spreads the points sideways, no more
+    for axis, (measure, what) in zip(axes[0], measures.items(), strict=True):
+        # Against itself every measure but the separation is 1.
+        shown = (
+            order
+            if measure == "separation"
+            else [name for name in order if name != "after"]
+        )
+        for place, name in enumerate(shown):
+            colour = looks[name][1]
+            values = means.xs(name, level="representation")[measure].to_numpy()
+            axis.bar(place, values.mean(), color=colour, alpha=0.45, width=0.7)
+            axis.scatter(
+                place + rng.uniform(-0.15, 0.15, len(values)),
+                values,
+                s=14,
+                color=colour,
+            )
+        axis.set_xticks(
+            range(len(shown)), [looks[name][0] for name in shown], fontsize=9
+        )
+        axis.set_title(
+            "\n".join(textwrap.wrap(what, 38)), fontsize=8, loc="left"
+        )
+        axis.set_ylim(0, 1)
+    return figure
+
+
+draw_similarity(stored, similarity.MEASURES)
 
 # %%
 stored.groupby("representation")[list(similarity.MEASURES)].mean().round(3)

@@ -194,8 +194,52 @@ for name, done in passes.items():
     # other, so the two agree to three digits and not to the last.
     assert np.isclose(done.ratio(), ratio[name], rtol=5e-3), name
 
-# %% mystnb={"image": {"alt": "Gradient norm of the second convolution against that of the first, one point a batch, one colour and shape a source; the dashed line marks equal norms"}}
-figures.gradient_norms(passes, synthetic=dataset.synthetic)
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Gradient norm of the second convolution against that of the first, one point a batch, one colour and shape a source; the dashed line marks equal norms"}}
+from companion.figures.style import (
+    CYCLE,
+    INK,
+    figure_of,
+    literal,
+    mark_synthetic,
+    short,
+)
+
+
+def draw_gradient_norms(passes, *, synthetic=False):
+    """Draw the two convolutions' gradient norms, batch by batch, for several sources."""
+    figure, axis = figure_of(6.4, 4.2)
+    markers = "osD^vPX"
+    for index, (name, done) in enumerate(passes.items()):
+        counted = done.triplets > 0
+        axis.scatter(
+            done.first[counted],
+            done.second[counted],
+            s=34,
+            label=f"{literal(short(name))}: {done.ratio():.2f}",
+            color=CYCLE[index % len(CYCLE)],
+            marker=markers[index % len(markers)],
+            alpha=0.85,
+        )
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    low = min(axis.get_xlim()[0], axis.get_ylim()[0])
+    high = max(axis.get_xlim()[1], axis.get_ylim()[1])
+    axis.plot(
+        [low, high], [low, high], color=INK, linewidth=0.8, linestyle="--"
+    )
+    axis.set_xlabel("gradient norm of the first convolution")
+    axis.set_ylabel("gradient norm of the second")
+    axis.legend(
+        title="source: ratio of the means",
+        fontsize=8,
+        title_fontsize=8,
+        frameon=False,
+    )
+    mark_synthetic(figure, synthetic)
+    return figure
+
+
+draw_gradient_norms(passes, synthetic=dataset.synthetic)
 
 # %% [markdown]
 # One point is one batch, and the dashed line is where both norms are equal: a
@@ -316,7 +360,49 @@ figure.tight_layout()
 # it can in our own replication, on other sources, four targets and 28 px
 # ([](02_fine_tuning.ipynb)): the panel on the right.
 
-# %% mystnb={"image": {"alt": "Weighted Kendall tau over the targets for the product, for NCA alone and for the gradients alone: both published settings, and our own replication in a panel of its own; bars are means, points are targets"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Weighted Kendall tau over the targets for the product, for NCA alone and for the gradients alone: both published settings, and our own replication in a panel of its own; bars are means, points are targets"}}
+from companion.figures.style import BLUE, GREEN, ORANGE
+
+
+def draw_ablation(means):
+    """Draw the ablation: τ_w of the combined score and of each term alone, per setting, over the targets."""
+    figure, axes = figure_of(
+        3.7 * len(means) + 0.6, 3.2, 1, len(means), sharey=True, squeeze=False
+    )
+    rng = np.random.default_rng(0)  # spreads the points sideways, no more
+    for axis, (setting, taus) in zip(axes[0], means.items(), strict=True):
+        for place, (column, colour) in enumerate(
+            (("proposed", BLUE), ("nca", GREEN), ("gradient_ratio", ORANGE))
+        ):
+            values = taus[column].dropna().to_numpy()
+            axis.bar(place, values.mean(), color=colour, alpha=0.45, width=0.7)
+            axis.scatter(
+                place + rng.uniform(-0.18, 0.18, len(values)),
+                values,
+                s=14,
+                color=colour,
+            )
+            axis.annotate(
+                f"mean {values.mean():.3f}",
+                (place, 1.0),
+                xycoords=("data", "axes fraction"),
+                ha="center",
+                va="bottom",
+                fontsize=9,
+            )
+        axis.axhline(0, color=INK, linewidth=0.8)
+        axis.set_xticks(
+            range(3),
+            ["NCA × gradients", "NCA alone", "gradients alone"],
+            fontsize=9,
+        )
+        axis.set_title(
+            setting.replace("_", " "), loc="left", fontsize=10, pad=18
+        )
+    axes[0][0].set_ylabel("weighted Kendall τ")
+    return figure
+
+
 from companion import evaluation, replication
 
 taus = {
@@ -326,7 +412,7 @@ taus = {
 ours = replication.table()[
     ["source", "target", "auc", "proposed", "nca", "gradient_ratio"]
 ]
-figures.ablation(taus | {"our replication": evaluation.weighted_tau(ours)})
+draw_ablation(taus | {"our replication": evaluation.weighted_tau(ours)})
 
 # %% [markdown]
 # Bars are means over the targets, points are targets. In both published

@@ -210,7 +210,33 @@ figures.critical_difference(tests["source datasets"].ranks)
 # that of the score's first choice. The rule to beat needs no score at all:
 # always take ImageNet.
 
-# %% mystnb={"image": {"alt": "Bars of the regret per target by three ways of choosing a source: the proposed score, always ImageNet, NLEEP"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of the regret per target by three ways of choosing a source: the proposed score, always ImageNet, NLEEP"}}
+from companion.figures.style import CYCLE, figure_of, short
+
+
+def draw_regrets(table, choices):
+    """Draw, per target, the regret of each way of choosing a source."""
+    figure, axis = figure_of(8, 3.6)
+    width = 0.8 / len(choices)
+    for place, (column, label) in enumerate(choices.items()):
+        axis.bar(
+            np.arange(len(table)) + (place - (len(choices) - 1) / 2) * width,
+            table[column],
+            width,
+            color=CYCLE[place % len(CYCLE)],
+            label=f"{label}: mean {table[column].mean():.4f}",
+        )
+    axis.set_xticks(
+        range(len(table)),
+        [short(name) for name in table.index],
+        rotation=30,
+        ha="right",
+    )
+    axis.set_ylabel("regret (AUC)")
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
 lost = pd.DataFrame(
     {
         "proposed": evaluation.regret(table, "proposed"),
@@ -218,7 +244,7 @@ lost = pd.DataFrame(
         "nleep": evaluation.regret(table, "nleep"),
     }
 )
-figures.regrets(
+draw_regrets(
     lost,
     {
         "proposed": "proposed score",
@@ -341,9 +367,60 @@ if bench.ceiling:
     print(f"{bench.ceiling.runs} runs a pair, {bench.ceiling.draws} draws")
     print(bench.ceiling.mean.round(3).to_string())
 
-# %% mystnb={"image": {"alt": "Per target, bars for the reliability of the ground truth and for the attainable maximum, as weighted Kendall tau, and points for the proposed score, NLEEP and the example"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Per target, bars for the reliability of the ground truth and for the attainable maximum, as weighted Kendall tau, and points for the proposed score, NLEEP and the example"}}
+from companion.figures.style import BLUE, GREEN, GREY, INK, ORANGE, title_of
+
+
+def draw_noise_ceiling(ceiling, taus, scores):
+    """Draw, per target, the reliability of the ground truth, the attainable maximum, and τ_w of some scores."""
+    order = ceiling.mean(axis=1).sort_values().index
+    figure, axis = figure_of(8, 0.32 * len(order) + 1.4)
+    places = np.arange(len(order))
+    bands = (
+        ("reliability", "reliability of the ground truth", None),
+        ("attainable", "attainable maximum", "///"),
+    )
+    for start, label, hatch in bands:
+        ways = ceiling.loc[
+            order, [name for name in ceiling if name.startswith(start)]
+        ]
+        low, wide = ways.min(axis=1), np.ptp(ways.to_numpy(), axis=1)
+        axis.barh(
+            places,
+            wide,
+            left=low,
+            color=GREY,
+            alpha=0.35,
+            height=0.7,
+            hatch=hatch,
+            edgecolor=GREY,
+            label=label,
+        )
+    for score, colour, marker in zip(
+        scores, (BLUE, ORANGE, GREEN), "oD^", strict=False
+    ):
+        axis.scatter(
+            taus[score].reindex(order),
+            places,
+            color=colour,
+            marker=marker,
+            s=30,
+            label=title_of(score),
+        )
+    axis.set_yticks(places, [short(str(name)) for name in order])
+    axis.axvline(0, color=INK, linewidth=0.8)
+    axis.set_xlabel("weighted Kendall τ")
+    figure.legend(
+        loc="outside upper center",
+        ncols=2 + len(scores),
+        frameon=False,
+        fontsize=8,
+    )
+    return figure
+
+
 shown = ["proposed", "nleep", "NCA + NLEEP"]
-figures.noise_ceiling(
+draw_noise_ceiling(
     bench.ceiling.targets, bench.taus, shown
 ) if bench.ceiling else "no runs, no figure"
 
@@ -356,7 +433,41 @@ figures.noise_ceiling(
 # Who leads if fewer settings had been tried? Each draw below keeps the same
 # few settings of the grid for all sources.
 
-# %% mystnb={"image": {"alt": "Box plots of the mean weighted Kendall tau of seven scores over ground truths from a random part of the grid, with the value against all runs marked"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Box plots of the mean weighted Kendall tau of seven scores over ground truths from a random part of the grid, with the value against all runs marked"}}
+
+
+def draw_partial_grids(means, full):
+    """Draw how the mean τ_w of every score spreads over truths from fewer runs."""
+    order = means.mean().sort_values().index
+    figure, axis = figure_of(8, 0.36 * len(order) + 1.1)
+    colours = {
+        "boxprops": {"facecolor": "#9ecae1"},
+        "medianprops": {"color": BLUE},
+    }
+    axis.boxplot(
+        [means[name].dropna() for name in order],
+        orientation="horizontal",
+        showfliers=False,
+        whis=(2.5, 97.5),
+        patch_artist=True,
+        **colours,
+    )
+    axis.scatter(
+        [full[name] for name in order],
+        np.arange(1, len(order) + 1),
+        marker="D",
+        color=ORANGE,
+        zorder=3,
+        label="all runs",
+    )
+    axis.set_yticks(
+        range(1, len(order) + 1), [title_of(str(name)) for name in order]
+    )
+    axis.set_xlabel("mean weighted Kendall τ; whiskers hold 95 % of the draws")
+    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    return figure
+
+
 from IPython.display import display
 
 if bench.ceiling:
@@ -366,7 +477,7 @@ if bench.ceiling:
         f"with {redrawn.runs} settings a pair, {leader} leads",
         f"in {share:.0%} of {len(redrawn.means)} draws",
     )
-    display(figures.partial_grids(redrawn.means, bench.mean))
+    display(draw_partial_grids(redrawn.means, bench.mean))
 
 # %% [markdown]
 # The lead over the other scores is stable under this. That every score agrees
