@@ -5,8 +5,6 @@ Nothing is shown or kept by pyplot.
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -21,16 +19,7 @@ import note_figures
 from companion import figures
 from companion.evaluation import nemenyi
 from companion.ranking.sets import CandidateSet
-
-
-def drawing(notebook: str) -> SimpleNamespace:
-    """The functions that one notebook defines; figures that no other page has stand there."""
-    path = next((Path(__file__).parents[1] / "notebooks").glob(f"{notebook}_*.py"))
-    kinds = (ast.FunctionDef, ast.Import, ast.ImportFrom)
-    body = [part for part in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(part, kinds)]
-    names: dict = {}
-    exec(compile(ast.Module(body, []), path.name, "exec"), names)
-    return SimpleNamespace(**names)
+from notebook_functions import functions
 
 
 def texts(figure: Figure) -> str:
@@ -162,7 +151,7 @@ def test_tau_table_writes_every_value_into_its_cell():
 def test_ablation_leaves_an_undefined_tau_out_of_the_mean():
     names = ["gradient_ratio", "proposed", "nca"]
     taus = pd.DataFrame([[0.1, 0.5, np.nan], [0.3, -0.5, 0.2]], columns=names)
-    axes = drawing("04").draw_ablation({"one": taus, "two": -taus}).axes
+    axes = functions("04").draw_ablation({"one": taus, "two": -taus}).axes
     for sign, axis in zip((1, -1), axes, strict=True):
         expected = {(0, BLUE): 0.0, (1, GREEN): sign * 0.2, (2, ORANGE): sign * 0.2}
         assert bars(axis) == pytest.approx(expected)
@@ -224,7 +213,7 @@ def test_noise_ceiling_draws_both_bands_and_the_scores_of_every_target():
     columns = [f"{what}, {way}" for what in ("reliability", "attainable") for way in ("halves", "resamples")]
     ceiling = pd.DataFrame(RNG.random((3, 4)), TARGETS, columns)
     taus = pd.DataFrame(RNG.random((3, 2)), TARGETS[::-1], ["mine", "leep"]).drop(index="octmnist")
-    (axis,) = drawing("05").draw_noise_ceiling(ceiling, taus, ["leep", "mine"]).axes
+    (axis,) = functions("05").draw_noise_ceiling(ceiling, taus, ["leep", "mine"]).axes
     rows = {f"{label}mnist": place for place, label in ticks(axis).items()}
     drawn = {
         (bar.get_y() + bar.get_height() / 2, bar.get_x(), bar.get_x() + bar.get_width())
@@ -246,7 +235,7 @@ def test_noise_ceiling_draws_both_bands_and_the_scores_of_every_target():
 def test_partial_grids_draw_the_spread_and_the_value_of_every_score():
     means = pd.DataFrame({"leep": RNG.normal(0.5, 0.1, 99), "mine": RNG.normal(0.2, 0.1, 99)})
     means.iloc[3, 0] = np.nan
-    (axis,) = drawing("05").draw_partial_grids(means, pd.Series({"mine": 0.3, "leep": 0.4})).axes
+    (axis,) = functions("05").draw_partial_grids(means, pd.Series({"mine": 0.3, "leep": 0.4})).axes
     assert ticks(axis) == {1: "mine", 2: "LEEP"}
     assert sorted(dots(axis)) == [(0.3, 1, ORANGE), (0.4, 2, ORANGE)]
     middles = {
@@ -260,7 +249,7 @@ def test_partial_grids_draw_the_spread_and_the_value_of_every_score():
 def test_grouped_bars_stand_over_their_target():
     names = [f"way {number}" for number in range(6)]
     table = pd.DataFrame(RNG.random((3, 6)), TARGETS[::-1], names)
-    (axis,) = drawing("05").draw_regrets(table, {name: name.upper() for name in names[::-1]}).axes
+    (axis,) = functions("05").draw_regrets(table, {name: name.upper() for name in names[::-1]}).axes
     assert list(ticks(axis, "x").values()) == ["retina", "oct", "breast"]
     for container, name in zip(axis.containers, names[::-1], strict=True):
         assert container.get_label() == f"{name.upper()}: mean {table[name].mean():.4f}"
@@ -311,7 +300,7 @@ def test_gradient_norms_leave_a_batch_without_triplets_out():
         )
         for name, r in (("train:octmnist", 1.234), ("b", 0.5))
     }
-    (axis,) = drawing("04").draw_gradient_norms(passes).axes
+    (axis,) = functions("04").draw_gradient_norms(passes).axes
     kept = [0, 2]
     assert [m.get_label() for m in axis.collections] == ["oct: 1.23", "b: 0.50"]
     assert dots(axis) == [
@@ -337,7 +326,7 @@ def test_examples_are_images_of_the_class_they_stand_beside():
 def test_augmentations_stand_under_the_image_they_were_made_from():
     images = RNG.integers(0, 256, (3, 2, 2), dtype=np.uint8)
     rows = {"grey": RNG.random((3, 1, 2, 2)), "colour": RNG.random((3, 3, 2, 2))}
-    axes = np.array(drawing("01").draw_augmentations(images, rows).axes).reshape(3, 3)
+    axes = np.array(functions("01").draw_augmentations(images, rows).axes).reshape(3, 3)
     assert [row[0].get_ylabel() for row in axes] == ["as they are", "grey", "colour"]
     for place in range(3):
         expected = (images[place] / 255, rows["grey"][place, 0], np.moveaxis(rows["colour"][place], 0, -1))
@@ -371,7 +360,9 @@ def test_a_model_keeps_its_colour_in_a_panel_that_lacks_another():
 def test_projections_draw_every_class_in_its_own_colour_and_shape():
     labels = RNG.permutation(np.arange(33) % 11)
     points = RNG.random((33, 2))
-    (axis,) = drawing("03").draw_projections({"(a)": points}, labels, [f"class {k}" for k in range(11)]).axes
+    (axis,) = (
+        functions("03").draw_projections({"(a)": points}, labels, [f"class {k}" for k in range(11)]).axes
+    )
     looks = set()
     for marks in axis.collections:
         label = int(marks.get_label().split()[1])
@@ -387,7 +378,7 @@ def test_similarity_keeps_the_colours_where_a_representation_is_missing():
         for r in ("lda", "after", "before")
     ]
     table = pd.DataFrame(rows)
-    (axis,) = drawing("03").draw_similarity(table, {"overlap": "x"}).axes
+    (axis,) = functions("03").draw_similarity(table, {"overlap": "x"}).axes
     means = table.groupby("representation")["overlap"].mean()
     assert list(ticks(axis, "x").values()) == ["before", "LDA"]
     assert bars(axis) == pytest.approx({(0, GREY): means["before"], (1, ORANGE): means["lda"]})
