@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from companion.ranking.table import training_size
 from safetensors.torch import save_file
 
 from companion import cli, datasets, evaluation, models, published, rank, ranking, report, scores, sources
@@ -15,7 +16,6 @@ from companion.datasets import files, images
 from companion.errors import InputError
 from companion.ranking import verification
 from companion.ranking.stability import _combined, _rows, _summary, halves, lead
-from companion.ranking.table import training_size
 from companion.scores import REGISTRY
 from companion.training import FINE_TUNING_PROTOCOLS
 from image_files import folder

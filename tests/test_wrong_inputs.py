@@ -531,7 +531,3 @@ def test_a_bug_keeps_its_traceback_and_a_mistake_gets_one_on_request(monkeypatch
     monkeypatch.setattr("companion.datasets.inspect", lambda *_a, **_o: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main(["inspect", "gone"])
-
-
-def test_there_are_enough_rows():
-    assert len(TARGETS) + len(CHECKPOINTS) + len(COMMANDS) >= 60
