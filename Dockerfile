@@ -15,4 +15,4 @@ USER user
 ENV COMPANION_DATA=/data COMPANION_CACHE=/data/cache TORCH_HOME=/data/torch
 WORKDIR /work
 ENTRYPOINT ["companion"]
-CMD ["doctor"]
+CMD ["--help"]

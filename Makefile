@@ -21,10 +21,10 @@ $(READY): requirements.lock pyproject.toml
 setup: $(READY)  ## create or refresh the environment
 
 book: $(READY)  ## execute every notebook afresh, then build the book
-	@$(BIN)/companion book
+	@$(BIN)/python book/build.py
 
 site: $(READY)  ## build the book from the executed notebooks as committed
-	@$(BIN)/companion book --committed
+	@$(BIN)/python book/build.py --committed
 
 notebooks: $(READY)  ## maintainers: refresh the committed executed notebooks (real data only)
 	@$(BIN)/python tools/refresh_notebooks.py
@@ -56,7 +56,7 @@ replication: $(READY)  ## maintainers: carry on the stored replication and refre
 	@$(BIN)/python tools/refresh_projections.py
 
 bench: $(READY)  ## measure what is claimed to be fast; writes build/bench.json
-	@$(BIN)/python benchmarks/run.py
+	@$(BIN)/python tools/benchmarks/run.py
 
 lock:  ## maintainers: choose exact versions anew
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

@@ -1,4 +1,4 @@
-// The explorer page: takes what `companion.notebooks.explorer` computed (explorerData) and shows the part chosen.
+// The explorer page: takes what book/explorer.py computed (explorerData) and shows the part chosen.
 "use strict";
 
 const page = document.getElementById("explorer");
@@ -15,10 +15,10 @@ function chosen() {
   const setting = explorerData.settings[controls.setting.value];
   const [target, score] = [controls.target.value, controls.score.value];
   const asked = controls.orientation.value;
-  const paper = setting.turned.includes(score) ? "turned_round" : "released";
+  const paper = setting.paper_inverts.includes(score) ? "inverted" : "released";
   const orientation = asked === "paper" ? paper : asked;
   const { means, cells } = setting[orientation];
-  const title = explorerData.scores[score] + (orientation === "turned_round" ? ", turned round" : "");
+  const title = explorerData.scores[score] + (orientation === "inverted" ? ", inverted" : "");
   const { regret, first, ...cell } = cells[target][score];
   const about = setting.targets[target];
   const rows = about.sources.map((source, i) => ({

@@ -11,32 +11,43 @@
 # (ResNet-18): ImageNet, RadImageNet, one for each of the twelve MedMNIST sets {cite}`yang2023`, and one trained on all
 # MedMNIST sets but the target. This page trains small ones, live, and shows what the paper does at full size.
 
+# %% tags=["parameters"]
+# Change them here, or from outside with papermill.
+target: str = "breastmnist"  # target dataset: left out of the merged sources
+sources: list = [
+    "train:pneumoniamnist",
+    "train:retinamnist",
+]  # sources to train; leave-target-out merges them all
+size: int = 28  # image side in pixels: 28, 64, 128 or 224
+seed: int = 24  # seed of draws, random weights and training
+protocol: str = "quick"  # source protocol: quick, standard or paper
+
 # %% tags=["hide-cell"]
-# Does nothing where the package is present; elsewhere (Colab, say) it installs it, leaving torch and numpy alone.
+# Where the package is missing (on Colab, say) it is installed; torch and numpy
+# stay as they are. Then the parameters are checked, before any work.
 import importlib.util
 import os
 import subprocess
 import sys
 
 if importlib.util.find_spec("companion") is None:
-    _wanted = os.environ.get("COMPANION_INSTALL", "transferability-companion==0.1.0")
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", _wanted], check=True)
+    _pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    _release = "transferability-companion==0.1.0"
+    _wanted = os.environ.get("COMPANION_INSTALL", _release)
+    subprocess.run([*_pip, _wanted], check=True)
 
-# %% tags=["parameters"]
-# Parameters: change them here, or from outside with papermill.
-target: str = "breastmnist"  # target dataset: it is left out of the pool
-sources: list = [
-    "train:pneumoniamnist",
-    "train:retinamnist",
-]  # sources to train; leave-target-out pools them all
-size: int = 28  # image side in pixels: 28, 64, 128 or 224
-seed: int = 24  # seed of draws, random weights and training
-protocol: str = "quick"  # source protocol: quick, standard or paper
+from companion import notebook
 
-# %%
-from companion.notebooks import check
+# %matplotlib inline
 
-run = check("01_source_training", globals())
+run = notebook.start(
+    "01_source_training",
+    target=target,
+    sources=sources,
+    size=size,
+    seed=seed,
+    protocol=protocol,
+)
 
 # %% [markdown]
 # ## The protocol
@@ -211,6 +222,4 @@ pd.DataFrame({"training loss": losses}, index=pd.RangeIndex(1, len(losses) + 1, 
 # :::
 
 # %%
-from companion.notebooks import foot
-
-foot(run, *datasets.values())
+run.provenance(*datasets.values())

@@ -11,34 +11,45 @@
 # {cite}`juodelyte2024` did so for 15 sources on 11 targets, 120 runs each. This page fine-tunes a few sources live, then
 # shows the paper's Fig. 4 from the released table and, beside it, from a smaller replication made with this package.
 
+# %% tags=["parameters"]
+# Change them here, or from outside with papermill.
+target: str = "breastmnist"  # target dataset that is fine-tuned on
+sources: list = [
+    "scratch",
+    "train:pneumoniamnist",
+    "train:retinamnist",
+    "train:procedural:textures",
+]  # source models that are fine-tuned
+size: int = 28  # image side in pixels: 28, 64, 128 or 224
+seed: int = 24  # seed of draws, random weights and training
+protocol: str = "quick"  # fine-tuning protocol: quick, standard or paper
+
 # %% tags=["hide-cell"]
-# Does nothing where the package is present; elsewhere (Colab, say) it installs it, leaving torch and numpy alone.
+# Where the package is missing (on Colab, say) it is installed; torch and numpy
+# stay as they are. Then the parameters are checked, before any work.
 import importlib.util
 import os
 import subprocess
 import sys
 
 if importlib.util.find_spec("companion") is None:
-    _wanted = os.environ.get("COMPANION_INSTALL", "transferability-companion==0.1.0")
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", _wanted], check=True)
+    _pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    _release = "transferability-companion==0.1.0"
+    _wanted = os.environ.get("COMPANION_INSTALL", _release)
+    subprocess.run([*_pip, _wanted], check=True)
 
-# %% tags=["parameters"]
-# Parameters: change them here, or from outside with papermill.
-target: str = "breastmnist"  # target dataset that is fine-tuned on
-sources: list = [  # source models that are fine-tuned
-    "scratch",
-    "train:pneumoniamnist",
-    "train:retinamnist",
-    "train:procedural:textures",
-]
-size: int = 28  # image side in pixels: 28, 64, 128 or 224
-seed: int = 24  # seed of draws, random weights and training
-protocol: str = "quick"  # fine-tuning protocol: quick, standard or paper
+from companion import notebook
 
-# %%
-from companion.notebooks import check
+# %matplotlib inline
 
-run = check("02_fine_tuning", globals())
+run = notebook.start(
+    "02_fine_tuning",
+    target=target,
+    sources=sources,
+    size=size,
+    seed=seed,
+    protocol=protocol,
+)
 
 # %% [markdown]
 # ## The protocol
@@ -309,6 +320,4 @@ figures.scores_against_auc(ours, seven, list(our_taus.index), our_taus)
 # :::
 
 # %%
-from companion.notebooks import foot
-
-foot(run, dataset)
+run.provenance(dataset)

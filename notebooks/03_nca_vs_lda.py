@@ -12,19 +12,8 @@
 # resembles fine-tuning, a score read off its projection says how the features will serve *after* fine-tuning. Linear
 # discriminant analysis (LDA) {cite}`fisher1936`, which other scores build on, is the comparison.
 
-# %% tags=["hide-cell"]
-# Does nothing where the package is present; elsewhere (Colab, say) it installs it, leaving torch and numpy alone.
-import importlib.util
-import os
-import subprocess
-import sys
-
-if importlib.util.find_spec("companion") is None:
-    _wanted = os.environ.get("COMPANION_INSTALL", "transferability-companion==0.1.0")
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", _wanted], check=True)
-
 # %% tags=["parameters"]
-# Parameters: change them here, or from outside with papermill.
+# Change them here, or from outside with papermill.
 target: str = "pneumoniamnist"  # target dataset that is fine-tuned on
 source: str = "train:retinamnist"  # source model whose features are shown
 folds: int = 3  # folds that are compared, from the first: 1 to 5
@@ -32,10 +21,33 @@ size: int = 28  # image side in pixels: 28, 64, 128 or 224
 seed: int = 24  # seed of draws, random weights and training
 protocol: str = "quick"  # fine-tuning protocol: quick, standard or paper
 
-# %%
-from companion.notebooks import check
+# %% tags=["hide-cell"]
+# Where the package is missing (on Colab, say) it is installed; torch and numpy
+# stay as they are. Then the parameters are checked, before any work.
+import importlib.util
+import os
+import subprocess
+import sys
 
-run = check("03_nca_vs_lda", globals())
+if importlib.util.find_spec("companion") is None:
+    _pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    _release = "transferability-companion==0.1.0"
+    _wanted = os.environ.get("COMPANION_INSTALL", _release)
+    subprocess.run([*_pip, _wanted], check=True)
+
+from companion import notebook
+
+# %matplotlib inline
+
+run = notebook.start(
+    "03_nca_vs_lda",
+    target=target,
+    source=source,
+    folds=folds,
+    size=size,
+    seed=seed,
+    protocol=protocol,
+)
 
 # %% [markdown]
 # ## Four representations of the same images
@@ -178,6 +190,4 @@ pd.concat(
 # :::
 
 # %%
-from companion.notebooks import foot
-
-foot(run, dataset)
+run.provenance(dataset)

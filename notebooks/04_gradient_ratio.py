@@ -13,35 +13,46 @@
 # et al. {cite}`juodelyte2024` add a second question: how much would the early layers *change* in fine-tuning?
 # They answer it with two gradients, those of the first and of the second convolution.
 
+# %% tags=["parameters"]
+# Change them here, or from outside with papermill.
+target: str = "breastmnist"  # MedMNIST flag, path or procedural:NAME
+sources: list = [
+    "scratch",
+    "train:pneumoniamnist",
+    "train:retinamnist",
+    "train:procedural:textures",
+    "train:procedural:cells",
+]  # source models to compare
+size: int = 28  # image side in pixels: 28, 64, 128 or 224
+per_class: int = 100  # images scored, times the number of classes
+seed: int = 24  # seed of draws, random weights and training
+
 # %% tags=["hide-cell"]
-# Does nothing where the package is present; elsewhere (Colab, say) it installs it, leaving torch and numpy alone.
+# Where the package is missing (on Colab, say) it is installed; torch and numpy
+# stay as they are. Then the parameters are checked, before any work.
 import importlib.util
 import os
 import subprocess
 import sys
 
 if importlib.util.find_spec("companion") is None:
-    _wanted = os.environ.get("COMPANION_INSTALL", "transferability-companion==0.1.0")
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", _wanted], check=True)
+    _pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    _release = "transferability-companion==0.1.0"
+    _wanted = os.environ.get("COMPANION_INSTALL", _release)
+    subprocess.run([*_pip, _wanted], check=True)
 
-# %% tags=["parameters"]
-# Parameters: change them here, or from outside with papermill.
-target: str = "breastmnist"  # MedMNIST flag, path or procedural:NAME
-sources: list = [  # source models to compare
-    "scratch",
-    "train:pneumoniamnist",
-    "train:retinamnist",
-    "train:procedural:textures",
-    "train:procedural:cells",
-]
-size: int = 28  # image side in pixels: 28, 64, 128 or 224
-per_class: int = 100  # images scored: this many times the number of classes
-seed: int = 24  # seed of draws, random weights and training
+from companion import notebook
 
-# %%
-from companion.notebooks import check
+# %matplotlib inline
 
-run = check("04_gradient_ratio", globals())
+run = notebook.start(
+    "04_gradient_ratio",
+    target=target,
+    sources=sources,
+    size=size,
+    per_class=per_class,
+    seed=seed,
+)
 
 # %% [markdown]
 # ## The target
@@ -339,6 +350,4 @@ print(f"best place of a target among its own sources: {itself['place'].min():.0f
 # :::
 
 # %%
-from companion.notebooks import foot
-
-foot(run, dataset)
+run.provenance(dataset)

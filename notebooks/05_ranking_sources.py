@@ -13,35 +13,46 @@
 # where the fine-tuning has been done: the authors fine-tuned every source on every target over a grid of 120
 # settings, and released the results.
 
+# %% tags=["parameters"]
+# Change them here, or from outside with papermill.
+target: str = "retinamnist"  # target dataset of the live ranking
+sources: list = [
+    "scratch",
+    "train:breastmnist",
+    "train:pneumoniamnist",
+    "train:procedural:textures",
+    "train:procedural:cells",
+]  # source models of the live ranking
+size: int = 28  # image side in pixels: 28, 64, 128 or 224
+per_class: int = 100  # images scored, times the number of classes
+seed: int = 24  # seed of draws, random weights and training
+
 # %% tags=["hide-cell"]
-# Does nothing where the package is present; elsewhere (Colab, say) it installs it, leaving torch and numpy alone.
+# Where the package is missing (on Colab, say) it is installed; torch and numpy
+# stay as they are. Then the parameters are checked, before any work.
 import importlib.util
 import os
 import subprocess
 import sys
 
 if importlib.util.find_spec("companion") is None:
-    _wanted = os.environ.get("COMPANION_INSTALL", "transferability-companion==0.1.0")
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", _wanted], check=True)
+    _pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    _release = "transferability-companion==0.1.0"
+    _wanted = os.environ.get("COMPANION_INSTALL", _release)
+    subprocess.run([*_pip, _wanted], check=True)
 
-# %% tags=["parameters"]
-# Parameters: change them here, or from outside with papermill.
-target: str = "retinamnist"  # target dataset of the live ranking
-sources: list = [  # source models of the live ranking
-    "scratch",
-    "train:breastmnist",
-    "train:pneumoniamnist",
-    "train:procedural:textures",
-    "train:procedural:cells",
-]
-size: int = 28  # image side in pixels: 28, 64, 128 or 224
-per_class: int = 100  # images scored: this many times the number of classes
-seed: int = 24  # seed of draws, random weights and training
+from companion import notebook
 
-# %%
-from companion.notebooks import check
+# %matplotlib inline
 
-run = check("05_ranking_sources", globals())
+run = notebook.start(
+    "05_ranking_sources",
+    target=target,
+    sources=sources,
+    size=size,
+    per_class=per_class,
+    seed=seed,
+)
 
 # %% [markdown]
 # ## The published ground truth
@@ -410,6 +421,4 @@ pd.DataFrame(columns).round(3)
 # :::
 
 # %%
-from companion.notebooks import foot
-
-foot(run, dataset)
+run.provenance(dataset)

@@ -12,36 +12,49 @@
 # second layer has a *smaller* gradient, do better after fine-tuning. So it inverts both terms of its score, and some of the
 # scores it compares with.
 
+# %% tags=["parameters"]
+# Change them here, or from outside with papermill.
+target: str = "breastmnist"  # target dataset of the live part
+architectures: list = [
+    "resnet18",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "shufflenet_v2_x0_5",
+]  # architectures to compare, by torchvision's names
+weights: str = "local"  # pretrained: ImageNet, downloaded; local: trained here
+natural: str = "cifar10_32"  # natural images for local weights
+size: int = 28  # image side in pixels: 28, 64, 128 or 224
+per_class: int = 100  # images scored, times the number of classes
+seed: int = 24  # seed of draws, random weights and training
+
 # %% tags=["hide-cell"]
-# Does nothing where the package is present; elsewhere (Colab, say) it installs it, leaving torch and numpy alone.
+# Where the package is missing (on Colab, say) it is installed; torch and numpy
+# stay as they are. Then the parameters are checked, before any work.
 import importlib.util
 import os
 import subprocess
 import sys
 
 if importlib.util.find_spec("companion") is None:
-    _wanted = os.environ.get("COMPANION_INSTALL", "transferability-companion==0.1.0")
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", _wanted], check=True)
+    _pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    _release = "transferability-companion==0.1.0"
+    _wanted = os.environ.get("COMPANION_INSTALL", _release)
+    subprocess.run([*_pip, _wanted], check=True)
 
-# %% tags=["parameters"]
-# Parameters: change them here, or from outside with papermill.
-target: str = "breastmnist"  # target dataset of the live part
-architectures: list = [  # architectures to compare, by torchvision's names
-    "resnet18",
-    "mobilenet_v2",
-    "mobilenet_v3_small",
-    "shufflenet_v2_x0_5",
-]
-weights: str = "local"  # pretrained: ImageNet weights, downloaded; local: trained here on natural images
-natural: str = "cifar10_32"  # natural images that local weights are trained on
-size: int = 28  # image side in pixels: 28, 64, 128 or 224
-per_class: int = 100  # images scored: this many times the number of classes
-seed: int = 24  # seed of draws, random weights and training
+from companion import notebook
 
-# %%
-from companion.notebooks import check
+# %matplotlib inline
 
-run = check("06_cross_domain", globals())
+run = notebook.start(
+    "06_cross_domain",
+    target=target,
+    architectures=architectures,
+    weights=weights,
+    natural=natural,
+    size=size,
+    per_class=per_class,
+    seed=seed,
+)
 
 # %% [markdown]
 # ## The published ground truth
@@ -250,6 +263,4 @@ print(f"τ_w of the proposed score, not inverted: {evaluation.tau(straight_score
 # :::
 
 # %%
-from companion.notebooks import foot
-
-foot(run, dataset)
+run.provenance(dataset)

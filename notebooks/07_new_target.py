@@ -17,44 +17,62 @@
 # machine nothing leaves it.
 # :::
 
+# %% tags=["parameters"]
+# Change them here, or from outside with papermill.
+target: str = "pneumoniamnist"  # folder, .csv, .tsv, .npz or MedMNIST flag
+sources: list = [
+    "scratch",
+    "train:breastmnist",
+    "train:retinamnist",
+    "train:procedural:textures",
+    "train:procedural:cells",
+]  # candidate source models
+size: int = 28  # image side in pixels: 28, 64, 128 or 224
+per_class: int = 100  # images scored, times the number of classes
+repeats: int = 10  # rankings of random halves, 5 or more; 0: none
+verify: int = 0  # first sources fine-tuned to check, 2 or more; 0: none
+seed: int = 24  # seed of draws, random weights and training
+out: str = ""  # folder for table, figure and page; empty: none is written
+images: bool = True  # with a few of your images, here and in the page
+
 # %% tags=["hide-cell"]
-# Does nothing where the package is present; elsewhere (Colab, say) it installs it, leaving torch and numpy alone.
+# Where the package is missing (on Colab, say) it is installed; torch and numpy
+# stay as they are. Then the parameters are checked, before any work.
 import importlib.util
 import os
 import subprocess
 import sys
 
 if importlib.util.find_spec("companion") is None:
-    _wanted = os.environ.get("COMPANION_INSTALL", "transferability-companion==0.1.0")
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", _wanted], check=True)
+    _pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    _release = "transferability-companion==0.1.0"
+    _wanted = os.environ.get("COMPANION_INSTALL", _release)
+    subprocess.run([*_pip, _wanted], check=True)
 
-# %% tags=["parameters"]
-# Parameters: change them here, or from outside with papermill.
-target: str = "pneumoniamnist"  # your data: folder of class folders, .csv, .tsv or .npz; or a MedMNIST flag
-sources: list = [  # candidate source models
-    "scratch",
-    "train:breastmnist",
-    "train:retinamnist",
-    "train:procedural:textures",
-    "train:procedural:cells",
-]
-size: int = 28  # image side in pixels: 28, 64, 128 or 224
-per_class: int = 100  # images scored: this many times the number of classes
-repeats: int = 10  # rank so many times on parts of the images, 5 or more; 0: not at all
-verify: int = 0  # fine-tune the first so many sources to see whether the ranking was right; 0: none
-seed: int = 24  # seed of draws, random weights and training
-out: str = ""  # folder for the table, the figure and the page; empty: nothing is written
-images: bool = True  # with a few of your images, here and in the page
+from companion import notebook
+
+# %matplotlib inline
+
+run = notebook.start(
+    "07_new_target",
+    target=target,
+    sources=sources,
+    size=size,
+    per_class=per_class,
+    repeats=repeats,
+    verify=verify,
+    seed=seed,
+    out=out,
+    images=images,
+)
 
 # %%
 from pathlib import Path
 
 from companion import report
-from companion.notebooks import check
 
-run = check("07_new_target", globals())
 if out:
-    report.check_folder(Path(out), force=False)  # before any work: an earlier report is kept
+    report.check_folder(Path(out), force=False)  # an earlier report is kept
 
 # %% [markdown]
 # ## Look at the data first
@@ -174,6 +192,4 @@ else:
 # :::
 
 # %%
-from companion.notebooks import foot
-
-foot(run, dataset)
+run.provenance(dataset)

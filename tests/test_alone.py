@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -17,9 +16,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from companion.notebooks import NOTEBOOKS
-from companion.notebooks.inside import PARAMETERS_MARK
-from companion.notebooks.parameters import procedural
+import build
+from companion import notebook
 
 pytestmark = pytest.mark.alone
 ROOT = Path(__file__).parents[1]
@@ -70,14 +68,17 @@ def colab(tmp_path_factory) -> Path:
     return python
 
 
-@pytest.mark.parametrize("name", list(NOTEBOOKS))
+@pytest.mark.parametrize("name", [path.stem for path in build.SOURCES])
 def test_notebook_alone(name, wheel, colab, tmp_path):
     own, empty = environment(tmp_path / "venv", beside=colab), tmp_path / "empty"
     empty.mkdir()
     versions = "import torch, numpy; print(torch.__version__, numpy.__version__)"
     before = run(own, "-c", versions)
     shutil.copy2(ROOT / "notebooks" / f"{name}.ipynb", empty)
-    _with_quick_parameters(empty / f"{name}.ipynb", name)
+    parameters = build.synthetic(empty / f"{name}.ipynb")
+    if "per_class" in notebook.declared(empty / f"{name}.ipynb"):
+        parameters["per_class"] = 20
+    (empty / "quick.yaml").write_text(json.dumps(parameters))
     kernels = tmp_path / "jupyter" / "kernels" / "alone"
     kernels.mkdir(parents=True)
     argv = [str(own), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -97,6 +98,8 @@ def test_notebook_alone(name, wheel, colab, tmp_path):
         "papermill",
         f"{name}.ipynb",
         "out.ipynb",
+        "-f",
+        "quick.yaml",
         "-k",
         "alone",
         "--log-level",
@@ -112,26 +115,3 @@ def test_notebook_alone(name, wheel, colab, tmp_path):
     assert any("How this page was made" in str(o.get("data", {}).get("text/markdown", "")) for o in outputs)
     assert run(own, "-c", versions) == before, "the install cell changed torch or numpy"
     assert "site-packages" in run(own, "-c", "import companion; print(companion.__file__)", cwd=empty)
-
-
-def _with_quick_parameters(path: Path, name: str) -> None:
-    """Synthetic images and few of them, in a cell behind the notebook's own, as papermill's would stand."""
-    notebook = nbformat.read(path, as_version=4)
-    given = procedural(name)
-    if "per_class" in NOTEBOOKS[name].model_fields:
-        given["per_class"] = 20
-    (place,) = [i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", [])]
-    lines = [PARAMETERS_MARK, *(f"{key} = {value!r}" for key, value in given.items())]
-    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell("\n".join(lines)))
-    nbformat.write(notebook, path)
-
-
-def test_the_install_cell_is_careful():
-    for name in NOTEBOOKS:
-        cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
-        (cell,) = [
-            c.source for c in cells if "pip" in c.source and "install" in c.source and c.cell_type == "code"
-        ]
-        assert "find_spec" in cell and "COMPANION_INSTALL" in cell
-        assert re.search(r"transferability-companion==[\d.]+", cell)
-        assert not re.search(r"--upgrade|-U\b|--editable|-e\b|torch|numpy", cell.split("\n", 1)[1])

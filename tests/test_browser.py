@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from companion.notebooks import book, explorer
+import build
+import explorer
 
 ROOT = Path(__file__).parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -41,10 +42,10 @@ PAGES.append("search.html")
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
     """The book as `make site` builds it, from the committed executed notebooks."""
-    folder = book.stage(ROOT, tmp_path_factory.mktemp("browser") / "stage")
+    folder = build.stage(tmp_path_factory.mktemp("browser") / "stage")
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         shutil.copy2(path, folder / "notebooks" / path.name)
-    return book.html(folder, folder.parent / "out").parent
+    return build.html(folder, folder.parent / "out").parent
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +266,7 @@ def test_explorer_by_keyboard(visit, explorer_page):
         assert controls.get_by_label(label).input_value() == value
         after = shown()
         assert after[0] != before[0] and after[1] != before[1] and after[2] != before[2], label
-        orientation = {"paper": "turned_round"}.get(choice["Orientation"], choice["Orientation"])
+        orientation = {"paper": "inverted"}.get(choice["Orientation"], choice["Orientation"])
         told = expected(choice["Setting"], choice["Target"], choice["Score"], orientation)
         assert all(part in after[0] for part in told), (after[0], told)
         before = after
@@ -297,7 +298,7 @@ def test_explorer_shows_every_choice(visit, address):
           set("setting", setting);
           for (const target of Object.keys(targets))
             for (const score of Object.keys(explorerData.scores))
-              for (const orientation of ["released", "turned_round"]) {
+              for (const orientation of ["released", "inverted"]) {
                 set("target", target); set("score", score); set("orientation", orientation);
                 texts[[setting, target, score, orientation]] = document.getElementById("explorer-words").textContent;
               }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from companion import cli, parameters
-from companion.notebooks.parameters import NOTEBOOKS
+from companion import cli, notebook
 from image_files import picture
 
 
@@ -44,7 +44,7 @@ SOURCES = ("--source", "scratch", "--source", "train:procedural:cells")
 
 def test_rank_prints_a_table_and_nothing_on_stderr_when_piped(capsys, npz):
     code, out, err = run(capsys, "rank", npz(), "-s", "scratch", "-s", "torchvision:resnet18")
-    # Without a connection ImageNet cannot be had: the surroundings failed, in one line that names the file to put.
+    # Without a connection ImageNet cannot be had: the environment failed, in one line that names the file to put.
     assert code == 3 and out == "" and err.count("\n") == 1 and "put the file at" in err
 
 
@@ -122,22 +122,18 @@ def test_reports_escape_folders_and_files(capsys, four_sources, tmp_path):
     assert "&lt;script&gt;" in page and "<script" not in page and "<img src=x" not in page
 
 
-@pytest.mark.parametrize("name", ["seed", "per_class", "repeats", "verify"])
-def test_a_parameter_means_the_same_in_a_notebook_and_a_command(name):
-    both = [model.model_fields[name] for model in (parameters.Rank, NOTEBOOKS["07_new_target"])]
-    assert both[0].description == both[1].description and both[0].metadata == both[1].metadata
+@pytest.mark.parametrize("command", ["inspect", "rank", "notebook", "replicate", "fetch"])
+def test_every_option_of_a_command_is_explained(capsys, command):
+    _, out, err = run(capsys, command, "--help")
+    assert err == "" and "Usage:" in out
+    options = out.partition("Options:")[2].splitlines()
+    # An option and what it is for: in its line, or where the option is long in the next one.
+    for line, following in zip(options, [*options[1:], ""], strict=True):
+        if line.strip().startswith("-"):
+            assert len(re.split(r"\s{2,}", line.strip())) > 1 or following.startswith(" " * 20), line
 
 
-def test_the_help_of_a_command_is_its_model(capsys):
-    for model in parameters.CommandParameters.__subclasses__():
-        _, out, _ = run(capsys, model.__name__.lower(), "--help")
-        words = " ".join(out.replace("-\n", "-").split()).lower()
-        for name, field in model.model_fields.items():
-            assert " ".join(field.description.split()).lower() in words.replace("- ", "-"), (model, name)
-            assert parameters.flag(model, name).lower() in words
-
-
-def test_what_is_at_hand_is_copied_and_checked_instead_of_downloaded(capsys, data, tmp_path, monkeypatch):
+def test_what_is_available_is_copied_and_checked_instead_of_downloaded(capsys, data, tmp_path, monkeypatch):
     def refuse(*_arguments, **_options):
         raise AssertionError("downloaded")
 
@@ -150,36 +146,43 @@ def test_what_is_at_hand_is_copied_and_checked_instead_of_downloaded(capsys, dat
     assert (stick / "breastmnist.npz").read_bytes() == b"not the published file"
 
 
-def test_the_images_of_a_book_are_one_of_three_kinds(capsys):
-    code, out, err = run(capsys, "book", "--data", "fake")
-    assert (code, out) == (2, "") and err.count("\n") == 1 and "'auto', 'real' or 'procedural'" in err
-
-
 def test_unwritable_output(capsys, npz, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = run(capsys, "rank", npz(), *SOURCES, "--out", str(tmp_path / "file" / "below"))
     assert code in (2, 3) and err.count("\n") == 1 and "cannot write" in err
 
 
-def test_notebook_list_names_every_parameter(capsys):
+def test_notebooks_are_listed_with_their_parameters(capsys):
     code, out, _ = run(capsys, "notebook", "--list")
-    assert code == 0
-    for name, model in NOTEBOOKS.items():
-        assert name in out
-        assert all(field in out for field in model.model_fields)
+    assert code == 0 and all(f"{name}\n  target = " in out for name in notebook.paths())
+    for arguments in (("05", "--help"), ("05", "--list")):
+        code, out, _ = run(capsys, "notebook", *arguments)
+        assert code == 0 and out.startswith("05_ranking_sources\n") and "07_new_target" not in out
+        assert "  per_class = 100  # " in out
 
 
-def test_the_help_of_a_notebook_is_its_parameters(capsys):
-    code, out, _ = run(capsys, "notebook", "05", "--help")
-    assert code == 0 and out.startswith("05_ranking_sources\n") and "  per_class = 100" in out
-    assert "07_new_target" not in out
-    code, out, _ = run(capsys, "notebook", "--help")
-    assert code == 0 and "--parameter" in out
-
-
-def test_doctor_answers_as_json(capsys):
-    code, out, err = run(capsys, "doctor", "--json")
-    assert code == 0 and err == "" and json.loads(out)["packages"]["companion"]
+def test_a_notebook_is_run_with_parameters_as_papermill_takes_them(capsys, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(notebook, "execute", lambda *given: seen.append(given))
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(
+        capsys,
+        "notebook",
+        "04",
+        "-p",
+        "target",
+        "procedural:lesions",
+        "--parameter",
+        "per_class",
+        "20",
+        "-p",
+        "seed",
+        "0",
+    )
+    assert (code, out, err) == (0, "04_gradient_ratio.ipynb\n", "")
+    ((path, values, target),) = seen
+    assert path == notebook.find("04") and target.name == path.name
+    assert values == {"target": "procedural:lesions", "per_class": 20, "seed": 0}
 
 
 def test_help_does_not_import_torch():
@@ -210,10 +213,3 @@ def test_ctrl_c_gets_one_line_and_leaves_nothing(tmp_path):
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr.count("\n") == 1 and "interrupted" in done.stderr
     assert not (tmp_path / "out").exists() and not list(tmp_path.rglob("*.part"))
-
-
-def test_notebook_runs_outside_a_checkout(tmp_path, monkeypatch):
-    from companion.notebooks.execution import locate
-
-    monkeypatch.chdir(tmp_path)
-    assert locate("05_ranking_sources").is_file()

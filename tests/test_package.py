@@ -40,8 +40,7 @@ MODULES = (
     "evaluation",
     "figures",
     "report",
-    "parameters",
-    "notebooks",
+    "notebook",
     "cli",
 )
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

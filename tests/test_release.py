@@ -77,8 +77,7 @@ def test_what_is_in_them(built):
 
 
 def test_it_is_installed_and_used(installed, outside):
-    told = json.loads(run(installed / "companion", "doctor", "--json"))
-    assert told
+    assert run(installed / "companion", "--version").strip() == companion.__version__
     sources = [f"--source=train:procedural:{name}" for name in ("textures", "cells", "fibres")]
     command = [installed / "companion", "rank", "procedural:lesions", "--source=scratch", *sources, "--json"]
     ranking = json.loads(run(*command))

@@ -8,17 +8,19 @@ import tempfile
 from pathlib import Path
 
 from companion.errors import exit_code_of
-from companion.notebooks.book import checkout, execute_all
-from companion.notebooks.parameters import NOTEBOOKS
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "book"))
+
+import build  # noqa: E402
 
 
 def main() -> None:
     """Execute every notebook, then replace the committed ones all at once."""
-    root = checkout()
     with tempfile.TemporaryDirectory() as folder:
-        execute_all(root, Path(folder), data="real")
-        for name in NOTEBOOKS:
-            shutil.copyfile(Path(folder) / f"{name}.ipynb", root / "notebooks" / f"{name}.ipynb")
+        build.execute_all(Path(folder), "real")
+        for path in Path(folder).glob("*.ipynb"):
+            shutil.copyfile(path, ROOT / "notebooks" / path.name)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ _MODULES = (
     "evaluation",
     "figures",
     "models",
-    "notebooks",
+    "notebook",
     "published",
     "ranking",
     "replication",

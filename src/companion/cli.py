@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import errno
-import inspect as python_inspect
 import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
-from companion import __version__, parameters
+from companion import __version__
 from companion.errors import CompanionError, InputError
 
 app = typer.Typer(
@@ -28,44 +29,37 @@ app = typer.Typer(
 )
 
 
-def _as_typer_reads(annotation: Any) -> Any:
-    """Type of a parameter for typer: one of several words is text to it, and the model's to check."""
-    if get_origin(annotation) is Literal:
-        return str
-    return str | None if any(get_origin(part) is Literal for part in get_args(annotation)) else annotation
+def _zero_or_at_least(least: int) -> Callable[[int], int]:
+    def checked(value: int) -> int:
+        if value != 0 and value < least:
+            raise typer.BadParameter(f"{value}: 0 for none, or at least {least}")
+        return value
+
+    return checked
 
 
-def _command(model: type[parameters.CommandParameters]) -> Callable[[Callable[[Any], None]], None]:
-    """Make a command of a function that takes a model: typer reads the words, the model says what they mean."""
-
-    def register(function: Callable[[Any], None]) -> None:
-        declared = []
-        for name, field in model.model_fields.items():
-            flags = parameters.flags_of(model, name)
-            about = f"{field.description[0].upper()}{field.description[1:]}." if field.description else ""
-            info: Any = (
-                typer.Argument(help=about)
-                if flags is parameters.PLACE
-                else typer.Option(*(flags.names if flags else ()), help=about)
-            )
-            declared.append(
-                python_inspect.Parameter(
-                    name,
-                    python_inspect.Parameter.KEYWORD_ONLY,
-                    default=python_inspect.Parameter.empty if field.is_required() else field.default,
-                    annotation=Annotated[_as_typer_reads(field.annotation), info],
-                )
-            )
-
-        def run(**given: Any) -> None:
-            function(parameters.checked(model, given))
-
-        run.__name__, run.__doc__ = function.__name__, function.__doc__
-        run.__signature__ = python_inspect.Signature(declared)  # type: ignore[attr-defined]
-        run.__annotations__ = {each.name: each.annotation for each in declared}
-        app.command()(run)
-
-    return register
+DataDir = Annotated[Path | None, Option(help="Where datasets are looked up and downloaded to.")]
+Json = Annotated[bool, Option("--json", help="Print one JSON document on stdout and nothing else.")]
+Device = Annotated[str, Option(help="Device: auto, cpu, cuda, cuda:N or mps.")]
+Trust = Annotated[bool, Option("--trust", help="Accept downloads without a published checksum.")]
+Force = Annotated[bool, Option("--force", help="Overwrite what an earlier run wrote there.")]
+Size = Annotated[int | None, Option(help="Image side in pixels: 28, 64, 128 or 224.")]
+Seed = Annotated[int, Option(min=0, max=2**32 - 1, help="Seed of everything random, 0 or more.")]
+Repeats = Annotated[
+    int,
+    Option(
+        callback=_zero_or_at_least(5),
+        help="Rank as often on random halves of the images, 5 or more; 0: never.",
+    ),
+]
+Verify = Annotated[
+    int,
+    Option(
+        callback=_zero_or_at_least(2),
+        help="Fine-tune the first so many sources to check, 2 or more; 0: none.",
+    ),
+]
+TARGET = "MedMNIST flag, .npz file, folder of class folders, .csv or .tsv of path and label, procedural:NAME."
 
 
 @contextmanager
@@ -83,167 +77,201 @@ def _progress() -> Iterator[Callable[[float, str], None] | None]:
         yield lambda fraction, text: bar.update(task, completed=fraction, description=text)
 
 
-@_command(parameters.Inspect)
-def inspect(given: parameters.Inspect) -> None:
-    """Look at TARGET first: counts, sizes, duplicates, what is left out."""
-    from companion import report
+def _note(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _written(paths: list[Path]) -> None:
+    for path in paths:
+        typer.echo(f"written: {path}")
+
+
+@app.command()
+def inspect(
+    target: Annotated[str, Argument(help="As for rank.")],
+    out: Annotated[Path | None, Option(help="Folder for the facts and example images.")] = None,
+    images: Annotated[bool, Option(help="With pictures, and names of files and patients.")] = True,
+    size: Size = None,
+    seed: Seed = 0,
+    force: Force = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Summarise TARGET before it is ranked for: counts, sizes, duplicates, what is left out."""
+    from companion import report, store
     from companion.datasets import inspect as look
 
-    if given.out is not None:
-        report.check_folder(given.out, force=given.force, files=report.LOOK_FILES)
+    if out is not None:
+        store.check_folder(out, report.LOOK_FILES, force=force)
     with _progress() as progress:
         tell = None if progress is None else lambda line: progress(0.0, line)
-        facts = look(given.target, size=given.size, seed=given.seed, data_dir=given.data_dir, progress=tell)
-    written = (
-        report.write_look(facts, given.out, force=given.force, images=given.images)
-        if given.out is not None
-        else []
-    )
-    if given.as_json:
-        typer.echo(json.dumps(facts.as_document(names=given.images), indent=1))
+        facts = look(target, size=size, seed=seed, data_dir=data_dir, progress=tell)
+    written = report.write_look(facts, out, force=force, images=images) if out is not None else []
+    if as_json:
+        typer.echo(json.dumps(facts.as_document(names=images), indent=1))
         return
-    typer.echo(report.look_as_text(facts, names=given.images))
-    for path in written:
-        typer.echo(f"written: {path}")
+    typer.echo(report.look_as_text(facts, names=images))
+    _written(written)
 
 
-@_command(parameters.Rank)
-def rank(given: parameters.Rank) -> None:
+@app.command()
+def rank(
+    target: Annotated[str, Argument(help=TARGET)],
+    source: Annotated[
+        list[str] | None, Option("--source", "-s", help="Source model, once for each; else those available.")
+    ] = None,
+    size: Size = None,
+    seed: Seed = 24,
+    per_class: Annotated[
+        int, Option(min=3, max=10_000, help="Images scored, as so many times the number of classes.")
+    ] = 100,
+    repeats: Repeats = 0,
+    verify: Verify = 0,
+    variant: Annotated[
+        Literal["corrected", "published"], Option(help="Variant of the scores.")
+    ] = "corrected",
+    device: Device = "auto",
+    architecture: Annotated[str, Option(help="Of sources that do not say theirs.")] = "resnet18",
+    trust: Trust = False,
+    out: Annotated[Path | None, Option(help="Folder for the table, the figure and the report.")] = None,
+    images: Annotated[bool, Option(help="With example pictures of TARGET in the report.")] = True,
+    force: Force = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
     """Rank source models for TARGET without fine-tuning any of them."""
-    from companion import report, store
+    from companion import ranking, store
+    from companion.datasets import load_dataset
+    from companion.ranking.report import FILES
 
-    if given.out is not None:
-        report.check_folder(given.out, force=given.force)
-    with store.data_directory(given.data_dir):
+    if out is not None:
+        store.check_folder(out, FILES, force=force)
+    with store.data_directory(data_dir):
         with _progress() as progress:
-            from companion import ranking
-            from companion.datasets import load_dataset
-            from companion.ranking.table import check_sources
-            from companion.training import FINE_TUNING_PROTOCOLS
-
-            source = given.source
             if source:
-                check_sources(source)
-            told = None if progress is None else lambda line: progress(0.0, line)
-            dataset = load_dataset(given.target, size=given.size, trust=given.trust, progress=told)
-            if given.verify:
-                ranking.images_to_verify(dataset, given.verify)
-            left_out: list[ranking.Candidate] = []
-            if not source:
-                source, left_out = ranking.default_sources(
-                    dataset, architecture=given.architecture, seed=given.seed
-                )
-            how: dict[str, Any] = {
-                "architecture": given.architecture,
-                "seed": given.seed,
-                "device": given.device,
-                "trust": given.trust,
-            }
-            scoring = how | {"per_class": given.per_class, "variant": given.variant}
-            table = ranking.rank(dataset, source, progress=progress, **scoring)
-        stability = verification = None
-        ordered = any(pool["order"] == "determined" for pool in table.attrs["pools"])
-        if (given.repeats or given.verify) and not ordered:
-            typer.echo("no pool has an order, so there is nothing to repeat or to verify", err=True)
-        if given.repeats and ordered:
-            _tell_cost(f"{given.repeats} repeats", ranking.stability_cost(table, given.repeats))
+                ranking.check_sources(source)
+            tell = None if progress is None else lambda line: progress(0.0, line)
+            dataset = load_dataset(target, size=size, trust=trust, progress=tell)
+            if verify:
+                ranking.check_verifiable(dataset, verify)
+            found = ranking.rank(
+                dataset,
+                source or None,
+                seed=seed,
+                per_class=per_class,
+                variant=variant,
+                device=device,
+                architecture=architecture,
+                trust=trust,
+                progress=progress,
+            )
+        if (repeats or verify) and not found.ordered:
+            _note("no candidate set has an order, so there is nothing to repeat or to verify")
+        if repeats and found.ordered:
+            _note(f"{repeats} repeats: about {ranking.duration(ranking.stability_cost(found, repeats))}")
             with _progress() as progress:
-                stability = ranking.stability(
-                    table, dataset, source, given.repeats, progress=progress, **scoring
-                )
-        if given.verify and ordered:
-            chosen, spent = ranking.first_sources(table, given.verify), table.attrs["cost"]
-            quick = FINE_TUNING_PROTOCOLS["quick"]
-            seconds = ranking.fine_tuning_seconds(spent, dataset, quick, chosen)
-            _tell_cost(f"fine-tuning {', '.join(chosen)}", seconds)
+                found = replace(found, stability=ranking.stability(found, repeats, progress=progress))
+        if verify and found.ordered:
+            chosen = found.first(verify)
+            seconds = found.fine_tuning_seconds("quick", chosen)
+            _note(f"fine-tuning {', '.join(chosen)}: about {ranking.duration(seconds)}")
             with _progress() as progress:
-                verification = ranking.verify(table, dataset, source, given.verify, progress=progress, **how)
-    extras = report.Extras(left_out, stability, verification, dataset if given.images else None)
-    written = (
-        report.write(table, given.out, force=given.force, extras=extras) if given.out is not None else []
-    )
-    if given.as_json:
-        typer.echo(json.dumps(report.as_document(table, extras), indent=1))
-        return
-    typer.echo(report.as_text(table, extras))
-    for path in written:
-        typer.echo(f"written: {path}")
+                found = replace(found, verification=ranking.verify(found, verify, progress=progress))
+    written = found.save(out, force=force, images=images) if out is not None else []
+    typer.echo(json.dumps(found.as_document(), indent=1) if as_json else str(found))
+    _written([] if as_json else written)
 
 
-def _tell_cost(what: str, seconds: float) -> None:
-    from companion.report import duration
-
-    typer.echo(f"{what}: about {duration(seconds)}", err=True)
+# Typer has no option of two values, so that what it does not know is read here: papermill's -p NAME VALUE.
+_REST = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
-@_command(parameters.Notebook)
-def notebook(given: parameters.Notebook) -> None:
-    """Execute a notebook with parameters of your own."""
+@app.command(context_settings=_REST)
+def notebook(
+    context: typer.Context,
+    name: Annotated[str, Argument(help="Notebook, by name or number.", show_default=False)] = "",
+    out: Annotated[Path | None, Option(help="File for the executed notebook.")] = None,
+    listing: Annotated[bool, Option("--list", help="List notebooks and their parameters.")] = False,
+    force: Force = False,
+    data_dir: DataDir = None,
+    about: Annotated[bool, Option("--help", help="This text; with NAME, its parameters.")] = False,
+) -> None:
+    """Execute a notebook with parameters of your own: -p NAME VALUE (or --parameter), as often as needed."""
+    from companion import notebook as module
     from companion import store
-    from companion.notebooks import NOTEBOOKS, parse, resolve
 
-    if given.listing:
-        for known in [resolve(given.name)] if given.name else NOTEBOOKS:
-            typer.echo(known)
-            for key, field in NOTEBOOKS[known].model_fields.items():
-                typer.echo(f"  {key} = {field.default!r}  # {field.description or ''}")
+    if about and not name:
+        typer.echo(context.get_help())
         return
-    if not given.name:
+    if about or listing:
+        for path in [module.find(name)] if name else module.paths().values():
+            typer.echo(path.stem)
+            for each in module.declared(path).values():
+                typer.echo(f"  {each['name']} = {each['default']}  # {each['help']}")
+        return
+    if not name:
         raise InputError("name a notebook, or give --list to see them")
-    known = resolve(given.name)
-    values = {key: value for key, _, value in (pair.partition("=") for pair in given.parameter)}
-    parse(known, values)
-    target = given.out or Path.cwd() / f"{known}.ipynb"
-    from companion.notebooks.execution import execute, repository
-
-    root = repository()
-    if given.out is None and root and target.resolve().parent == (root / "notebooks").resolve():
-        raise InputError(f"{target} is the committed notebook: say where to write with --out")
-    if target.exists() and not given.force:
+    path = module.find(name)
+    values = module.read_values(path, _pairs(context.args))
+    target = out or Path(path.name)
+    if target.exists() and not force:
         raise InputError(f"{target} exists: give another --out, or --force to overwrite it")
     store.check_writable(target)
-    with store.data_directory(given.data_dir):
-        execute(known, values, target)
+    with store.data_directory(data_dir):
+        if data_dir is not None:
+            os.environ["COMPANION_DATA"] = str(
+                data_dir.absolute()
+            )  # the notebook's kernel is another process
+        module.execute(path, values, target)
     typer.echo(str(target))
 
 
-@_command(parameters.Replicate)
-def replicate(given: parameters.Replicate) -> None:
+def _pairs(words: list[str]) -> dict[str, str]:
+    """Read ``-p NAME VALUE -p NAME VALUE …``."""
+    given, rest = {}, iter(words)
+    for word in rest:
+        name, value = next(rest, None), next(rest, None)
+        if word not in ("-p", "--parameter") or name is None or value is None:
+            raise InputError(f"notebook: {word!r} is no option; a parameter is given as  -p NAME VALUE")
+        given[name] = value
+    return given
+
+
+@app.command()
+def replicate(
+    protocol: Annotated[
+        str, Argument(help="One that comes with the package, such as quick, or a YAML file.")
+    ],
+    out: Annotated[
+        Path | None, Option(help="Folder of the results, else one in the cache directory.")
+    ] = None,
+    workers: Annotated[int, Option(min=1, help="Processes on this machine, 1 or more.")] = 1,
+    scheduler: Annotated[str | None, Option(help="Dask scheduler, such as tcp://host:8786.")] = None,
+    device: Device = "auto",
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what it will cost, and stop.")] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
     """Fine-tune every source of PROTOCOL on every target, here or on a cluster; running it again goes on."""
     from companion import replication, store
     from companion.models import best_device
 
-    if given.scheduler and given.workers > 1:
+    if scheduler and workers > 1:
         raise InputError("--workers is for this machine and --scheduler for a cluster: give one of them")
-    read = replication.read(given.protocol)
-    chosen = str(best_device(given.device)) if given.scheduler is None else given.device
-    folder = given.out or store.cache_dir() / "replications" / read.name
+    read = replication.read(protocol)
+    chosen = str(best_device(device)) if scheduler is None else device
+    folder = out or store.cache_dir() / "replications" / read.name
     store.check_writable(folder / "runs.parquet")
-    plan = replication.plan(read, folder, data_dir=given.data_dir)
-
-    def tell(line: str) -> None:
-        typer.echo(line, err=True)
-
-    for line in replication.cost(
-        plan, device=chosen, workers=given.workers, measured_here=given.scheduler is None
-    ):
-        tell(line)
-    if not given.dry_run:
+    plan = replication.plan(read, folder, data_dir=data_dir)
+    for line in replication.cost(plan, device=chosen, workers=workers, measured_here=scheduler is None):
+        _note(line)
+    if not dry_run:
         with _progress() as progress:
-            replication.execute(
-                plan,
-                workers=given.workers,
-                scheduler=given.scheduler,
-                device=chosen,
-                report=progress or (lambda _, text: tell(text)),
-            )
-        if plan.missing:
-            tell(
-                f"{len(plan.missing)} run(s) are being done by another process on {folder}: run again when it ends"
-            )
+            tell = progress or (lambda _, text: _note(text))
+            replication.execute(plan, workers=workers, scheduler=scheduler, device=chosen, report=tell)
     runs, scores = replication.frames(plan)
-    files = [] if given.dry_run else replication.write(plan, (runs, scores))
-    if given.as_json:
+    files = [] if dry_run else replication.write(plan, (runs, scores))
+    if as_json:
         document = {
             "folder": str(folder),
             "planned": len(plan.runs),
@@ -255,66 +283,46 @@ def replicate(given: parameters.Replicate) -> None:
         typer.echo(json.dumps(document, indent=1))
         return
     if len(runs):
-        chosen_runs = replication.select(runs)
-        wide = chosen_runs.pivot_table(index="source", columns="target", values="auc")
+        wide = replication.select(runs).pivot_table(index="source", columns="target", values="auc")
         typer.echo("test AUC of the run with the lowest validation loss, mean over folds")
         typer.echo(wide.round(3).to_string())
-    for path in files:
-        typer.echo(f"written: {path}")
+    _written(files)
 
 
-@_command(parameters.Book)
-def book(given: parameters.Book) -> None:
-    """Execute every notebook afresh, then build the HTML book; print the page to open."""
-    from companion import store
-    from companion.notebooks.book import build
-
-    with store.data_directory(given.data_dir):
-        typer.echo(str(build(data=given.data, committed=given.committed, protocol=given.protocol)))
-
-
-@_command(parameters.Fetch)
-def fetch(given: parameters.Fetch) -> None:
-    """Bring data and weights ahead of time, for a place without internet."""
+@app.command()
+def fetch(
+    names: Annotated[
+        list[str],
+        Argument(help="MedMNIST flags, cifar10_32, runs (the authors' fine-tunings), or source models."),
+    ],
+    to: Annotated[Path | None, Option(help="Data directory to fetch into.")] = None,
+    size: Annotated[int, Option(help="Image side in pixels: 28, 64, 128 or 224.")] = 28,
+    trust: Trust = False,
+) -> None:
+    """Download data and weights ahead of time, for a place without internet."""
     from companion import published, store
     from companion.datasets import NATURAL, cached_file, load_dataset, medmnist_flags
 
-    here = {name: cached_file(name, given.size) for name in given.names if name in medmnist_flags()}
-    with store.data_directory(given.to):
-        for name in given.names:
+    here = {name: cached_file(name, size) for name in names if name in medmnist_flags()}
+    with store.data_directory(to):
+        for name in names:
             if name in (*medmnist_flags(), NATURAL):
                 known = here.get(name)
-                if given.to and known and not (given.to / known.name).exists():
-                    with store.atomic_path(given.to / known.name) as copied:  # loading checks it
+                if to and known and not (to / known.name).exists():
+                    with store.atomic_path(to / known.name) as copied:  # loading checks it
                         shutil.copyfile(known, copied)
-                found = load_dataset(name, size=given.size, progress=lambda line: typer.echo(line, err=True))
-                typer.echo(repr(found))
+                typer.echo(repr(load_dataset(name, size=size, progress=_note)))
             elif name == "runs":
                 typer.echo(f"{len(published.runs())} fine-tuning runs of the authors, in {store.data_dir()}")
             else:
                 from companion.sources import load_source
 
-                if given.to is not None and name.partition(":")[0] in ("imagenet", "torchvision", "timm"):
+                if to is not None and name.partition(":")[0] in ("imagenet", "torchvision", "timm"):
                     raise InputError(
                         f"{name}: torch keeps these weights in a cache of its own, which --to does not move; "
-                        "leave --to out and copy that cache (companion doctor names it)"
+                        "leave --to out and copy that cache (TORCH_HOME, or ~/.cache/torch)"
                     )
-                typer.echo(repr(load_source(name.removeprefix("weights:"), trust=given.trust)))
-
-
-@_command(parameters.Doctor)
-def doctor(given: parameters.Doctor) -> None:
-    """Tell what is installed, which device would be used, and which data is at hand."""
-    from companion import report
-
-    found = report.surroundings()
-    if given.as_json:
-        typer.echo(json.dumps(found, indent=1))
-        return
-    for section, entries in found.items():
-        typer.echo(f"{section}:")
-        for key, value in entries.items():
-            typer.echo(f"  {key}: {value}")
+                typer.echo(repr(load_source(name.removeprefix("weights:"), trust=trust)))
 
 
 def _version(wanted: bool) -> None:
@@ -326,41 +334,19 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show a traceback for errors of the user's input too.")
-    ] = False,
+    debug: Annotated[bool, Option("--debug", help="Show a traceback for errors of the input too.")] = False,
 ) -> None:
     if debug:
         os.environ["COMPANION_DEBUG"] = "1"
-
-
-def _pair_up(arguments: list[str]) -> list[str]:
-    """Turn papermill's ``-p name value`` into ``-p name=value``: typer has no options of two values.
-
-    ``NAME --help`` becomes ``NAME --list``: the help of a notebook is its parameters.
-    """
-    if "notebook" not in arguments[:2]:
-        return arguments
-    if "--help" in arguments and not arguments[arguments.index("notebook") + 1].startswith("-"):
-        arguments = ["--list" if word == "--help" else word for word in arguments]
-    paired, rest = [], list(arguments)
-    while rest:
-        word = rest.pop(0)
-        paired.append(word)
-        if word in ("-p", "--parameter") and len(rest) > 1 and "=" not in rest[0]:
-            paired.append(f"{rest.pop(0)}={rest.pop(0)}")
-    return paired
 
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; mistakes of the user's become one line and an exit code."""
     try:
         # Outside its standalone mode typer returns the exit code and lets exceptions through.
-        code = (
-            app(args=_pair_up(sys.argv[1:] if arguments is None else arguments), standalone_mode=False) or 0
-        )
+        code = app(args=arguments, standalone_mode=False) or 0
         if code == 130:  # typer turns Ctrl-C into this code
             raise KeyboardInterrupt
         sys.exit(code)

@@ -17,7 +17,7 @@ import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,32 @@ def check_writable(path: str | os.PathLike) -> None:
     parent = next(folder for folder in target.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise InputError(f"cannot write {target}: {parent} is not a folder that can be written")
+
+
+def check_folder(folder: Path, files: Sequence[str], *, force: bool) -> None:
+    """See before any work that `files` can be written into a folder.
+
+    Raises
+    ------
+    InputError
+        If the path is a file, cannot be written, or holds one of the files and `force` is False.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: name a folder with --out")
+    present = [name for name in files if (folder / name).exists()]
+    if present and not force:
+        raise InputError(
+            f"{folder} holds {present[0]} already: give another --out, or --force to overwrite it"
+        )
+    check_writable(folder / files[0])
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write files by name into a folder; all of them or, on failure, none."""
+    with contextlib.ExitStack() as stack:  # all are written before the first is put in place
+        for name, content in contents.items():
+            stack.enter_context(atomic_path(folder / name)).write_bytes(content)
+    return [folder / name for name in contents]
 
 
 # --- downloads ----------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def test_costs_are_told_for_every_score_and_how_they_were_measured(page):
     assert head == ["score", "200", "500", "1000", "2000", "5000"]
     assert [row[0] for row in rows] == [*ARRAYS, "suite"]
     assert all(float(cell) > 0 for row in rows for cell in row[1:])
-    assert "benchmarks/scores.py --size" in PAGE.read_text(encoding="utf-8")
+    assert "tools/benchmarks/scores.py --size" in PAGE.read_text(encoding="utf-8")
 
 
 def test_the_error_of_a_part_is_told_for_every_score(page):

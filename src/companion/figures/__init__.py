@@ -5,6 +5,7 @@ from companion.figures.agreement import (
     benchmark,
     critical_difference,
     friedman_ranks,
+    inversion,
     noise_ceiling,
     partial_grids,
     regrets,
@@ -21,7 +22,6 @@ from companion.figures.live import (
     ranking,
     similarity,
 )
-from companion.figures.notes import by_width, chance, inversion, other_ground_truths, saturation, size_and_auc
 from companion.figures.style import TITLES, mark_synthetic, short
 
 __all__ = [
@@ -29,8 +29,6 @@ __all__ = [
     "ablation",
     "augmentations",
     "benchmark",
-    "by_width",
-    "chance",
     "similarity",
     "critical_difference",
     "curves",
@@ -39,15 +37,12 @@ __all__ = [
     "gradient_norms",
     "mark_synthetic",
     "noise_ceiling",
-    "other_ground_truths",
     "projections",
     "ranking",
     "partial_grids",
     "regrets",
-    "saturation",
     "scores_against_auc",
     "short",
-    "size_and_auc",
     "tau_table",
     "transfer",
     "inversion",

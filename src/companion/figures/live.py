@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -25,59 +25,45 @@ from companion.figures.style import (
     short,
 )
 
+if TYPE_CHECKING:
+    from companion.ranking import Ranking
 
-def ranking(table: pd.DataFrame) -> Figure:
-    """Draw a ranking: the two terms of every source, one panel a pool, best on top.
+
+def ranking(found: Ranking) -> Figure:
+    """Draw a ranking: the combined score and the two terms of every source, one row a candidate set, best on top.
 
     Parameters
     ----------
-    table
+    found
         As `companion.rank` returns it.
     """
-    parts = [(title, block) for title, block in table.groupby("pool", sort=False)]
-    height = sum(0.42 * len(block) + 1.0 for _, block in parts)
-    figure, axes = figure_of(
-        8,
-        max(2.4, height),
-        len(parts),
-        3,
-        squeeze=False,
-        gridspec_kw={"height_ratios": [len(b) + 1 for _, b in parts]},
-    )
+    sets = found.sets
+    heights = [len(one.table) + 1 for one in sets]
+    height = max(2.4, sum(0.42 * rows + 0.58 for rows in heights))
+    figure, axes = figure_of(8, height, len(sets), 3, squeeze=False, gridspec_kw={"height_ratios": heights})
     columns = (
         ("proposed", "combined score", BLUE),
         ("nca", "NCA", GREEN),
         ("gradient_ratio", "gradient ratio", ORANGE),
     )
-    for row, (title, block) in zip(axes, parts, strict=True):
+    for row, one in zip(axes, sets, strict=True):
         # As the table calls them, but for the folders of a path.
-        names = [literal(name.rsplit("/", 1)[-1]) for name in block["source"]][::-1]
-        places = range(len(names))
+        names = [literal(name.rsplit("/", 1)[-1]) for name in one.table["source"]][::-1]
         for axis, (column, label, colour) in zip(row, columns, strict=True):
-            values = block[column].to_numpy(dtype=float)[::-1]
+            values = one.table[column].to_numpy(dtype=float)[::-1]
             known = np.isfinite(values)
-            if known.any():
-                axis.barh(np.flatnonzero(known), values[known], color=colour)
-                for place in np.flatnonzero(~known):
-                    axis.annotate(
-                        "missing", (0, place), xycoords=("axes fraction", "data"), color=INK, va="center"
-                    )
-            else:
+            axis.barh(np.flatnonzero(known), values[known], color=colour)
+            for place in np.flatnonzero(~known) if known.any() else ():
+                at = ("axes fraction", "data")
+                axis.annotate("missing", (0, place), xycoords=at, color=INK, va="center")
+            if not known.any():
                 axis.set_xticks([])
-                axis.text(
-                    0.5,
-                    0.5,
-                    "order undetermined",
-                    ha="center",
-                    va="center",
-                    transform=axis.transAxes,
-                    color=INK,
-                )
+                axis.text(0.5, 0.5, "order undetermined", ha="center", transform=axis.transAxes, color=INK)
             axis.set_xlabel(label)
-            axis.set_yticks(places, names if axis is row[0] else [""] * len(names))
+            axis.set_yticks(range(len(names)), names if axis is row[0] else [""] * len(names))
             axis.set_ylim(-0.6, len(names) - 0.4)
-        row[0].set_title(title, loc="left", fontsize=10)
-    mark_synthetic(figure, table.attrs.get("synthetic", ""))
+        row[0].set_title(one.title, loc="left", fontsize=10)
+    mark_synthetic(figure, found.synthetic)
     return figure
 
 

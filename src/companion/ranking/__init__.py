@@ -6,10 +6,10 @@ never merged.
 """
 
 from companion.ranking.candidates import Candidate, candidates, default_sources
-from companion.ranking.sets import MIN_CANDIDATES, CandidateSet, agreement, candidate_sets, order
 from companion.ranking.ranking import Ranking, check_sources, rank
 from companion.ranking.report import duration
 from companion.ranking.scoring import DEFAULT_SCORES, score
+from companion.ranking.sets import MIN_CANDIDATES, CandidateSet, agreement, candidate_sets, order
 from companion.ranking.stability import MIN_REPEATS, Stability, stability, stability_cost
 from companion.ranking.verification import Verification, check_verifiable, verify
 

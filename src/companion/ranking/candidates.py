@@ -15,8 +15,8 @@ from companion.datasets import (
 )
 from companion.errors import CompanionError, InputError
 from companion.models import ARCHITECTURES, check_architecture, read_state
-from companion.ranking.sets import MIN_CANDIDATES
 from companion.ranking.ranking import training_size
+from companion.ranking.sets import MIN_CANDIDATES
 from companion.sources import (
     BY_HAND,
     CHECKPOINT_SUFFIXES,

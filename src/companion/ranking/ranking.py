@@ -15,11 +15,19 @@ import pandas as pd
 from torch import nn
 
 from companion import store
-from companion.datasets import SIZES, Dataset, cached_file, in_several_splits, load_dataset, medmnist_flags, too_few
+from companion.datasets import (
+    SIZES,
+    Dataset,
+    cached_file,
+    in_several_splits,
+    load_dataset,
+    medmnist_flags,
+    too_few,
+)
 from companion.errors import InputError
 from companion.models import SourceModel, best_device, check_architecture
-from companion.ranking.sets import LEFT_OUT, CandidateSet, candidate_sets, order
 from companion.ranking.scoring import DEFAULT_SCORES, check_scores, score_images
+from companion.ranking.sets import LEFT_OUT, CandidateSet, candidate_sets, order
 from companion.scores import COMBINED, TERMS, Scores, combine_ncti
 from companion.sources import check_name, load_source, trained_on
 from companion.training import FINE_TUNING_PROTOCOLS, SEED
@@ -294,7 +302,8 @@ def rank(
         options=options,
         origins=[_origin(name, model) for name, model in zip(by_name, models, strict=True)],
         remarks={
-            name: _remarks(own, model, target) for name, own, model in zip(by_name, found, models, strict=True)
+            name: _remarks(own, model, target)
+            for name, own, model in zip(by_name, found, models, strict=True)
         },
         notes=_notes(target),
         synthetic=_synthetic(target, models),
@@ -350,7 +359,9 @@ def training_size(name: str, size: int) -> int:
     """
     wanted = _offered(size)
     flags = [part for part in trained_on(name) if part in medmnist_flags()]
-    if any(cached_file(flag, wanted) is None for flag in flags) and all(cached_file(flag, 28) for flag in flags):
+    if any(cached_file(flag, wanted) is None for flag in flags) and all(
+        cached_file(flag, 28) for flag in flags
+    ):
         return 28
     return wanted
 

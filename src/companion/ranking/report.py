@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import math
 from dataclasses import asdict
 from html import escape
 from importlib import resources
@@ -16,8 +15,8 @@ import pandas as pd
 
 from companion import published, store
 from companion.datasets import sample
-from companion.ranking.sets import CandidateSet, agreement
 from companion.ranking.ranking import Ranking
+from companion.ranking.sets import CandidateSet, agreement
 
 FILES = ("ranking.csv", "ranking.json", "ranking.png", "ranking.html")
 NOT_CLINICAL = "Research software, not for clinical use."
@@ -87,9 +86,7 @@ def _context(kind: str, large: bool) -> str:
     among = f"({kind.replace('_', ' ')})"
     if kind == "source_datasets" and not large:
         pairs = pairs[~pairs["source"].isin(published.LARGE)]
-        among = (
-            "among the sources other than ImageNet, RadImageNet and pooled MedMNIST (none of which is here either)"
-        )
+        among = "among the sources other than ImageNet, RadImageNet and pooled MedMNIST (none of which is here either)"
     taus = evaluation.weighted_tau(pairs.drop(columns=["gradient_ratio", "nca"])).mean()
     line = (
         f"In the published ground truth, {among}, this score's order had a mean weighted τ of {taus['proposed']:.2f}, "
@@ -97,7 +94,9 @@ def _context(kind: str, large: bool) -> str:
     )
     if kind == "architectures":
         best = taus.idxmax()
-        return f"{line}. Both terms are inverted there, decided after the fact; the highest mean τ was {best}'s."
+        return (
+            f"{line}. Both terms are inverted there, decided after the fact; the highest mean τ was {best}'s."
+        )
     everything = evaluation.published_pairs(kind)
     imagenet = evaluation.regret(everything, lambda rows: "imagenet").mean()
     return f"{line}; that of always taking ImageNet was {imagenet:.4f}."
@@ -160,13 +159,13 @@ def _beside(ranking: Ranking) -> dict[str, list[str]]:
         (remark, name) for name, remarks in ranking.remarks.items() for remark in remarks
     )
     sections["Where the sources come from"] = [
-        f"{one['source']}: {one['origin']}; "
-        f"{'images of %d px' % one['input_size'] if one['input_size'] else 'size of images not given'}; licence: "
+        f"{one['source']}: {one['origin']}; image side: {one['input_size'] or 'not given'}; licence: "
         f"{one['licence'] or 'not given'}"
         for one in ranking.origins
     ]
     sections["Left out"] = _grouped(
-        (one.reason, one.source + (f" ({one.megabytes} MB)" if one.megabytes else "")) for one in ranking.left_out
+        (one.reason, one.source + (f" ({one.megabytes} MB)" if one.megabytes else ""))
+        for one in ranking.left_out
     )
     sections["What such a ranking is worth"] = [*context(ranking), cost(ranking)]
     return {title: lines for title, lines in sections.items() if lines}
@@ -203,14 +202,16 @@ def as_html(ranking: Ranking) -> str:
     """What to do and the tables, for a notebook."""
     parts = [f"<p>{escape(line)}</p>" for line in recommendation(ranking)]
     for one in ranking.sets:
-        parts.append(f"<p><strong>{escape(one.title)}</strong></p>{_shown(one).to_html(index=False, border=0)}")
+        parts.append(
+            f"<p><strong>{escape(one.title)}</strong></p>{_shown(one).to_html(index=False, border=0)}"
+        )
         parts += [f"<p>{escape(line)}</p>" for line in (_state(one), *one.warnings) if line]
     return "".join(parts)
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as JSON-able mappings; JSON has no NaN: missing numbers become null."""
-    return json.loads(table.to_json(orient="records", double_precision=15))
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def as_document(ranking: Ranking) -> dict[str, Any]:

@@ -128,7 +128,12 @@ def agreement(candidates: CandidateSet) -> pd.DataFrame:
     for name in values:
         taus.loc[name, name] = np.nan
     rows = [
-        {"method": name, "first": column.idxmax(), "sources": int(column.notna().sum()), "tau": taus[name].mean()}
+        {
+            "method": name,
+            "first": column.idxmax(),
+            "sources": int(column.notna().sum()),
+            "tau": taus[name].mean(),
+        }
         for name, column in values.items()
     ]
     return pd.DataFrame(rows, columns=["method", "first", "sources", "tau"])

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from companion.errors import InputError
-from companion.ranking.sets import CandidateSet, order
 from companion.ranking.ranking import Progress, Ranking
+from companion.ranking.sets import CandidateSet, order
 from companion.scores import COMBINED, TERMS
 
 PART = 0.5
@@ -145,7 +145,9 @@ def _spread(candidates: CandidateSet, combined: np.ndarray) -> pd.DataFrame:
     table = candidates.table[["source", "rank", "gap"]].reset_index(drop=True)
     table.insert(0, "candidate_set", candidates.title)
     ranks = pd.DataFrame(-combined).rank(axis=1, method="min").to_numpy()
-    table["highest"], table["lowest"] = np.quantile(ranks, [0.025, 0.975], axis=0, method="nearest").astype(int)
+    table["highest"], table["lowest"] = np.quantile(ranks, [0.025, 0.975], axis=0, method="nearest").astype(
+        int
+    )
     table["first"] = (ranks == 1).mean(axis=0)
     gaps = combined[:, :-1] - combined[:, 1:]
     limits = [lead(gap, own) for gap, own in zip(table["gap"], gaps.T, strict=False)]

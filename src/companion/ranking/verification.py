@@ -119,7 +119,9 @@ def _probabilities(
     return np.concatenate(parts)
 
 
-def _summary(table: pd.DataFrame, probabilities: Sequence[np.ndarray], labels: np.ndarray, *, seed: int) -> str:
+def _summary(
+    table: pd.DataFrame, probabilities: Sequence[np.ndarray], labels: np.ndarray, *, seed: int
+) -> str:
     """Say whether the first was the best, and whether the test images can tell."""
     diverged = table.loc[table["test_auc"].isna(), "source"]
     if len(diverged):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from companion import store
 from companion.datasets import Inspection
-from companion.report.files import check_folder, write_all
 
 LOOK_FILES = ("inspection.json", "examples.png")
 SHOWN = 10  # entries of a list on a terminal
@@ -57,13 +57,13 @@ def write_look(facts: Inspection, folder: Path, *, force: bool = False, images: 
     """Write a first look to a folder: the facts as JSON and, unless `images` is False, example images and names."""
     from companion import figures
 
-    check_folder(folder, force=force, files=LOOK_FILES)
+    store.check_folder(folder, LOOK_FILES, force=force)
     contents = {"inspection.json": json.dumps(facts.as_document(names=images), indent=1).encode()}
     if images:
         buffer = io.BytesIO()
         figures.examples(facts.examples).savefig(buffer, format="png", dpi=100)
         contents["examples.png"] = buffer.getvalue()
-    written = write_all(folder, contents)
+    written = store.write_files(folder, contents)
     if not images:  # of an earlier look, which --force lets go
         (folder / "examples.png").unlink(missing_ok=True)
     return written

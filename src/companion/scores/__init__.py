@@ -10,7 +10,7 @@ What all promise: features and logits are float32, float64 or integers; labels a
 shape or number, a single class, features that are the same in every row), and what a score cannot do, are a
 ``ValueError`` of one line naming the argument and the reason. All else gives a finite number, or, where a number would
 mislead, NaN and a `ScoreWarning` with the reason. "Shuffled labels" figures are means over five seeds on synthetic,
-non-negative features (`benchmarks/scores.py --shuffled`).
+non-negative features (`tools/benchmarks/scores.py --shuffled`).
 
 ``variant="published"`` reproduces the released numbers, quirks included; ``"corrected"`` (the default) mends them.
 """

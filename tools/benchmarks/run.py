@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).parent
-OUT = HERE.parent / "build" / "bench.json"
+OUT = HERE.parents[1] / "build" / "bench.json"
 
 # Each group in a process of its own, with the threads it is defined for: libraries read them once, when loaded.
 GROUPS = {

@@ -21,27 +21,6 @@ from companion.figures.style import (
 )
 
 
-def inversion(straight: pd.Series, turned: pd.Series) -> Figure:
-    """Draw the mean τ_w of every score among architectures, not inverted and inverted.
-
-    Parameters
-    ----------
-    straight, turned
-        Score -> mean τ_w.
-    """
-    order = turned.sort_values().index
-    figure, axis = figure_of(8, 0.36 * len(order) + 1.2)
-    places = np.arange(len(order))
-    axis.hlines(places, straight[order], turned[order], color="#bbbbbb", linewidth=2, zorder=1)
-    axis.scatter(straight[order], places, color=ORANGE, marker="s", s=40, label="not inverted", zorder=2)
-    axis.scatter(turned[order], places, color=BLUE, s=40, label="as in the paper", zorder=3)
-    axis.set_yticks(places, [title_of(str(name)) for name in order])
-    axis.axvline(0, color=INK, linewidth=0.8)
-    axis.set_xlabel("mean weighted Kendall τ, architectures")
-    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
-    return figure
-
-
 def by_width(values: Mapping[str, Mapping[int, float]], points: int) -> Figure:
     """Draw LogME of synthetic noise against the number of features, as published and corrected.
 

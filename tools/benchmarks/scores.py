@@ -1,6 +1,6 @@
 """Speed of the scores against slow transcriptions that follow the shape of the released code.
 
-``python benchmarks/scores.py`` prints a table; ``bench_score_suite`` and ``bench_nca`` return the two figures
+``python tools/benchmarks/scores.py`` prints a table; ``bench_score_suite`` and ``bench_nca`` return the two figures
 that ``make bench`` keeps. Both sides run interleaved in one process, so that a slower spell of the machine
 hits both; set the linear-algebra library to one thread first (the script does).
 
@@ -29,7 +29,7 @@ import numpy as np
 
 from companion import scores
 
-HELPERS = Path(__file__).resolve().parent.parent / "tests" / "scores"
+HELPERS = Path(__file__).resolve().parents[2] / "tests" / "scores"
 SIZES = ((200, 512, 2), (1100, 512, 11), (1100, 2048, 11))
 TARGET = (1100, 512, 11)
 SIX = ("logme", "leep", "nleep", "sfda", "parc", "ncti")

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from single_pass import realistic_resnet18
 
 import companion
 from companion.scores.forward_pass import single_pass
-from single_pass import realistic_resnet18
 
 CLASSES = 5
 

@@ -1,0 +1,14 @@
+// What the makers of the pages offer no setting for.
+"use strict";
+
+addEventListener("DOMContentLoaded", () => {
+  // Docutils gives the entries of a bibliography a role that no list may hold.
+  for (const entry of document.querySelectorAll('[role="doc-biblioentry"]')) entry.setAttribute("role", "listitem");
+  // Figures stand bare in a cell's output; in an element like other outputs they scroll, by keyboard too.
+  for (const image of document.querySelectorAll(".cell_output > img")) {
+    const frame = document.createElement("div");
+    frame.className = "output";
+    image.replaceWith(frame);
+    frame.append(image);
+  }
+});

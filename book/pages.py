@@ -1,0 +1,376 @@
+"""Numbers, tables and pictures of the book's pages, computed while the book is built.
+
+A page names them: ``{eval}`claim("note-10-size")` `` in prose; ``table("tau")`` and ``picture("saturation")`` in blocks
+of their own. MyST-NB evaluates that in a kernel of the page; a name that does not exist stops the build.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+
+import claims as recomputed
+import note_figures
+from claims import measures, synthetic
+from companion import evaluation, figures, published, replication, store
+from companion.datasets import cached_file, load_dataset, medmnist_classes, medmnist_flags, medmnist_samples
+from companion.errors import EnvironmentFailure
+from companion.figures import TITLES, short
+
+MODALITIES = {
+    "pathmnist": "colon pathology",
+    "chestmnist": "chest X-ray",
+    "dermamnist": "dermatoscopy",
+    "octmnist": "retinal optical coherence tomography",
+    "pneumoniamnist": "chest X-ray",
+    "retinamnist": "fundus photography",
+    "breastmnist": "breast ultrasound",
+    "bloodmnist": "blood cell microscopy",
+    "tissuemnist": "kidney cortex microscopy",
+    "organamnist": "abdominal CT, axial",
+    "organcmnist": "abdominal CT, coronal",
+    "organsmnist": "abdominal CT, sagittal",
+}
+# Groups of the claims file, which no count may mix.
+GROUPS = {"paper": "claims of the paper", "tables": "arithmetic of its tables", "notes": "notes of ours"}
+JUDGED = {1.0: "supported", 0.0: "undecided", -1.0: "contradicted"}
+
+
+@functools.cache
+def claims() -> pd.DataFrame:
+    """Every claim, recomputed: by the first page that asks, for all pages of one build."""
+    kept = Path("claims.pkl")  # in the staged folder, where the pages' kernels run
+    if not kept.exists():
+        recomputed.table().to_pickle(kept)
+    return pd.read_pickle(kept)
+
+
+def claim(name: str, digits: int = 3, *, what: str = "found") -> str:
+    """Return what recomputing a claim gives, or another of its columns (``value``, ``status``)."""
+    return shown(claims().loc[name, what], digits)
+
+
+def number(name: str, digits: int = 3, **arguments: Any) -> str:
+    """Return what one measure of the claims gives."""
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+    try:
+        return shown(float(measures.MEASURES[name](**given)), digits)
+    except EnvironmentFailure:
+        return "(not available when this page was built)"
+
+
+def shown(value: Any, digits: int) -> str:
+    """A number as prose has it; whole numbers without a decimal point."""
+    if not isinstance(value, int | float | np.number):
+        return str(value)
+    number = float(value)
+    if np.isnan(number):
+        return "(not attempted)"
+    if number.is_integer():
+        text = f"{number:,.0f}"
+    elif abs(number) < 0.5 * 10.0**-digits:
+        text = f"{number:.0e}"  # it would read as nothing
+    else:
+        text = f"{number:.{digits}f}"
+    return text.replace("-", "−")
+
+
+def markdown(frame: pd.DataFrame, digits: int = 3) -> Markdown:
+    """A table with its index; empty cells where a value is missing, one form of number a column."""
+
+    def texts(column: pd.Series) -> pd.Series:
+        numbers = pd.to_numeric(column, errors="coerce").dropna()
+        whole = (numbers % 1 == 0).all()
+        return column.map(
+            lambda value: (
+                ""
+                if pd.isna(value)
+                else f"{value:.{digits}f}".replace("-", "−")
+                if isinstance(value, float) and value.is_integer() and not whole
+                else shown(value, digits)
+            )
+        )
+
+    names = [frame.index.name or "", *map(str, frame.columns)]
+    cells = frame.astype(object).apply(texts)
+    return Markdown(cells.to_markdown(tablefmt="github", headers=names, disable_numparse=True))
+
+
+def table(name: str) -> Markdown:
+    """Return a table of `TABLES`."""
+    return markdown(TABLES[name]())
+
+
+def picture(name: str) -> Figure:
+    """Draw a picture of `PICTURES`."""
+    return PICTURES[name]()
+
+
+def provenance() -> Markdown:
+    """How a page was made, as the last cell of every notebook says it."""
+    record = store.provenance()
+    rows = {
+        "Data": f"{published.PROVENANCE}; `companion.replication`",
+        "Versions": f"companion {record['companion']} (results version {record['results_version']}), Python "
+        f"{record['python']}, {', '.join(' '.join(pair) for pair in record['libraries'].items())}",
+        "Built": datetime.date.today().isoformat(),
+    }
+    return markdown(pd.Series(rows, name="").rename_axis("How this page was made").to_frame())
+
+
+# --- tables -------------------------------------------------------------------------------------------------
+
+
+def claims_summary() -> pd.DataFrame:
+    """How many claims of each group have which status."""
+    counts = pd.crosstab(claims()["status"], claims()["group"])
+    counts = counts.reindex(index=recomputed.STATUS, columns=list(GROUPS), fill_value=0)
+    return counts.rename(columns=GROUPS).rename_axis("status")
+
+
+def claims_table() -> pd.DataFrame:
+    """Every claim: what was said, what was found, within what, on what evidence, with what result."""
+    pages = {"scores": "scores.md", "reproduction": "reproduction.md"}
+    rows = []
+    for name, row in claims().iterrows():
+        link = pages.get(row["page"], f"../notebooks/{row['page']}.ipynb")
+        said = "" if pd.isna(row["value"]) else shown(row["value"], 4)
+        if row["rule"] == "within" and row["tolerance"]:
+            said += f" ± {row['tolerance']:g}"
+        elif row["rule"] not in ("within", None, "verdict"):
+            said = f"{row['rule']} {said}"
+        found = "" if pd.isna(row["found"]) else shown(row["found"], 4)
+        remarks = "; ".join([*row["caveats"], *([row["reason"]] if row["reason"] else [])])
+        rows.append(
+            {
+                "claim": f"{row['claim']} ({row['where']})",
+                "kind": GROUPS[row["group"]],
+                "status": f"**{row['status']}**" + (f": {remarks}" if remarks else ""),
+                "said": said,
+                "found": JUDGED.get(row["found"], "") if row["rule"] == "verdict" else found,
+                "evidence": row["evidence"],
+                "shown in": f"[](<{link}>)",
+                "why this tolerance": row["why"],
+                "id": f"`{name}`",
+            }
+        )
+    return pd.DataFrame(rows).set_index("claim")
+
+
+def datasets() -> pd.DataFrame:
+    """MedMNIST's 2D sets: images, classes, modality; counted where the file is available."""
+    rows = {}
+    for flag in medmnist_flags():
+        counts, counted = medmnist_samples()[flag], "publisher's numbers"
+        if cached_file(flag, 28):
+            counts = {split: len(values) for split, values in load_dataset(flag).labels.items()}
+            counted = "counted here"
+        rows[flag] = {
+            "modality": MODALITIES[flag],
+            "classes": len(medmnist_classes()[flag]),
+            **{f"{split} images": counts[split] for split in ("train", "val", "test")},
+            "role": "source" if flag == "chestmnist" else "source and target",
+            "numbers": counted,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("dataset")
+
+
+def source_sizes() -> pd.DataFrame:
+    """Training images behind every source dataset."""
+    sizes = pd.Series(evaluation.training_set_sizes("chestmnist"), name="training images")
+    everything = "medmnist (all sets but the target; here without chestmnist)"
+    return (
+        sizes.sort_values(ascending=False).rename_axis("source").rename({"medmnist": everything}).to_frame()
+    )
+
+
+def transfer(setting: str) -> pd.DataFrame:
+    """Published AUCs, sources by targets; the best of a target is bold."""
+    rows = published.table(setting).query("target != 'chestmnist'")
+    wide = rows.pivot(index="source", columns="target", values="auc")
+    best = wide.eq(wide.max())
+    text = wide.map("{:.4f}".format).where(wide.notna(), "")
+    return text.mask(best, "**" + text + "**").rename(columns=short)
+
+
+def with_mean(frame: pd.DataFrame, name: str, texts: str = "", mean_texts: str = "") -> pd.DataFrame:
+    """Targets by scores with readable names, and their mean below."""
+    rows, mean = frame.rename(index=short), frame.mean().to_frame(name).T
+    if texts:
+        rows, mean = rows.map(texts.format), mean.map(mean_texts.format)
+    return (
+        pd.concat([rows, mean]).rename(columns=lambda score: TITLES.get(score, score)).rename_axis("target")
+    )
+
+
+def ranks(setting: str) -> pd.DataFrame:
+    """Rank of every score on every target."""
+    found = evaluation.friedman(evaluation.weighted_tau(setting)).ranks
+    return with_mean(found, "mean rank", "{:g}", "{:.2f}")
+
+
+def nemenyi(setting: str) -> pd.DataFrame:
+    """P of Nemenyi's test for every pair of scores."""
+    import scikit_posthocs
+
+    found = evaluation.friedman(evaluation.weighted_tau(setting)).ranks
+    names = [TITLES.get(name, name) for name in found.columns]
+    values = scikit_posthocs.posthoc_nemenyi_friedman(found.to_numpy()).to_numpy()
+    return pd.DataFrame(values, index=pd.Index(names, name="p"), columns=names)
+
+
+def chosen(setting: str) -> pd.DataFrame:
+    """Hyper-parameters of the run with the lowest validation loss, every pair."""
+    runs = published.table("run_summaries").query("setting == @setting and target != 'chestmnist'")
+    cells = [
+        f"{row.lr:g}, {row.momentum:g}, {row.weight_decay:g}, {row.batch_size:.0f}"
+        for row in runs.itertuples()
+    ]
+    return (
+        runs.assign(cell=cells).pivot(index="source", columns="target", values="cell").rename(columns=short)
+    )
+
+
+def chosen_counts() -> pd.DataFrame:
+    """How often each value was chosen, over all pairs of both settings."""
+    runs = published.table("run_summaries")
+    parts = []
+    for name in ("lr", "momentum", "weight_decay"):
+        counts = runs.groupby([name, "setting"]).size().unstack(fill_value=0)
+        parts.append(counts.rename(lambda value, name=name: f"{name.replace('_', ' ')} {value:g}"))
+    return pd.concat(parts).rename(columns=lambda name: name.replace("_", " ")).rename_axis("value")
+
+
+def similarity() -> pd.DataFrame:
+    """How much closer NCA comes to fine-tuned features than LDA and than no projection."""
+    parts = {
+        f"NCA against {label}": measures.leads(replication.projections(), over)
+        for over, label in (("lda", "LDA"), ("before", "no projection"))
+    }
+    whole = pd.concat(parts, names=["compared", "measure"]).reset_index("measure")
+    return whole.assign(
+        word=np.select([whole["low"] > 0, whole["high"] < 0], ["closer", "less close"], "undecided")
+    )
+
+
+def statements() -> pd.DataFrame:
+    """What the second replication says of each statement that was planned."""
+    return replication.statements().set_index("statement")
+
+
+def noise_by_width() -> dict[str, dict[int, float]]:
+    """LogME of pure noise with 200 points, by number of features, as published and corrected."""
+    widths = (32, 128, 256, 512, 1024, 4096)
+    return {
+        variant: {width: synthetic.logme_on_noise(width, variant) for width in widths}
+        for variant in ("published", "corrected")
+    }
+
+
+def without_large() -> pd.DataFrame:
+    """Mean τ_w with and without the three large sources."""
+    rows = evaluation.published_pairs("source_datasets")[["source", "target", "auc", *measures.SEVEN]]
+    small = rows[~rows["source"].isin(published.LARGE)]
+    parts = {"all 15 sources": rows, "without the three large": small}
+    return pd.DataFrame({name: evaluation.weighted_tau(part).mean() for name, part in parts.items()}).rename(
+        TITLES
+    )
+
+
+def first_on_itself() -> pd.DataFrame:
+    """Targets that put themselves first as their own source, by score."""
+    measure = measures.MEASURES["first_on_itself"]
+    names = [name for name in (*published.METRICS, "gradient_ratio") if name != "ncti"]
+    counts = {TITLES[name]: int(measure(name)) for name in names}
+    return pd.Series(counts, name="targets of 11").rename_axis("score").to_frame()
+
+
+def seeds() -> pd.DataFrame:
+    """NLEEP of one set of synthetic features over seeds of its mixture."""
+    values = np.array(synthetic.nleep_over_seeds())
+    row = {
+        "seeds": len(values),
+        "mean": values.mean(),
+        "sd": values.std(ddof=1),
+        "smallest": values.min(),
+        "largest": values.max(),
+    }
+    return pd.DataFrame(row, index=pd.Index(["NLEEP"], name="synthetic features"))
+
+
+TABLES: dict[str, Callable[[], pd.DataFrame]] = {
+    "claims": claims_table,
+    "claims_summary": claims_summary,
+    "datasets": datasets,
+    "source_sizes": source_sizes,
+    "transfer_auc": lambda: transfer("source_datasets"),
+    "transfer_auc_architectures": lambda: transfer("architectures"),
+    "tau": lambda: with_mean(evaluation.weighted_tau("source_datasets"), "mean"),
+    "tau_architectures": lambda: with_mean(evaluation.weighted_tau("architectures"), "mean"),
+    "ranks": lambda: ranks("source_datasets"),
+    "ranks_architectures": lambda: ranks("architectures"),
+    "nemenyi": lambda: nemenyi("source_datasets"),
+    "chosen": lambda: chosen("source_datasets"),
+    "chosen_architectures": lambda: chosen("architectures"),
+    "chosen_counts": chosen_counts,
+    "statements": statements,
+    "similarity": similarity,
+    "noise_by_width": lambda: pd.DataFrame(noise_by_width()).rename_axis("features"),
+    "without_large": without_large,
+    "first_on_itself": first_on_itself,
+    "ground_truths": lambda: evaluation.ground_truths().rename(index=TITLES),
+    "seeds": seeds,
+}
+
+
+# --- pictures -----------------------------------------------------------------------------------------------
+
+
+def saturation() -> Figure:
+    """Share of the sources to which SFDA gives exactly 1, by target and setting."""
+    parts = {}
+    for setting in published.SETTINGS:
+        rows = published.table(setting).dropna(subset="logme")
+        parts[setting] = (rows["sfda"] == 1).groupby(rows["target"]).mean()
+    return note_figures.saturation(pd.DataFrame(parts))
+
+
+def chance() -> Figure:
+    """The NCA term of features whose labels mean nothing, as published and corrected."""
+    values = {
+        "as published": synthetic.nca_on_noise("published"),
+        "the point left out": synthetic.nca_on_noise("corrected"),
+    }
+    about = f"{synthetic.POINTS} points, {synthetic.WIDTH} features, labels without meaning"
+    return note_figures.chance(pd.DataFrame(values, index=[about]), 0.5)
+
+
+def size_and_auc() -> Figure:
+    """τ_w of the number of training images against AUC, with all sources and without the three large ones."""
+    sized = measures.sized_pairs()[["source", "target", "auc", "training_set_size"]]
+    parts = {"all sources": sized, "without the three large": sized[~sized["source"].isin(published.LARGE)]}
+    taus = {name: evaluation.weighted_tau(part)["training_set_size"] for name, part in parts.items()}
+    return note_figures.size_and_auc(pd.DataFrame(taus))
+
+
+PICTURES: dict[str, Callable[[], Figure]] = {
+    "noise_by_width": lambda: note_figures.by_width(noise_by_width(), 200),
+    "saturation": saturation,
+    "inversion": lambda: figures.inversion(
+        evaluation.weighted_tau("architectures", inverted=False).mean(),
+        evaluation.weighted_tau("architectures").mean(),
+    ),
+    "chance": chance,
+    "other_ground_truths": lambda: note_figures.other_ground_truths(
+        evaluation.ground_truths(), ["proposed", "nleep", "leep"]
+    ),
+    "size_and_auc": size_and_auc,
+}
