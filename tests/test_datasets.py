@@ -75,11 +75,6 @@ def test_a_flag_is_found_in_the_data_directory(data, medmnist, below, size):
     assert not found.synthetic and found.official_split
 
 
-def test_the_data_directory_can_be_given(tmp_path, medmnist):
-    medmnist(tmp_path / "mine" / "breastmnist.npz", "breastmnist")
-    assert len(load_dataset("breastmnist", data_dir=tmp_path / "mine").labels["train"]) == COUNTS["train"]
-
-
 def test_medmnists_own_folder_comes_next(tmp_path, monkeypatch, medmnist):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
@@ -104,12 +99,6 @@ def test_a_download_with_another_md5_leaves_nothing(data, tmp_path, medmnist, se
     with pytest.raises(EnvironmentFailure, match="does not have the published md5"):
         load_dataset("breastmnist")
     assert list(data.iterdir()) == []
-
-
-def test_a_present_file_with_another_md5_is_refused(data):
-    npz(data / "breastmnist.npz")
-    with pytest.raises(InputError, match=r"breastmnist\.npz has md5 .* is published for it"):
-        load_dataset("breastmnist")
 
 
 def test_a_file_that_the_user_vouches_for_still_needs_its_arrays(data, medmnist):
@@ -167,12 +156,6 @@ def test_labels_of_any_usual_form(tmp_path, labels, classes):
     assert list(back) == [str(int(value) if given.dtype.kind == "f" else value) for value in given]
 
 
-def test_validation_and_test_may_be_missing(tmp_path):
-    left_out = dict.fromkeys(["val_images", "val_labels", "test_images", "test_labels"])
-    found = load_dataset(npz(tmp_path / "own.npz", **left_out))
-    assert list(found.images) == list(found.labels) == ["train"]
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_channel_axis(tmp_path, channels):
     changes = {
@@ -217,20 +200,17 @@ def test_a_name_that_nothing_has_is_refused(name, message):
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-def test_synthetic_images_are_seeded_balanced_and_say_so(name):
+def test_synthetic_images_are_seeded_balanced_and_marked(monkeypatch, name):
+    monkeypatch.setattr("companion.datasets.procedural._COUNTS", {"train": 60, "val": 12, "test": 30})
     found = load_dataset(f"procedural:{name}")
     assert found.synthetic and "synthetic" in repr(found) and "synthetic" in found.origin
-    assert found.images["train"].shape == (600, 28, 28)
+    assert found.images["train"].shape == (60, 28, 28)
     assert len(set(found.class_counts().values())) == 1
     assert load_dataset(f"procedural:{name}").content_hash == found.content_hash
     assert load_dataset(f"procedural:{name}", seed=1).content_hash != found.content_hash
     # Images, not flat noise: neighbours are alike.
     pixels = found.images["train"].astype(float)
     assert np.corrcoef(pixels[:, :, 1:].ravel(), pixels[:, :, :-1].ravel())[0, 1] > 0.4
-
-
-def test_synthetic_images_come_in_the_sizes_offered():
-    assert load_dataset("procedural:lesions", size=64).size == 64
 
 
 # --- the dataset object ------------------------------------------------------------------------------------
@@ -260,11 +240,9 @@ def own(**changes: object) -> Dataset:
     ids=lambda change: next(iter(change)),
 )
 def test_the_content_hash_changes_with_the_content(change):
-    assert own(**change).content_hash != own().content_hash
-
-
-def test_the_content_hash_is_of_the_content_only():
-    assert own(name="other", origin="elsewhere").content_hash == own().content_hash
+    assert (
+        own(**change).content_hash != own().content_hash == own(name="other", origin="elsewhere").content_hash
+    )
 
 
 def test_a_dataset_cannot_be_changed_by_accident():
@@ -365,13 +343,10 @@ def test_bad_arrays_are_refused_in_one_line(tmp_path, case):
         load_dataset(make(tmp_path))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "code-ran").exists()
-
-
-def test_the_malicious_pickle_would_have_run(tmp_path):
-    # Otherwise the test above would prove nothing.
-    with np.load(_pickled(tmp_path), allow_pickle=True) as opened:
-        assert opened["train_images"] is not None
-    assert (tmp_path / "code-ran").exists()
+    if case == "pickled":  # it would have run, so the refusal is what stopped it
+        with np.load(tmp_path / "x.npz", allow_pickle=True) as opened:
+            assert opened["train_images"] is not None
+        assert (tmp_path / "code-ran").exists()
 
 
 @pytest.mark.parametrize("size", [0, 27, 256, -28])

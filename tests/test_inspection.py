@@ -41,10 +41,9 @@ def test_duplicates_are_found_whatever_their_format(scans):
     shutil.copy(scans / "train" / "a" / "a-0.png", scans / "train" / "a" / "again.png")
     # folder() gives files of one name the same pixels, so those of train and test are the same images.
     facts = companion.inspect(scans)
-    assert ("train: train/a/one.png", "train: train/b/two.bmp", "test: Test/a/three.tif") in {
-        tuple(sorted(found, key=lambda name: ("one" not in name, "two" not in name)))
-        for found in facts.duplicates
-    }
+    assert {"train: train/a/one.png", "train: train/b/two.bmp", "test: Test/a/three.tif"} in map(
+        set, facts.duplicates
+    )
     assert (len(facts.duplicates), facts.across, facts.contradictory) == (6, 6, 1)
     assert any("what is tested there has been seen" in line for line in facts.warnings)
 
@@ -110,6 +109,7 @@ def _listed(columns, rows):
 def test_inspecting_and_loading_agree_on_what_is_an_error(tmp_path, make):
     target = make(tmp_path / "scans")
     facts = companion.inspect(target)
+    assert sum(sum(counts.values()) for counts in facts.counts.values()) == len(list(tmp_path.rglob("*.png")))
     try:
         datasets.load_dataset(target, size=28)
     except InputError as error:
@@ -132,7 +132,6 @@ def test_patients_in_two_splits_are_counted(tmp_path):
     rows = [(f"{i}.png", "ab"[i % 2], ("train", "test")[i % 4 == 0], f"P{i % 3}") for i in range(12)]
     facts = companion.inspect(manifest(tmp_path, rows, header="path,label,split,patient"))
     assert facts.patients == 3 and set(facts.shared_patients) == {"P0", "P1", "P2"}
-    assert facts.counts["test"] == {"a": 3, "b": 0}
 
 
 @pytest.mark.parametrize("target", ["procedural:cells", "own"])
@@ -155,12 +154,6 @@ def test_a_figure_shows_a_dozen_classes_at_most(tmp_path):
     )
     shown = datasets.sample(datasets.load_dataset("procedural:textures"))
     assert shown.synthetic and len(shown.labels["train"]) == 24
-
-
-def test_too_few_images_to_split_are_still_counted(tmp_path):
-    rows = [(f"{i}.png", "ab"[i % 2], f"P{i % 2}") for i in range(6)]
-    facts = companion.inspect(manifest(tmp_path, rows, header="path,label,patient"))
-    assert facts.counts == {"all": {"a": 3, "b": 3}}
 
 
 def _run(capsys, *arguments):
@@ -193,7 +186,8 @@ def test_inspecting_needs_no_torch(scans):
 
 def test_without_images_nothing_is_named_or_shown(capsys, scans, tmp_path):
     (scans / "train" / "a" / "Jane Doe.png").write_bytes(b"")
-    code, out, _ = _run(capsys, scans, "--no-images", "--out", tmp_path / "look")
+    assert _run(capsys, scans, "--out", tmp_path / "look")[0] == 0  # of which nothing may stay
+    code, out, _ = _run(capsys, scans, "--no-images", "--force", "--out", tmp_path / "look")
     written = list((tmp_path / "look").iterdir())
     assert code == 0 and [path.name for path in written] == ["inspection.json"]
     assert "a-0" not in out + written[0].read_text() and "Jane" not in out + written[0].read_text()
@@ -212,12 +206,3 @@ def test_every_class_with_few_images_is_named():
     assert datasets.too_few({"train": {"a": 100, "b": 90}}) == []
     many = datasets.too_few({"all": {str(number): 9 for number in range(8)}})
     assert many[0].endswith("and 3 more classes: scores will be unsteady")
-
-
-def test_a_look_without_images_takes_away_those_of_an_earlier_one(capsys, scans, tmp_path):
-    out = tmp_path / "look"
-    for more in ((), ("--no-images", "--force")):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(["inspect", str(scans), "--out", str(out), *more])
-        assert not stopped.value.code
-    assert [path.name for path in out.iterdir()] == ["inspection.json"]

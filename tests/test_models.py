@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import importlib
-import inspect
 import os
-import pkgutil
 import sys
 
 import numpy as np
@@ -246,29 +243,6 @@ def test_devices():
             models.best_device(name)
     with pytest.raises(EnvironmentFailure, match="'cuda:99' is not there"):
         models.best_device("cuda:99")
-
-
-def public_functions():
-    for module in pkgutil.walk_packages(companion.__path__, "companion."):
-        if module.name == "companion.__main__":  # it works as soon as it is imported
-            continue
-        for name, thing in vars(importlib.import_module(module.name)).items():
-            members = vars(thing).items() if inspect.isclass(thing) else [("", thing)]
-            for member, function in members:
-                own = inspect.isfunction(function) and function.__module__.startswith("companion.")
-                if own and not (name + member).startswith("_"):
-                    yield f"{name}.{member}".rstrip("."), function
-
-
-def test_no_function_that_runs_a_network_is_tied_to_the_cpu():
-    makes_a_batch_only = {"to_batch", "SourceModel.prepare"}  # on the device of the network that takes it
-    defaults = {
-        name: inspect.signature(function).parameters["device"].default
-        for name, function in public_functions()
-        if "device" in inspect.signature(function).parameters and name not in makes_a_batch_only
-    }
-    assert {"rank", "fine_tune", "train_source", "gradient_ratio", "SourceModel.features"} <= set(defaults)
-    assert set(defaults.values()) <= {None, inspect.Parameter.empty}
 
 
 IMAGES, LABELS = np.zeros((12, 32, 32), np.uint8), np.arange(12) % 2

@@ -36,8 +36,8 @@ MODULES = (
     "training",
     "sources",
     "ranking",
-    "replication",
     "evaluation",
+    "replication",
     "figures",
     "report",
     "notebook",
@@ -113,16 +113,6 @@ def test_a_module_imports_only_modules_above_it(path):
         MODULES[: MODULES.index(name) + 1]
     )
     assert not below, f"{name} imports {', '.join(sorted(below))}, which stands below it"
-
-
-def test_how_imports_are_read():
-    source = (
-        "import companion.cli\nfrom companion import store, version\nfrom companion.models import x\n"
-        "from .. import ranking\nfrom ..figures import y\nfrom . import own\nimport numpy.scores\n"
-        "def f():\n    from companion.report import z\n"
-    )
-    expected = {"cli", "store", "models", "ranking", "figures", "report"}
-    assert imported_modules(source, ("companion", "scores")) == expected | {"scores"}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import io
 import pickle
 import urllib.error
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,26 +82,18 @@ def test_a_damaged_file_in_the_cache_is_replaced(own_cache, damage):
     assert trained().provenance["cached"]
 
 
-def test_training_moves_no_global_random_state():
+def test_training_takes_several_labels_an_image_and_moves_no_global_random_state():
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 32, 32)).astype(np.uint8), rng.integers(0, 2, (40, 5))
+    several = datasets.Dataset(
+        "several", {"train": images}, {"train": labels}, tuple("abcde"), "multi-label", "made up"
+    )
     torch.manual_seed(7)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    model = train_source(datasets.load_dataset("procedural:cells"), TINY, architecture=SMALL)
+    model = train_source(several, TINY, architecture=SMALL)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
-    assert not model.backbone.training and model.head.out_features == 3
-
-
-def test_several_labels_an_image_can_be_trained_on():
-    rng = np.random.default_rng(0)
-    several = datasets.Dataset(
-        name="several",
-        images={"train": rng.integers(0, 256, (40, 32, 32)).astype(np.uint8)},
-        labels={"train": rng.integers(0, 2, (40, 5))},
-        classes=tuple("abcde"),
-        task="multi-label",
-        origin="made up",
-    )
-    assert train_source(several, TINY, architecture=SMALL).head.out_features == 5
+    assert not model.backbone.training and model.head.out_features == 5
 
 
 def test_a_pool_is_trained_on_as_many_images_as_asked(own_cache):
@@ -181,11 +172,6 @@ def test_medmnists_weights_are_downloaded_when_trusted(data, server, monkeypatch
 # --- ImageNet ----------------------------------------------------------------------------------------------
 
 
-def _imagenet_file() -> tuple[Path, str]:
-    weights = models.torchvision().models.get_model_weights(SMALL).IMAGENET1K_V1
-    return Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1], weights.url
-
-
 def test_imagenet_weights_are_downloaded(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     asked: list[str] = []
@@ -196,7 +182,7 @@ def test_imagenet_weights_are_downloaded(monkeypatch, tmp_path):
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     model = load_source(f"torchvision:{SMALL}")
-    assert asked == [_imagenet_file()[1]]
+    assert asked == [sources.imagenet_file(SMALL)[0].url]
     assert (model.pretraining, model.head.out_features) == ("imagenet", 1000)
     assert model.normalisation == models.IMAGENET_NORMALISATION
     expected = models.build(SMALL, seed=3).state_dict()["conv1.0.weight"]
@@ -208,10 +194,10 @@ def test_imagenet_weights_are_downloaded(monkeypatch, tmp_path):
 
 def test_every_digit_of_an_imagenet_file_s_name_counts(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    path, url = _imagenet_file()
+    weights, path = sources.imagenet_file(SMALL)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"")
-    digits = url.rsplit("-", 1)[-1].partition(".")[0]
+    digits = weights.url.rsplit("-", 1)[-1].partition(".")[0]
     other = digits[:-1] + ("0" if digits[-1] != "0" else "1")
     monkeypatch.setattr(sources.store, "file_hash", lambda _path: other + "0" * 56)
     with pytest.raises(InputError, match="does not have the sha256 that its name gives"):
@@ -242,10 +228,10 @@ def test_imagenet_weights_without_a_connection(monkeypatch, tmp_path):
         raise urllib.error.URLError("no route")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    path, url = _imagenet_file()
+    weights, path = sources.imagenet_file(SMALL)
     with pytest.raises(EnvironmentFailure, match="cannot download the ImageNet weights") as caught:
         load_source("imagenet", architecture=SMALL)
-    assert str(path) in str(caught.value) and url in str(caught.value)
+    assert str(path) in str(caught.value) and weights.url in str(caught.value)
 
 
 # --- names -------------------------------------------------------------------------------------------------

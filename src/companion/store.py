@@ -178,25 +178,24 @@ def fetch(url: str, path: str | Path, *, checksum: str | None = None, trust: boo
     """
     path = Path(path)
     remembered = path.with_name(path.name + ".sha256")
+    if checksum is None and path.is_file() and remembered.is_file():
+        checksum = "sha256:" + remembered.read_text(encoding="utf-8").split()[0]
+    algorithm, expected = _parse_checksum(checksum) if checksum is not None else ("sha256", "")
     if path.is_file():
-        if checksum is None and remembered.is_file():
-            checksum = "sha256:" + remembered.read_text(encoding="utf-8").split()[0]
-        if checksum is not None:
-            algorithm, expected = _parse_checksum(checksum)
-            if (found := file_hash(path, algorithm)) != expected:
-                raise InputError(
-                    f"{path} has {algorithm} {found}, but {expected} is published for it: "
-                    "the file is damaged or another one; delete it and it is downloaded again"
-                )
+        if expected and (found := file_hash(path, algorithm)) != expected:
+            raise InputError(
+                f"{path} has {algorithm} {found}, but {expected} is published for it: the file is damaged or another "
+                "one; delete it and it is downloaded again"
+            )
         return path
-    if checksum is None and not trust:
+    if not expected and not trust:
         raise InputError(
             f"no checksum is published for {url}: give its checksum, or say that you trust the file "
             "(trust=True, on the command line --trust)"
         )
     _check_url(url)
-    _download(url, path, ":".join(_parse_checksum(checksum)) if checksum else None)
-    if checksum is None:
+    _download(url, path, f"{algorithm}:{expected}" if expected else None)
+    if not expected:
         write_text(remembered, f"{file_hash(path)}  {path.name}\n")
     return path
 
@@ -220,29 +219,24 @@ def fetch_zip_member(
                 raise InputError(f"{archive} has no single member {member}: it is another archive")
             if (size := found[0].file_size) > size_limit:
                 raise InputError(f"{archive}: {member} has {size} bytes, over the limit of {size_limit}")
-            with (
-                atomic_path(path) as temporary,
-                opened.open(found[0]) as packed,
-                open(temporary, "wb") as sink,
-            ):
-                shutil.copyfileobj(packed, sink)
+            with atomic_path(path) as temporary, opened.open(found[0]) as packed:
+                with open(temporary, "wb") as sink:
+                    shutil.copyfileobj(packed, sink)
     except EnvironmentFailure:
         raise
     # Damaged, compressed by an unknown method, or encrypted.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InputError(
-            f"{archive} is not a whole zip archive: delete it and try again ({error})"
-        ) from error
+        advice = "delete it and try again"
+        raise InputError(f"{archive} is not a whole zip archive: {advice} ({error})") from error
     return path
 
 
 def _parse_checksum(checksum: str) -> tuple[str, str]:
     """Split ``"sha256:ab12…"`` into algorithm and digest; the length of a bare digest names its algorithm."""
-    text = checksum.strip().lower()
-    for algorithm, digits in (("md5", 32), ("sha1", 40), ("sha256", 64), ("sha512", 128)):
-        if re.fullmatch(rf"({algorithm}:)?[0-9a-f]{{{digits}}}", text):
-            return algorithm, text[-digits:]
-    raise InputError(f"checksum {checksum!r} is not a digest: give md5:…, sha1:…, sha256:… or sha512:…")
+    found = re.fullmatch(r"(?:md5:)?([0-9a-f]{32})|(?:sha256:)?([0-9a-f]{64})", checksum.strip().lower())
+    if found is None:
+        raise InputError(f"checksum {checksum!r} is not a digest: give md5:… or sha256:…")
+    return ("md5", found[1]) if found[1] else ("sha256", found[2])
 
 
 def _check_url(url: str) -> None:
@@ -266,24 +260,20 @@ def _download(url: str, path: Path, checksum: str | None) -> None:
         import pooch
 
     pooch.get_logger().setLevel("ERROR")
-    downloader = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty(), chunk_size=1 << 16, timeout=60, hooks={"response": _check_redirect}
-    )
+    options: dict[str, Any] = {"timeout": 60, "hooks": {"response": _check_redirect}}
+    download = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 16, **options)
     try:
         with atomic_path(path) as temporary:
             temporary.unlink()  # pooch would take the empty file for the one it is to download
-            name = temporary.name
-            store = pooch.create(
-                temporary.parent, base_url="", urls={name: url}, registry={name: checksum}, retry_if_failed=1
-            )
-            store.fetch(name, downloader=downloader)
+            name, folder = temporary.name, temporary.parent
+            known = {"urls": {name: url}, "registry": {name: checksum}}
+            pooch.create(folder, base_url="", retry_if_failed=1, **known).fetch(name, downloader=download)
     except InputError:
         raise
     except (exceptions.RequestException, ValueError) as error:
         if isinstance(error, exceptions.HTTPError):
-            reason = (
-                f"cannot download {url}: {getattr(error.response, 'status_code', 'an error')} from the server"
-            )
+            status = getattr(error.response, "status_code", "an error")
+            reason = f"cannot download {url}: {status} from the server"
         elif isinstance(error, exceptions.ChunkedEncodingError):
             reason = f"the download of {url} was cut off twice: try again"
         elif isinstance(error, exceptions.RequestException):

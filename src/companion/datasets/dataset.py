@@ -26,9 +26,7 @@ class Dataset:
 
     name: str  # what it was asked for as
     images: Mapping[str, np.ndarray]  # split -> uint8, (n, height, width) grey or (n, height, width, 3) RGB
-    labels: Mapping[
-        str, np.ndarray
-    ]  # split -> int64, (n,) class indices, or (n, findings) 0/1 if multi-label
+    labels: Mapping[str, np.ndarray]  # split -> int64, (n,) indices, or (n, findings) 0/1 if multi-label
     classes: tuple[str, ...]  # names, index = label
     task: str  # "binary", "multi-class" or "multi-label"
     origin: str  # where the images came from, in words
@@ -37,9 +35,7 @@ class Dataset:
     notes: tuple[str, ...] = ()  # what was decided on the way that people should know
     files_hash: str = ""  # sha256 of the files that the images come from, before any resizing
     parts: tuple[str, ...] = ()  # of a pool: the datasets' names and file hashes
-    patients: Mapping[str, np.ndarray] = field(
-        default_factory=dict
-    )  # split -> (n,) strings; empty if nobody says
+    patients: Mapping[str, np.ndarray] = field(default_factory=dict)  # split -> (n,) strings, or empty
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", MappingProxyType(dict(self.images)))

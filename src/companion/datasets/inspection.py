@@ -38,9 +38,7 @@ class Inspection:
     origin: str
     official_split: bool  # otherwise the counts are of splits that are drawn here
     counts: dict[str, dict[str, int]]  # split -> class -> images
-    sizes: dict[
-        tuple[int, int], int
-    ]  # (width, height) -> files, most frequent first; of arrays their one size
+    sizes: dict[tuple[int, int], int]  # (width, height) -> files, most frequent first
     modes: dict[str, int]  # mode -> files
     duplicates: tuple[tuple[str, ...], ...]  # groups of images with the same content, each as "split: name"
     across: int  # of these groups lie in more than one split: what is tested there has been seen
@@ -48,9 +46,7 @@ class Inspection:
     warnings: tuple[str, ...]  # what of this people should mend or know, one line each
     examples: Dataset = field(repr=False, compare=False)  # a few images of every class, for a figure
     patients: int = 0  # distinct ones, 0 where nobody says
-    shared_patients: Mapping[str, Sequence[str]] = field(
-        default_factory=dict
-    )  # patient -> the given splits it is in
+    shared_patients: Mapping[str, Sequence[str]] = field(default_factory=dict)  # patient -> given splits
     unreadable: tuple[tuple[str, str], ...] = ()  # (file, why)
     skipped: tuple[tuple[str, str], ...] = ()  # (what, why) of what was found beside the images
     errors: tuple[str, ...] = ()  # why `companion.load_dataset` refuses the target, in its words
@@ -73,7 +69,7 @@ def inspect(
     data_dir: str | os.PathLike | None = None,
     progress: Progress | None = None,
 ) -> Inspection:
-    """Look at a target before anything is computed from it.
+    """Report facts about a target before anything is computed from it.
 
     Parameters
     ----------

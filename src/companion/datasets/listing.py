@@ -49,9 +49,7 @@ class Listing:
     name: str
     origin: str
     entries: tuple[Entry, ...]  # in an order that depends on their names only
-    skipped: tuple[
-        tuple[str, str], ...
-    ]  # (what, why) of everything found that is not an image of the dataset
+    skipped: tuple[tuple[str, str], ...]  # (what, why) of everything that is no image of the dataset
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
