@@ -1,4 +1,4 @@
-"""Results as people and programs read them: text, JSON, CSV, pages; and what the surroundings offer."""
+"""Results as people and programs read them: text, JSON, CSV, pages."""
 
 from companion.report.files import RANKING_FILES, check_folder
 from companion.report.look import LOOK_FILES, look_as_text, write_look
@@ -15,7 +15,6 @@ from companion.report.ranking import (
     verdict,
     write,
 )
-from companion.report.surroundings import surroundings
 
 __all__ = [
     "LOOK_FILES",
@@ -30,7 +29,6 @@ __all__ = [
     "contexts",
     "duration",
     "look_as_text",
-    "surroundings",
     "trivial",
     "verdict",
     "write",
