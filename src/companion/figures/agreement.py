@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from companion.figures.style import (
@@ -29,7 +28,7 @@ from companion.figures.style import (
 def scores_against_auc(
     table: pd.DataFrame, scores: Sequence[str], targets: Sequence[str], taus: pd.DataFrame
 ) -> Figure:
-    """Draw the paper's Fig. 5: score against AUC for every target (rows) and score (columns).
+    """Draw the paper's Fig. 5: score against AUC, with a regression line and its 95 % band, for every target and score.
 
     Every panel has a vertical scale of its own, without numbers: only the order counts. The horizontal one is a row's.
 
@@ -42,17 +41,23 @@ def scores_against_auc(
     taus
         Targets by scores, written into the panels.
     """
+    import seaborn
+
     figure, axes = figure_of(
         1.45 * len(scores), 1.2 * len(targets), len(targets), len(scores), sharex="row", squeeze=False
     )
     # Dozens of panels: fewer dots an inch keep the page small.
     figure.set_dpi(80)
+    line = {"color": "black", "line_kws": {"linewidth": 1}}
     for row, target in zip(axes, targets, strict=True):
         block = table[table["target"] == target]
         for axis, score in zip(row, scores, strict=True):
             known = block[[score, "auc"]].dropna().to_numpy()
             axis.scatter(known[:, 1], known[:, 0], s=11, color=BLUE, linewidths=0)
-            _regression(axis, known[:, 1], known[:, 0])
+            if len(known) > 2 and np.ptp(known, axis=0).all():
+                seaborn.regplot(
+                    x=known[:, 1], y=known[:, 0], ax=axis, scatter=False, n_boot=200, seed=0, **line
+                )
             value = taus.loc[target, score]
             text = "τ undefined" if np.isnan(value) else f"τ = {value:.2f}"
             axis.set_title(text, fontsize=8, color=INK, pad=2)
@@ -71,22 +76,6 @@ def scores_against_auc(
         )
     figure.supxlabel("test AUC after fine-tuning", fontsize=9)
     return figure
-
-
-def _regression(axis: Axes, x: np.ndarray, y: np.ndarray) -> None:
-    """Least-squares line with the 95 % confidence band of the mean."""
-    from scipy import stats
-
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return
-    fit = stats.linregress(x, y)
-    grid = np.linspace(x.min(), x.max(), 50)
-    centre = fit.intercept + fit.slope * grid
-    residual = np.sqrt(((y - fit.intercept - fit.slope * x) ** 2).sum() / (len(x) - 2))
-    spread = np.sqrt(1 / len(x) + (grid - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum())
-    half = stats.t.ppf(0.975, len(x) - 2) * residual * spread
-    axis.plot(grid, centre, color="black", linewidth=1)
-    axis.fill_between(grid, centre - half, centre + half, color=GREY, alpha=0.25, linewidth=0)
 
 
 def tau_table(taus: pd.DataFrame, title: str) -> Figure:
