@@ -53,6 +53,15 @@ def number(name: str, digits: int = 3, **arguments: Any) -> str:
         return "(not available when this page was built)"
 
 
+def effect(statement: str, quantity: str) -> str:
+    """Return one quantity of the second replication: effect, interval, and only then its word."""
+    row = evaluation.statements().set_index(["statement", "quantity"]).loc[(statement, quantity)]
+    if row["word"] == "not judged":
+        return "not judged"
+    value, low, high = (shown(row[name], 3) for name in ("value", "low", "high"))
+    return f"{value} (95 % interval {low} to {high}: *{row['word']}*)"
+
+
 def shown(value: Any, digits: int) -> str:
     """A number as prose has it; whole numbers without a decimal point."""
     if not isinstance(value, int | float | np.number):
@@ -309,7 +318,7 @@ def ground_truths() -> pd.DataFrame:
 @table
 def statements() -> pd.DataFrame:
     """What the replication says of the statements written down before it."""
-    return replication.statements().set_index("statement")
+    return evaluation.statements().set_index("statement")
 
 
 # --- pictures -----------------------------------------------------------------------------------------------

@@ -390,7 +390,7 @@ pd.DataFrame(agreement).rename_axis(
 # is decided, `needed` says how many targets would do it.
 
 # %%
-judged = replication.statements()
+judged = evaluation.statements()
 shown = judged[judged["statement"] != "5, compared"].drop(columns="p")
 shown.set_index(["statement", "quantity"]).round(3)
 

@@ -538,7 +538,7 @@ pd.DataFrame(reliability).round(
 # called one only where p is below .05.
 
 # %%
-judged = replication.statements().set_index("statement")
+judged = evaluation.statements().set_index("statement")
 judged.loc[["5, compared"]].set_index("quantity").drop(
     columns=["stable", "needed"]
 ).round(3)

@@ -35,10 +35,10 @@ MODULES = (
     "scores",
     "training",
     "sources",
-    "ranking",
-    "evaluation",
     "replication",
+    "evaluation",
     "figures",
+    "ranking",
     "report",
     "notebook",
     "cli",
@@ -106,7 +106,7 @@ def test_every_public_name_is_there():
 def test_a_module_imports_only_modules_above_it(path):
     name = module_of(path)
     assert name in MODULES, (
-        f"{name} has no place in the order of the modules: HOUSE.md and MODULES here say where"
+        f"{name} has no place in the order of the modules: add it to MODULES here and to the architecture page"
     )
     package = ("companion", *path.relative_to(ROOT).parent.parts)
     below = imported_modules(path.read_text(encoding="utf-8"), package) - set(

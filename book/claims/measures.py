@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.stats import friedmanchisquare, ttest_rel
 
 from claims import synthetic
-from companion import published
+from companion import evaluation, published
 from companion.errors import InputError
 from companion.evaluation.agreement import friedman, published_pairs, regret, weighted_tau
 from companion.evaluation.baselines import baselines
@@ -406,9 +406,7 @@ def nleep_sd() -> float:
 
 @functools.cache
 def _statements() -> pd.DataFrame:
-    from companion import replication  # brings torch
-
-    return replication.statements().set_index(["statement", "quantity"])
+    return evaluation.statements().set_index(["statement", "quantity"])
 
 
 @_measure

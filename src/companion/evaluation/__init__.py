@@ -13,7 +13,6 @@ from companion.evaluation.agreement import (
     score_columns,
     tau,
     weighted_tau,
-    with_combined,
 )
 from companion.evaluation.baselines import BASELINES, baselines, training_set_sizes
 from companion.evaluation.benchmark import Benchmark, benchmark
@@ -25,6 +24,7 @@ from companion.evaluation.ceiling import (
     noise_ceiling,
     partial_grids,
 )
+from companion.evaluation.hypotheses import statements
 from companion.evaluation.intervals import Intervals, bootstrap
 
 __all__ = [
@@ -47,8 +47,8 @@ __all__ = [
     "published_pairs",
     "regret",
     "score_columns",
+    "statements",
     "tau",
     "training_set_sizes",
     "weighted_tau",
-    "with_combined",
 ]

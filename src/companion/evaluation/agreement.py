@@ -13,7 +13,7 @@ import pandas as pd
 
 from companion import published
 from companion.errors import InputError
-from companion.scores import COMBINED, INVERTED_ACROSS_DOMAINS, TERMS, combine
+from companion.scores import COMBINED, INVERTED_ACROSS_DOMAINS, TERMS, with_combined
 
 MIN_SOURCES = 3  # on a target: τ_w of two is 1 or -1 and says nothing
 
@@ -37,15 +37,6 @@ def published_pairs(setting: str, *, inverted: bool | None = None) -> pd.DataFra
     if invert:
         frame[list(INVERTED_ACROSS_DOMAINS)] = 1 - frame[list(INVERTED_ACROSS_DOMAINS)]
     return frame[frame["auc"].notna() & frame["logme"].notna()].reset_index(drop=True)
-
-
-def with_combined(table: pd.DataFrame, *, invert: bool = False) -> pd.DataFrame:
-    """Add the proposed score, which is relative to the sources of each target."""
-    combined = [
-        pd.Series(combine(block["nca"], block["gradient_ratio"], invert=invert), block.index)
-        for _, block in table.groupby("target")
-    ]
-    return table.assign(**{COMBINED: pd.concat(combined)})
 
 
 def check_table(table: pd.DataFrame) -> pd.DataFrame:

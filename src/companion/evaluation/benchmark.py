@@ -24,12 +24,11 @@ from companion.evaluation.agreement import (
     published_pairs,
     regret,
     weighted_tau,
-    with_combined,
 )
 from companion.evaluation.baselines import BASELINES, baselines
 from companion.evaluation.ceiling import NoiseCeiling, noise_ceiling
 from companion.evaluation.intervals import Intervals, bootstrap
-from companion.scores import COMBINED, REGISTRY, TERMS
+from companion.scores import COMBINED, REGISTRY, TERMS, with_combined
 
 SETTINGS = (*published.SETTINGS, "replication")
 KEYS = ["source", "target"]

@@ -232,3 +232,10 @@ def _holm(values: pd.Series) -> pd.Series:
     known = values.dropna().sort_values()
     adjusted = (known * np.arange(len(known), 0, -1)).clip(upper=1).cummax()
     return adjusted.reindex(values.index)
+
+
+def statements() -> pd.DataFrame:
+    """What the stored replication says of the plan's statements, on its complete folds; see `judge`."""
+    from companion import replication  # brings torch
+
+    return judge(quantities(replication.ground_truth(), replication.pair_scores()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -22,17 +22,14 @@ from companion.figures.style import (
     short,
 )
 
-if TYPE_CHECKING:
-    from companion.ranking import Ranking
 
-
-def ranking(found: Ranking) -> Figure:
+def ranking(found: Any) -> Figure:
     """Draw a ranking: the combined score and the two terms of every source, one row a candidate set, best on top.
 
     Parameters
     ----------
     found
-        As `companion.rank` returns it.
+        `companion.ranking.Ranking`, as `companion.rank` returns it.
     """
     sets = found.sets
     heights = [len(one.table) + 1 for one in sets]

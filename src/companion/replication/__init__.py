@@ -1,7 +1,7 @@
 """A replication of our own: the grid of sources and targets, run here or on a cluster, and its stored tables.
 
 `read` reads a protocol, `plan` says what is stored and what the rest costs, `execute` does the rest. `table`, `runs`,
-`scores`, `statements` and `pairs` give the replication that comes with the package.
+`scores` and `pairs` give the replication that comes with the package.
 """
 
 from companion.replication.execution import execute
@@ -18,7 +18,6 @@ from companion.replication.tables import (
     scores,
     seed_runs,
     select,
-    statements,
     stored_protocol,
     table,
 )
@@ -43,7 +42,6 @@ __all__ = [
     "seconds_per_image",
     "seed_runs",
     "select",
-    "statements",
     "stored_protocol",
     "table",
     "write",

@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 
-from companion import __version__, ranking, store
+from companion import __version__, store
 from companion.datasets import Dataset, load_dataset
 from companion.errors import CompanionError, EnvironmentFailure, InputError, require_extra
 from companion.models import SourceModel, best_device, folded
 from companion.replication.planning import SCORES, Plan, score_key
 from companion.replication.protocol import Replication, Run, label
 from companion.scores import gradient_ratio
+from companion.scores.from_images import score_images
 from companion.sources import load_source, trained_on
 from companion.training import fine_tune
 
@@ -99,17 +100,17 @@ def score_job(job: Job) -> dict[str, Any]:
     run, model, target = job.run, job.source(), job.target()
     fold = job.protocol.fold(target, run.fold)
     row: dict[str, Any] = {"source": run.source, "target": run.target, "fold": run.fold}
+    images, labels = target.images["train"][fold.train], target.labels["train"][fold.train]
     began = time.perf_counter()
     for variant in ("corrected", "published"):
-        found = ranking.score(
-            model, target, scores=SCORES, variant=variant, fold=fold, seed=run.seed, device=job.device
+        found = score_images(
+            model, images, labels, scores=SCORES, variant=variant, seed=run.seed, device=job.device
         )
         row[variant] = dict(found)
         row[f"{variant}_reasons"] = found.reasons
         terms = found.ncti_terms
         row[f"{variant}_ncti_terms"] = None if terms is None else [float(term) for term in terms]
     row["seconds"] = time.perf_counter() - began
-    images, labels = target.images["train"][fold.train], target.labels["train"][fold.train]
     try:
         row["gradient_ratio_folded"] = gradient_ratio(folded(model), images, labels, device=job.device)
     except (ValueError, torch.fx.proxy.TraceError):  # no ratio at all, or a network that cannot be traced

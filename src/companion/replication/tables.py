@@ -18,11 +18,9 @@ import pandas as pd
 from companion import store
 from companion.datasets import load_dataset
 from companion.errors import EnvironmentFailure, InputError, did_you_mean
-from companion.evaluation.agreement import with_combined
-from companion.evaluation.hypotheses import judge, quantities
 from companion.models import SourceModel
 from companion.replication.protocol import Replication, label
-from companion.scores import COMBINED, REGISTRY, combine_ncti
+from companion.scores import COMBINED, REGISTRY, combine_ncti, with_combined
 from companion.sources import load_source, trained_on
 from companion.training.protocols import checked
 
@@ -156,11 +154,6 @@ def table(variant: str = "corrected", rule: str = "lowest_val_loss") -> pd.DataF
     result = truth.merge(found[[*PAIR, *names]], on=PAIR, how="left", validate="one_to_one")
     result.attrs["runs"] = _read("medical_runs").attrs["provenance"]["runs"]
     return result
-
-
-def statements() -> pd.DataFrame:
-    """The plan's statements, judged on the complete folds; see `companion.evaluation.hypotheses.judge`."""
-    return judge(quantities(ground_truth(), pair_scores()))
 
 
 @dataclass(frozen=True)

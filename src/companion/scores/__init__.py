@@ -47,6 +47,6 @@ __all__ = [
     "COMBINED", "INVERTED_ACROSS_DOMAINS", "NCTITerms", "REGISTRY", "ScoreInfo", "ScoreWarning", "Scores",
     "TERMS", "available", "combine", "combine_ncti", "gbc", "gradient_ratio", "hscore", "knn", "lda", "leep",
     "linear_probe", "logme", "min_max", "nca", "nce", "ncti_terms", "nleep", "parc", "sfda",
-    "stratified_subsample", "suite", "transrate",
+    "stratified_subsample", "suite", "transrate", "with_combined",
 ]
 # fmt: on

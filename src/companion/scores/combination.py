@@ -1,6 +1,7 @@
 """The proposed score's combination of its two terms over one candidate set of sources."""
 
 import numpy as np
+import pandas as pd
 
 COMBINED = "proposed"
 TERMS = ("nca", "gradient_ratio")
@@ -33,6 +34,15 @@ def combine(nca: np.ndarray, gradient_ratio: np.ndarray, *, invert: bool = False
         Shape (sources,); NaN where a term is missing.
     """
     return min_max(nca, invert=invert) * min_max(gradient_ratio, invert=invert)
+
+
+def with_combined(table: pd.DataFrame, *, invert: bool = False) -> pd.DataFrame:
+    """Add the proposed score, which is relative to the sources of each target."""
+    combined = [
+        pd.Series(combine(block["nca"], block["gradient_ratio"], invert=invert), block.index)
+        for _, block in table.groupby("target")
+    ]
+    return table.assign(**{COMBINED: pd.concat(combined)})
 
 
 def combine_ncti(terms: np.ndarray, *, variant: str = "corrected") -> np.ndarray:
