@@ -1,7 +1,7 @@
 """Numbers, tables and pictures of the book's pages, computed while the book is built.
 
-A page names them: ``{eval}`claim("note-10-size")` `` in prose; ``table("tau")`` and ``picture("saturation")`` in blocks
-of their own. MyST-NB evaluates that in a kernel of the page; a name that does not exist stops the build.
+A page calls these functions: ``{eval}`claim("note-10-size")` `` in prose; ``tau("architectures")``, ``saturation()`` in
+blocks of their own. MyST-NB evaluates that in a kernel of the page; a call that fails stops the build.
 """
 
 from __future__ import annotations
@@ -25,20 +25,6 @@ from companion.datasets import cached_file, load_dataset, medmnist_classes, medm
 from companion.errors import EnvironmentFailure
 from companion.figures import TITLES, short
 
-MODALITIES = {
-    "pathmnist": "colon pathology",
-    "chestmnist": "chest X-ray",
-    "dermamnist": "dermatoscopy",
-    "octmnist": "retinal optical coherence tomography",
-    "pneumoniamnist": "chest X-ray",
-    "retinamnist": "fundus photography",
-    "breastmnist": "breast ultrasound",
-    "bloodmnist": "blood cell microscopy",
-    "tissuemnist": "kidney cortex microscopy",
-    "organamnist": "abdominal CT, axial",
-    "organcmnist": "abdominal CT, coronal",
-    "organsmnist": "abdominal CT, sagittal",
-}
 # Groups of the claims file, which no count may mix.
 GROUPS = {"paper": "claims of the paper", "tables": "arithmetic of its tables", "notes": "notes of ours"}
 JUDGED = {1.0: "supported", 0.0: "undecided", -1.0: "contradicted"}
@@ -83,35 +69,30 @@ def shown(value: Any, digits: int) -> str:
     return text.replace("-", "−")
 
 
+def _fixed(value: Any, digits: int) -> Any:
+    """Text of a float that is whole."""
+    return (
+        f"{value:.{digits}f}".replace("-", "−") if isinstance(value, float) and value.is_integer() else value
+    )
+
+
 def markdown(frame: pd.DataFrame, digits: int = 3) -> Markdown:
     """A table with its index; empty cells where a value is missing, one form of number a column."""
 
-    def texts(column: pd.Series) -> pd.Series:
-        numbers = pd.to_numeric(column, errors="coerce").dropna()
-        whole = (numbers % 1 == 0).all()
-        return column.map(
-            lambda value: (
-                ""
-                if pd.isna(value)
-                else f"{value:.{digits}f}".replace("-", "−")
-                if isinstance(value, float) and value.is_integer() and not whole
-                else shown(value, digits)
-            )
-        )
+    def texts(column: pd.Series) -> list[str]:
+        floats = [value for value in column if isinstance(value, float)]
+        whole = all(value.is_integer() for value in floats if not np.isnan(value))
+        fixed = column if whole else column.map(lambda value: _fixed(value, digits))  # 1.000 beside 0.523
+        return ["" if pd.isna(value) else shown(value, digits) for value in fixed]
 
     names = [frame.index.name or "", *map(str, frame.columns)]
     cells = frame.astype(object).apply(texts)
     return Markdown(cells.to_markdown(tablefmt="github", headers=names, disable_numparse=True))
 
 
-def table(name: str) -> Markdown:
-    """Return a table of `TABLES`."""
-    return markdown(TABLES[name]())
-
-
-def picture(name: str) -> Figure:
-    """Draw a picture of `PICTURES`."""
-    return PICTURES[name]()
+def table(function: Callable[..., pd.DataFrame]) -> Callable[..., Markdown]:
+    """Make a function's table one that a page can show."""
+    return functools.wraps(function)(lambda *given: markdown(function(*given)))
 
 
 def provenance() -> Markdown:
@@ -129,6 +110,7 @@ def provenance() -> Markdown:
 # --- tables -------------------------------------------------------------------------------------------------
 
 
+@table
 def claims_summary() -> pd.DataFrame:
     """How many claims of each group have which status."""
     counts = pd.crosstab(claims()["status"], claims()["group"])
@@ -136,6 +118,7 @@ def claims_summary() -> pd.DataFrame:
     return counts.rename(columns=GROUPS).rename_axis("status")
 
 
+@table
 def claims_table() -> pd.DataFrame:
     """Every claim: what was said, what was found, within what, on what evidence, with what result."""
     pages = {"scores": "scores.md", "reproduction": "reproduction.md"}
@@ -165,24 +148,24 @@ def claims_table() -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("claim")
 
 
+@table
 def datasets() -> pd.DataFrame:
     """MedMNIST's 2D sets: images, classes, modality; counted where the file is available."""
     rows = {}
     for flag in medmnist_flags():
-        counts, counted = medmnist_samples()[flag], "publisher's numbers"
-        if cached_file(flag, 28):
+        counts, here = medmnist_samples()[flag], cached_file(flag, 28)
+        if here:
             counts = {split: len(values) for split, values in load_dataset(flag).labels.items()}
-            counted = "counted here"
         rows[flag] = {
-            "modality": MODALITIES[flag],
             "classes": len(medmnist_classes()[flag]),
             **{f"{split} images": counts[split] for split in ("train", "val", "test")},
             "role": "source" if flag == "chestmnist" else "source and target",
-            "numbers": counted,
+            "numbers": "counted here" if here else "publisher's numbers",
         }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("dataset")
+    return pd.read_csv("modalities.csv", index_col="dataset").join(pd.DataFrame(rows).T)
 
 
+@table
 def source_sizes() -> pd.DataFrame:
     """Training images behind every source dataset."""
     sizes = pd.Series(evaluation.training_set_sizes("chestmnist"), name="training images")
@@ -192,6 +175,7 @@ def source_sizes() -> pd.DataFrame:
     )
 
 
+@table
 def transfer(setting: str) -> pd.DataFrame:
     """Published AUCs, sources by targets; the best of a target is bold."""
     rows = published.table(setting).query("target != 'chestmnist'")
@@ -211,12 +195,20 @@ def with_mean(frame: pd.DataFrame, name: str, texts: str = "", mean_texts: str =
     )
 
 
+@table
+def tau(setting: str) -> pd.DataFrame:
+    """Weighted Kendall τ of every score on every target."""
+    return with_mean(evaluation.weighted_tau(setting), "mean")
+
+
+@table
 def ranks(setting: str) -> pd.DataFrame:
     """Rank of every score on every target."""
     found = evaluation.friedman(evaluation.weighted_tau(setting)).ranks
     return with_mean(found, "mean rank", "{:g}", "{:.2f}")
 
 
+@table
 def nemenyi(setting: str) -> pd.DataFrame:
     """P of Nemenyi's test for every pair of scores."""
     import scikit_posthocs
@@ -227,6 +219,7 @@ def nemenyi(setting: str) -> pd.DataFrame:
     return pd.DataFrame(values, index=pd.Index(names, name="p"), columns=names)
 
 
+@table
 def chosen(setting: str) -> pd.DataFrame:
     """Hyper-parameters of the run with the lowest validation loss, every pair."""
     runs = published.table("run_summaries").query("setting == @setting and target != 'chestmnist'")
@@ -239,6 +232,7 @@ def chosen(setting: str) -> pd.DataFrame:
     )
 
 
+@table
 def chosen_counts() -> pd.DataFrame:
     """How often each value was chosen, over all pairs of both settings."""
     runs = published.table("run_summaries")
@@ -249,6 +243,7 @@ def chosen_counts() -> pd.DataFrame:
     return pd.concat(parts).rename(columns=lambda name: name.replace("_", " ")).rename_axis("value")
 
 
+@table
 def similarity() -> pd.DataFrame:
     """How much closer NCA comes to fine-tuned features than LDA and than no projection."""
     parts = {
@@ -261,20 +256,17 @@ def similarity() -> pd.DataFrame:
     )
 
 
-def statements() -> pd.DataFrame:
-    """What the second replication says of each statement that was planned."""
-    return replication.statements().set_index("statement")
-
-
-def noise_by_width() -> dict[str, dict[int, float]]:
+def noise() -> pd.DataFrame:
     """LogME of pure noise with 200 points, by number of features, as published and corrected."""
-    widths = (32, 128, 256, 512, 1024, 4096)
-    return {
-        variant: {width: synthetic.logme_on_noise(width, variant) for width in widths}
-        for variant in ("published", "corrected")
-    }
+    variants, widths = ("published", "corrected"), (32, 128, 256, 512, 1024, 4096)
+    values = {variant: [synthetic.logme_on_noise(width, variant) for width in widths] for variant in variants}
+    return pd.DataFrame(values, index=pd.Index(widths, name="features"))
 
 
+noise_by_width = table(noise)
+
+
+@table
 def without_large() -> pd.DataFrame:
     """Mean τ_w with and without the three large sources."""
     rows = evaluation.published_pairs("source_datasets")[["source", "target", "auc", *measures.SEVEN]]
@@ -285,6 +277,7 @@ def without_large() -> pd.DataFrame:
     )
 
 
+@table
 def first_on_itself() -> pd.DataFrame:
     """Targets that put themselves first as their own source, by score."""
     measure = measures.MEASURES["first_on_itself"]
@@ -293,6 +286,7 @@ def first_on_itself() -> pd.DataFrame:
     return pd.Series(counts, name="targets of 11").rename_axis("score").to_frame()
 
 
+@table
 def seeds() -> pd.DataFrame:
     """NLEEP of one set of synthetic features over seeds of its mixture."""
     values = np.array(synthetic.nleep_over_seeds())
@@ -306,29 +300,16 @@ def seeds() -> pd.DataFrame:
     return pd.DataFrame(row, index=pd.Index(["NLEEP"], name="synthetic features"))
 
 
-TABLES: dict[str, Callable[[], pd.DataFrame]] = {
-    "claims": claims_table,
-    "claims_summary": claims_summary,
-    "datasets": datasets,
-    "source_sizes": source_sizes,
-    "transfer_auc": lambda: transfer("source_datasets"),
-    "transfer_auc_architectures": lambda: transfer("architectures"),
-    "tau": lambda: with_mean(evaluation.weighted_tau("source_datasets"), "mean"),
-    "tau_architectures": lambda: with_mean(evaluation.weighted_tau("architectures"), "mean"),
-    "ranks": lambda: ranks("source_datasets"),
-    "ranks_architectures": lambda: ranks("architectures"),
-    "nemenyi": lambda: nemenyi("source_datasets"),
-    "chosen": lambda: chosen("source_datasets"),
-    "chosen_architectures": lambda: chosen("architectures"),
-    "chosen_counts": chosen_counts,
-    "statements": statements,
-    "similarity": similarity,
-    "noise_by_width": lambda: pd.DataFrame(noise_by_width()).rename_axis("features"),
-    "without_large": without_large,
-    "first_on_itself": first_on_itself,
-    "ground_truths": lambda: evaluation.ground_truths().rename(index=TITLES),
-    "seeds": seeds,
-}
+@table
+def ground_truths() -> pd.DataFrame:
+    """Mean τ_w of every score against other summaries of the same runs."""
+    return evaluation.ground_truths().rename(index=TITLES)
+
+
+@table
+def statements() -> pd.DataFrame:
+    """What the replication says of the statements written down before it."""
+    return replication.statements().set_index("statement")
 
 
 # --- pictures -----------------------------------------------------------------------------------------------
@@ -361,16 +342,17 @@ def size_and_auc() -> Figure:
     return note_figures.size_and_auc(pd.DataFrame(taus))
 
 
-PICTURES: dict[str, Callable[[], Figure]] = {
-    "noise_by_width": lambda: note_figures.by_width(noise_by_width(), 200),
-    "saturation": saturation,
-    "inversion": lambda: figures.inversion(
-        evaluation.weighted_tau("architectures", inverted=False).mean(),
-        evaluation.weighted_tau("architectures").mean(),
-    ),
-    "chance": chance,
-    "other_ground_truths": lambda: note_figures.other_ground_truths(
-        evaluation.ground_truths(), ["proposed", "nleep", "leep"]
-    ),
-    "size_and_auc": size_and_auc,
-}
+def noise_figure() -> Figure:
+    """LogME of pure noise by number of features."""
+    return note_figures.by_width(noise().to_dict(), 200)
+
+
+def inversion() -> Figure:
+    """Mean τ_w among architectures, as released and inverted as in the paper."""
+    released = evaluation.weighted_tau("architectures", inverted=False)
+    return figures.inversion(released.mean(), evaluation.weighted_tau("architectures").mean())
+
+
+def other_ground_truths() -> Figure:
+    """Mean τ_w against other summaries of the same runs."""
+    return note_figures.other_ground_truths(evaluation.ground_truths(), ["proposed", "nleep", "leep"])

@@ -2,16 +2,20 @@
 # # Measure the gradient term: how large are the gradients of the early layers?
 #
 # :::{admonition} What you will learn
-# - what the adaptability term of the paper's score measures, and how it is computed;
+# - what the adaptability term of the paper's score measures, and how it is
+#   computed;
 # - why one pass over the images gives features, outputs and both gradients;
 # - why the ratio depends on how a network is written, and which form does not;
-# - what the term says about a target, what it does not, and what it adds to the feature term.
+# - what the term says about a target, what it does not, and what it adds to
+#   the feature term.
 # :::
 #
-# A score that looks at features alone asks how well a source model *already* separates the target's classes.
-# That question has a known trap: by it, the best source for a target tends to be the target itself. Juodelyte
-# et al. {cite}`juodelyte2024` add a second question: how much would the early layers *change* in fine-tuning?
-# They answer it with two gradients, those of the first and of the second convolution.
+# A score that looks at features alone asks how well a source model *already*
+# separates the target's classes. That question has a known trap: by it, the
+# best source for a target tends to be the target itself. Juodelyte et al.
+# {cite}`juodelyte2024` add a second question: how much would the early layers
+# *change* in fine-tuning? They answer it with two gradients, those of the
+# first and of the second convolution.
 
 # %% tags=["parameters"]
 # Change them here, or from outside with papermill.
@@ -57,9 +61,11 @@ run = notebook.start(
 # %% [markdown]
 # ## The target
 #
-# The images that are scored are drawn as the paper draws its fine-tuning set: at most `per_class` times the number
-# of classes, at random, without regard to class. Their order matters, because the gradients are taken batch by
-# batch; a folder sorted by class would give batches of one class and nothing to compare.
+# The images that are scored are drawn as the paper draws its fine-tuning set:
+# at most `per_class` times the number of classes, at random, without regard to
+# class. Their order matters, because the gradients are taken batch by batch; a
+# folder sorted by class would give batches of one class and nothing to
+# compare.
 
 # %%
 import companion
@@ -76,30 +82,41 @@ figures.examples(dataset)
 # %% [markdown]
 # ## The sources
 #
-# Every source here is a ResNet-18. A name that begins with `train:` is a model trained on that dataset by this
-# package, from random weights, with a short protocol, and kept; `scratch` has random weights and no training at
-# all. Sources named `procedural:` were trained on **synthetic** pictures. None of them is a good model. They are
-# what can be made anywhere in a minute; put `imagenet` or a checkpoint of your own in their place.
+# Every source here is a ResNet-18. A name that begins with `train:` is a model
+# trained on that dataset by this package, from random weights, with a short
+# protocol, and kept; `scratch` has random weights and no training at all.
+# Sources named `procedural:` were trained on **synthetic** pictures. None of
+# them is a good model. They are what can be made anywhere in a minute; put
+# `imagenet` or a checkpoint of your own in their place.
 
 # %%
 models = {
-    name: companion.load_source(name, target=dataset.name, size=min(size, 64), seed=seed) for name in sources
+    name: companion.load_source(
+        name, target=dataset.name, size=min(size, 64), seed=seed
+    )
+    for name in sources
 }
 for model in models.values():
-    print(f"{model.name:28s} {model.architecture}, trained on {model.pretraining}")
+    print(
+        f"{model.name:28s} {model.architecture},",
+        f"trained on {model.pretraining}",
+    )
 
 # %% [markdown]
 # ## The loss: every triplet of a batch
 #
-# The network runs in evaluation mode, without its head, and its penultimate features are scaled to length one.
-# For an image $a$ (the anchor), another image $p$ of its class and an image $n$ of another class, the loss is
+# The network runs in evaluation mode, without its head, and its penultimate
+# features are scaled to length one. For an image $a$ (the anchor), another
+# image $p$ of its class and an image $n$ of another class, the loss is
 #
 # $$
-# \ell(a, p, n) = \max\bigl(0,\; \lVert z_a - z_p\rVert - \lVert z_a - z_n\rVert + 0.05\bigr),
+# \ell(a, p, n) = \max\bigl(0,\; \lVert z_a - z_p\rVert - \lVert z_a -
+# z_n\rVert + 0.05\bigr),
 # $$
 #
 # averaged over the triplets where it is not zero. No target-specific layer is
-# needed for it, which is why it suits a model that has not been fine-tuned yet.
+# needed for it, which is why it suits a model that has not been fine-tuned
+# yet.
 
 # %%
 import torch
@@ -119,12 +136,12 @@ def triplet_loss(features, labels, margin=0.05):
 # %% [markdown]
 # ## Two gradients
 #
-# With $W_1$ and $W_2$ the weights of the first and the second convolution,
-# and batches $b = 1 \dots B$ of $\lfloor n/6 \rfloor$ images, the term is
+# With $W_1$ and $W_2$ the weights of the first and the second convolution, and
+# batches $b = 1 \dots B$ of $\lfloor n/6 \rfloor$ images, the term is
 #
 # $$
 # G = \frac{\tfrac{1}{B}\sum_b \lVert \partial L_b / \partial W_2 \rVert_2}
-#          {\tfrac{1}{B}\sum_b \lVert \partial L_b / \partial W_1 \rVert_2}.
+# {\tfrac{1}{B}\sum_b \lVert \partial L_b / \partial W_1 \rVert_2}.
 # $$
 
 # %%
@@ -136,7 +153,10 @@ import numpy as np
 def gradient_norms(model, images, labels):
     """One row per batch: norm of the first and of the second gradient."""
     network = copy.deepcopy(model.backbone).eval().cpu()
-    layers = [network.get_submodule(name) for name in (model.first_conv, model.second_conv)]
+    layers = [
+        network.get_submodule(name)
+        for name in (model.first_conv, model.second_conv)
+    ]
     weights = [layer.weight.requires_grad_() for layer in layers]
     size = len(labels) // 6
     rows = []
@@ -149,28 +169,77 @@ def gradient_norms(model, images, labels):
     return np.array(rows)
 
 
-norms = {name: gradient_norms(model, images, labels) for name, model in models.items()}
+norms = {
+    name: gradient_norms(model, images, labels)
+    for name, model in models.items()
+}
 ratio = {name: n[:, 1].mean() / n[:, 0].mean() for name, n in norms.items()}
 {name: round(float(value), 3) for name, value in ratio.items()}
 
 # %% [markdown]
 # That is the whole term. The released code walks over the images twice, once
-# for the features and once for the gradients. One pass is enough: in evaluation
-# mode the features of an image do not depend on the batch it is in.
+# for the features and once for the gradients. One pass is enough: in
+# evaluation mode the features of an image do not depend on the batch it is in.
 # `single_pass` gives features, the outputs of the source's own head and both
 # gradients together, and the same ratio:
 
 # %%
 from companion.scores.forward_pass import single_pass
 
-passes = {name: single_pass(model, images, labels) for name, model in models.items()}
+passes = {
+    name: single_pass(model, images, labels) for name, model in models.items()
+}
 for name, done in passes.items():
     # A triplet within rounding of the margin may count in one and not in the
     # other, so the two agree to three digits and not to the last.
     assert np.isclose(done.ratio(), ratio[name], rtol=5e-3), name
 
-# %% mystnb={"image": {"alt": "Gradient norm of the second convolution against that of the first, one point a batch, one colour and shape a source; the dashed line marks equal norms"}}
-figures.gradient_norms(passes, synthetic=dataset.synthetic)
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Gradient norm of the second convolution against that of the first, one point a batch, one colour and shape a source; the dashed line marks equal norms"}}
+from companion.figures.style import (
+    CYCLE,
+    INK,
+    figure_of,
+    literal,
+    mark_synthetic,
+    short,
+)
+
+
+def draw_gradient_norms(passes, *, synthetic=False):
+    """Draw the two convolutions' gradient norms, batch by batch, for several sources."""
+    figure, axis = figure_of(6.4, 4.2)
+    markers = "osD^vPX"
+    for index, (name, done) in enumerate(passes.items()):
+        counted = done.triplets > 0
+        axis.scatter(
+            done.first[counted],
+            done.second[counted],
+            s=34,
+            label=f"{literal(short(name))}: {done.ratio():.2f}",
+            color=CYCLE[index % len(CYCLE)],
+            marker=markers[index % len(markers)],
+            alpha=0.85,
+        )
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    low = min(axis.get_xlim()[0], axis.get_ylim()[0])
+    high = max(axis.get_xlim()[1], axis.get_ylim()[1])
+    axis.plot(
+        [low, high], [low, high], color=INK, linewidth=0.8, linestyle="--"
+    )
+    axis.set_xlabel("gradient norm of the first convolution")
+    axis.set_ylabel("gradient norm of the second")
+    axis.legend(
+        title="source: ratio of the means",
+        fontsize=8,
+        title_fontsize=8,
+        frameon=False,
+    )
+    mark_synthetic(figure, synthetic)
+    return figure
+
+
+draw_gradient_norms(passes, synthetic=dataset.synthetic)
 
 # %% [markdown]
 # One point is one batch, and the dashed line is where both norms are equal: a
@@ -211,17 +280,18 @@ pd.DataFrame(rows).set_index("source").round(3)
 # Multiply the weights of the first convolution by $c$, and let the batch norm
 # after it divide by $c$. The network computes what it computed before, so
 # whatever can be fine-tuned from it is the same. Its gradient ratio is $c$
-# times as large: the gradient of weights that are $c$ times larger is $c$ times
-# smaller. Exporters do this when they fold batch norm into the convolutions,
-# and so does another standard deviation in the normalisation of the input.
+# times as large: the gradient of weights that are $c$ times larger is $c$
+# times smaller. Exporters do this when they fold batch norm into the
+# convolutions, and so does another standard deviation in the normalisation of
+# the input.
 #
 # What does not change is the gradient of every output channel $k$ times the
 # norm of its weights:
 #
 # $$
-# S_l = \sqrt{\textstyle\sum_k \bigl(\lVert W_{lk}\rVert\,
-#       \lVert \partial L / \partial W_{lk}\rVert\bigr)^2},
-# \qquad G' = \frac{\tfrac1B\sum_b S_2}{\tfrac1B\sum_b S_1}.
+# S_l = \sqrt{\textstyle\sum_k \bigl(\lVert W_{lk}\rVert\, \lVert \partial L /
+# \partial W_{lk}\rVert\bigr)^2}, \qquad G' = \frac{\tfrac1B\sum_b
+# S_2}{\tfrac1B\sum_b S_1}.
 # $$
 #
 # `companion.scores.gradient_ratio(…, variant="scale_invariant")` is $G'$.
@@ -234,7 +304,11 @@ def rewritten(model, factor):
     """The same function, its first convolution's weights times `factor`."""
     network = copy.deepcopy(model.backbone).cpu()
     convolution = network.get_submodule(model.first_conv)
-    norm = next(layer for layer in network.modules() if isinstance(layer, torch.nn.BatchNorm2d))
+    norm = next(
+        layer
+        for layer in network.modules()
+        if isinstance(layer, torch.nn.BatchNorm2d)
+    )
     with torch.no_grad():
         convolution.weight *= factor
         norm.running_mean *= factor
@@ -272,29 +346,80 @@ figure.tight_layout()
 # Every dot of a line is the same function. As published, any of these sources
 # can be brought to the top of the list by rewriting it; the order of the lines
 # is an order of how the networks happen to be written. The paper's fifteen
-# sources are all ResNet-18 with batch norm, but their inputs are not normalised
-# alike (a standard deviation of about .225 for ImageNet's weights, .5 for the
-# others), which alone changes a ratio by about two. Whether the scale-invariant
-# form *ranks* better is another question, and open.
+# sources are all ResNet-18 with batch norm, but their inputs are not
+# normalised alike (a standard deviation of about .225 for ImageNet's weights,
+# .5 for the others), which alone changes a ratio by about two. Whether the
+# scale-invariant form *ranks* better is another question, and open.
 
 # %% [markdown]
 # ## What the term adds: the paper's ablation
 #
-# The proposed score multiplies the two terms, each rescaled to 0…1 over the sources of a target. In the published
-# tables every part can be judged alone, by the weighted Kendall τ between the score and the AUC after fine-tuning. So it can in
-# our own replication, on other sources, four targets and 28 px ([](02_fine_tuning.ipynb)): the panel on the right.
+# The proposed score multiplies the two terms, each rescaled to 0…1 over the
+# sources of a target. In the published tables every part can be judged alone,
+# by the weighted Kendall τ between the score and the AUC after fine-tuning. So
+# it can in our own replication, on other sources, four targets and 28 px
+# ([](02_fine_tuning.ipynb)): the panel on the right.
 
-# %% mystnb={"image": {"alt": "Weighted Kendall tau over the targets for the product, for NCA alone and for the gradients alone: both published settings, and our own replication in a panel of its own; bars are means, points are targets"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Weighted Kendall tau over the targets for the product, for NCA alone and for the gradients alone: both published settings, and our own replication in a panel of its own; bars are means, points are targets"}}
+from companion.figures.style import BLUE, GREEN, ORANGE
+
+
+def draw_ablation(means):
+    """Draw the ablation: τ_w of the combined score and of each term alone, per setting, over the targets."""
+    figure, axes = figure_of(
+        3.7 * len(means) + 0.6, 3.2, 1, len(means), sharey=True, squeeze=False
+    )
+    rng = np.random.default_rng(0)  # spreads the points sideways, no more
+    for axis, (setting, taus) in zip(axes[0], means.items(), strict=True):
+        for place, (column, colour) in enumerate(
+            (("proposed", BLUE), ("nca", GREEN), ("gradient_ratio", ORANGE))
+        ):
+            values = taus[column].dropna().to_numpy()
+            axis.bar(place, values.mean(), color=colour, alpha=0.45, width=0.7)
+            axis.scatter(
+                place + rng.uniform(-0.18, 0.18, len(values)),
+                values,
+                s=14,
+                color=colour,
+            )
+            axis.annotate(
+                f"mean {values.mean():.3f}",
+                (place, 1.0),
+                xycoords=("data", "axes fraction"),
+                ha="center",
+                va="bottom",
+                fontsize=9,
+            )
+        axis.axhline(0, color=INK, linewidth=0.8)
+        axis.set_xticks(
+            range(3),
+            ["NCA × gradients", "NCA alone", "gradients alone"],
+            fontsize=9,
+        )
+        axis.set_title(
+            setting.replace("_", " "), loc="left", fontsize=10, pad=18
+        )
+    axes[0][0].set_ylabel("weighted Kendall τ")
+    return figure
+
+
 from companion import evaluation, replication
 
-taus = {f"published: {setting}": evaluation.weighted_tau(setting) for setting in companion.published.SETTINGS}
-ours = replication.table()[["source", "target", "auc", "proposed", "nca", "gradient_ratio"]]
-figures.ablation(taus | {"our replication": evaluation.weighted_tau(ours)})
+taus = {
+    f"published: {setting}": evaluation.weighted_tau(setting)
+    for setting in companion.published.SETTINGS
+}
+ours = replication.table()[
+    ["source", "target", "auc", "proposed", "nca", "gradient_ratio"]
+]
+draw_ablation(taus | {"our replication": evaluation.weighted_tau(ours)})
 
 # %% [markdown]
-# Bars are means over the targets, points are targets. In both published settings the product does better on average than either
-# term, by less among architectures, and in both the targets scatter widely. In our replication it does worse on average than NCA
-# alone: there the gradients by themselves order the sources no better than a guess. Among architectures the terms have to be
+# Bars are means over the targets, points are targets. In both published
+# settings the product does better on average than either term, by less among
+# architectures, and in both the targets scatter widely. In our replication it
+# does worse on average than NCA alone: there the gradients by themselves order
+# the sources no better than a guess. Among architectures the terms have to be
 # inverted first, a choice made after seeing the results. Without inversion:
 
 # %%
@@ -304,9 +429,11 @@ straight[["proposed", "nca", "gradient_ratio"]].mean().round(3)
 # %% [markdown]
 # ## Does it stay clear of the trap?
 #
-# The claim that motivates the term: feature scores can put the target itself first, the gradients do not. The published
-# table lets us count, over the targets, how often the target comes first among its own sources. It does not let us count for
-# NCA, NCTI and the product: their values for the target as its own source were never released.
+# The claim that motivates the term: feature scores can put the target itself
+# first, the gradients do not. The published table lets us count, over the
+# targets, how often the target comes first among its own sources. It does not
+# let us count for NCA, NCTI and the product: their values for the target as
+# its own source were never released.
 
 # %%
 table = companion.published.table("source_datasets")
@@ -314,24 +441,35 @@ own = table[table["logme"].notna() & (table["target"] != "chestmnist")]
 counts = {}
 for score in ("logme", "parc", "sfda", "leep", "nleep", "gradient_ratio"):
     best = own.groupby("target")[score].transform("max")
-    counts[score] = int(((own[score] >= best) & (own["source"] == own["target"])).sum())
+    counts[score] = int(
+        ((own[score] >= best) & (own["source"] == own["target"])).sum()
+    )
 pd.Series(
-    counts, name=f"targets (of {own['target'].nunique()}) that rank themselves first, ties counted"
+    counts,
+    name=f"rank themselves first, of {own['target'].nunique()} targets",
 ).to_frame()
 
 # %% [markdown]
-# The product can be bounded: give every target's own NCA term the highest value there is, 1, and rank again.
+# The product can be bounded: give every target's own NCA term the highest
+# value there is, 1, and rank again.
 
 # %%
 bounded = own.copy()
 bounded.loc[bounded["source"] == bounded["target"], "nca"] = 1.0
 for _, block in bounded.groupby("target"):
-    bounded.loc[block.index, "product"] = companion.scores.combine(block["nca"], block["gradient_ratio"])
+    bounded.loc[block.index, "product"] = companion.scores.combine(
+        block["nca"], block["gradient_ratio"]
+    )
 bounded["place"] = bounded.groupby("target")["product"].rank(ascending=False)
 first = bounded.loc[bounded["place"] == 1, "source"]
-print(f"ImageNet first on {(first == 'imagenet').sum()} of {first.size} targets")
+print(
+    f"ImageNet first on {(first == 'imagenet').sum()} of {first.size} targets"
+)
 itself = bounded[bounded["source"] == bounded["target"]]
-print(f"best place of a target among its own sources: {itself['place'].min():.0f}")
+print(
+    "best place of a target among its own sources:",
+    f"{itself['place'].min():.0f}",
+)
 
 # %% [markdown]
 # **Exercise.** Replace one of the sources by `"scratch"` with another `seed`,
@@ -339,14 +477,19 @@ print(f"best place of a target among its own sources: {itself['place'].min():.0f
 # order of the scale-invariant ones?
 #
 # :::{admonition} Takeaways
-# - The term compares how strongly a loss on the target pulls at two early layers; it needs no fine-tuning, no new head
-#   and one pass over a few hundred images.
-# - The table above says how far the batches of one source agree, next to how far the sources differ.
-# - As published it changes when the same network is written in another way; the scale-invariant form does not.
-# - In the published tables the product does better on average than its parts, among architectures only after both have
-#   been inverted; in our replication it does worse than NCA alone.
-# - The gradients never put the target itself first; the five scores from features whose values were released do on most targets.
-#   For the product there is a bound: whatever its own NCA term, no target would come first.
+# - The term compares how strongly a loss on the target pulls at two early
+#   layers; it needs no fine-tuning, no new head and one pass over a few
+#   hundred images.
+# - The table above says how far the batches of one source agree, next to how
+#   far the sources differ.
+# - As published it changes when the same network is written in another way;
+#   the scale-invariant form does not.
+# - In the published tables the product does better on average than its parts,
+#   among architectures only after both have been inverted; in our replication
+#   it does worse than NCA alone.
+# - The gradients never put the target itself first; the five scores from
+#   features whose values were released do on most targets. For the product
+#   there is a bound: whatever its own NCA term, no target would come first.
 # :::
 
 # %%

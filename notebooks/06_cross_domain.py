@@ -2,14 +2,18 @@
 # # Cross from natural to medical images: which architecture?
 #
 # :::{admonition} What you will learn
-# - how the seven scores order nine ImageNet architectures by what they reach on medical targets;
+# - how the seven scores order nine ImageNet architectures by what they reach
+#   on medical targets;
 # - what inverting scores does to each of them, and why that matters;
-# - how architectures are scored for a target of your own, and what such an order is worth.
+# - how architectures are scored for a target of your own, and what such an
+#   order is worth.
 # :::
 #
-# Here all sources have the same pre-training, on natural images, and differ in architecture. The paper {cite}`juodelyte2024`
-# finds that transfer runs the other way in this setting: architectures whose features fit the medical target *less*, and whose
-# second layer has a *smaller* gradient, do better after fine-tuning. So it inverts both terms of its score, and some of the
+# Here all sources have the same pre-training, on natural images, and differ in
+# architecture. The paper {cite}`juodelyte2024` finds that transfer runs the
+# other way in this setting: architectures whose features fit the medical
+# target *less*, and whose second layer has a *smaller* gradient, do better
+# after fine-tuning. So it inverts both terms of its score, and some of the
 # scores it compares with.
 
 # %% tags=["parameters"]
@@ -59,29 +63,34 @@ run = notebook.start(
 # %% [markdown]
 # ## The published ground truth
 #
-# Test AUC of nine architectures on eleven targets; the run with the lowest validation loss of each pair.
-# The grid is not complete: of 120 planned runs a pair, these have finished and stand behind it.
+# Test AUC of nine architectures on eleven targets; the run with the lowest
+# validation loss of each pair. The grid is not complete: of 120 planned runs a
+# pair, these have finished and stand behind it.
 
 # %%
 import companion
 
-summaries = companion.published.table("run_summaries").query("setting == 'architectures'")
+summaries = companion.published.table("run_summaries").query(
+    "setting == 'architectures'"
+)
 behind = summaries.groupby("source")["runs"].agg(["min", "median", "max"])
 print(
-    f"{summaries['runs'].min()} to {summaries['runs'].max()} runs a pair, median {summaries['runs'].median():.0f}"
+    f"{summaries['runs'].min()} to {summaries['runs'].max()} runs a pair,",
+    f"median {summaries['runs'].median():.0f}",
 )
 behind
 
 # %% [markdown]
-# A further 1,671 runs failed, and 9 had not ended when the runs were released. (`resnet` is missing: its AUCs are those of
-# `imagenet` among the source datasets.) Where fewer runs are left to choose from, the chosen one tends to be worse: the comparison
-# is not quite even, least of all for VGG.
+# A further 1,671 runs failed, and 9 had not ended when the runs were released.
+# (`resnet` is missing: its AUCs are those of `imagenet` among the source
+# datasets.) Where fewer runs are left to choose from, the chosen one tends to
+# be worse: the comparison is not quite even, least of all for VGG.
 
 # %% mystnb={"image": {"alt": "Eleven panels, one a target: published test AUC of nine architectures in order of their parameters; the best of each target stands out"}}
 from companion import figures
 
 published = companion.published.table("architectures")
-# Parameters in millions, as torchvision lists them, for the order of the rows only.
+# Millions of parameters, as torchvision lists them: the order of the rows.
 parameters = {
     "shufflenet": 1.4,
     "mobilenet": 2.5,
@@ -93,20 +102,29 @@ parameters = {
     "convnext": 28.6,
     "vgg": 132.9,
 }
-figures.transfer(published, parameters, "published: nine architectures, smallest at the bottom")
+figures.transfer(
+    published,
+    parameters,
+    "published: nine architectures, smallest at the bottom",
+)
 
 # %%
-wins = published.loc[published.groupby("target")["auc"].idxmax(), ["target", "source", "auc"]]
+wins = published.loc[
+    published.groupby("target")["auc"].idxmax(), ["target", "source", "auc"]
+]
 wins.set_index("target").rename(index=figures.short).round(4)
 
 # %% [markdown]
-# On most targets several architectures come within a hundredth of AUC of the best. What a score could win by its first choice is
-# little there; on breast and derma the best stands alone.
+# On most targets several architectures come within a hundredth of AUC of the
+# best. What a score could win by its first choice is little there; on breast
+# and derma the best stands alone.
 
 # %%
 import pandas as pd
 
-spread = published.groupby("target")["auc"].agg(best="max", median="median", worst="min")
+spread = published.groupby("target")["auc"].agg(
+    best="max", median="median", worst="min"
+)
 spread["best less median"] = spread["best"] - spread["median"]
 spread["within .01 of the best"] = published.groupby("target")["auc"].agg(
     lambda auc: (auc > auc.max() - 0.01).sum()
@@ -116,17 +134,23 @@ spread.rename(index=figures.short).round(4)
 # %% [markdown]
 # ## Not inverted, and inverted
 #
-# The mean weighted Kendall τ over the targets, with scores as they are, and as the paper has them here: LEEP, NLEEP, PARC, NCTI and
-# both terms of the proposed score inverted.
+# The mean weighted Kendall τ over the targets, with scores as they are, and as
+# the paper has them here: LEEP, NLEEP, PARC, NCTI and both terms of the
+# proposed score inverted.
 
 # %%
 from companion import evaluation
 
 straight = evaluation.weighted_tau("architectures", inverted=False)
 turned = evaluation.weighted_tau("architectures")
-means = pd.DataFrame({"not inverted": straight.mean(), "as in the paper": turned.mean()})
+means = pd.DataFrame(
+    {"not inverted": straight.mean(), "as in the paper": turned.mean()}
+)
 means["inverted in the paper"] = [
-    "yes" if name in (*evaluation.INVERTED_ACROSS_DOMAINS, "proposed") else "no" for name in means.index
+    "yes"
+    if name in (*evaluation.INVERTED_ACROSS_DOMAINS, "proposed")
+    else "no"
+    for name in means.index
 ]
 means.sort_values("as in the paper", ascending=False).round(3)
 
@@ -134,12 +158,16 @@ means.sort_values("as in the paper", ascending=False).round(3)
 figures.inversion(straight.mean(), turned.mean())
 
 # %% [markdown]
-# Inverting a single score does more than change the sign of its τ_w: mistakes are weighted by the ranks that the score itself
-# gives as well as by those of AUC, and inverted, other architectures are its first. LEEP, for one, does not go from its mean to the
-# negative of it (compare the two columns). For the product it is another score altogether: small in both terms instead of large
-# in both. LogME and SFDA are left as they are in the paper. Three things to keep in mind:
+# Inverting a single score does more than change the sign of its τ_w: mistakes
+# are weighted by the ranks that the score itself gives as well as by those of
+# AUC, and inverted, other architectures are its first. LEEP, for one, does not
+# go from its mean to the negative of it (compare the two columns). For the
+# product it is another score altogether: small in both terms instead of large
+# in both. LogME and SFDA are left as they are in the paper. Three things to
+# keep in mind:
 #
-# - the direction was chosen with the results known, on the same eleven targets;
+# - the direction was chosen with the results known, on the same eleven
+#   targets;
 # - it helps the proposed score more than any other;
 # - even so the highest mean is LEEP's.
 
@@ -154,26 +182,36 @@ figures.scores_against_auc(table, metrics, list(turned.index), turned)
 # %% [markdown]
 # ### How sure is the lead?
 #
-# Intervals over nine architectures, resampled with replacement, of each score's mean τ_w and of its difference to the proposed
-# score.
+# Intervals over nine architectures, resampled with replacement, of each
+# score's mean τ_w and of its difference to the proposed score.
 
 # %%
-intervals = evaluation.bootstrap(table[["source", "target", "auc", *metrics]], seed=seed)
-pd.concat({"mean τ_w": intervals.mean, "less the proposed": intervals.differences}, axis=1).round(3)
+intervals = evaluation.bootstrap(
+    table[["source", "target", "auc", *metrics]], seed=seed
+)
+pd.concat(
+    {"mean τ_w": intervals.mean, "less the proposed": intervals.differences},
+    axis=1,
+).round(3)
 
 # %%
 test = evaluation.friedman(turned)
-print(f"Friedman over the ranks of seven scores: χ² = {test.chi2:.2f}, p = {test.p:.3f}")
+print(
+    "Friedman over the ranks of seven scores:",
+    f"χ² = {test.chi2:.2f}, p = {test.p:.3f}",
+)
 
 # %% [markdown]
-# No difference between the scores is shown, in either direction. LogME deserves a line of its own: with fewer images than
-# features the released formula rewards width, and it puts VGG, with 4096 features, first on every target
-# ([](../book/reproduction.md), note 1).
+# No difference between the scores is shown, in either direction. LogME
+# deserves a line of its own: with fewer images than features the released
+# formula rewards width, and it puts VGG, with 4096 features, first on every
+# target ([](../book/reproduction.md), note 1).
 #
 # ## Could the direction be chosen without looking?
 #
-# One can ask how it would have gone if the direction had been chosen on the other targets: leave one target out, take the
-# orientation with the higher mean τ_w on the other ten, and judge it on the one left out.
+# One can ask how it would have gone if the direction had been chosen on the
+# other targets: leave one target out, take the orientation with the higher
+# mean τ_w on the other ten, and judge it on the one left out.
 
 # %%
 rows = {}
@@ -181,26 +219,36 @@ for left_out in turned.index:
     others = turned.index.drop(left_out)
     better = (
         turned
-        if turned.loc[others, "proposed"].mean() > straight.loc[others, "proposed"].mean()
+        if turned.loc[others, "proposed"].mean()
+        > straight.loc[others, "proposed"].mean()
         else straight
     )
     rows[left_out] = {
-        "orientation chosen on the others": "inverted" if better is turned else "not inverted",
+        "orientation chosen on the others": "inverted"
+        if better is turned
+        else "not inverted",
         "τ_w": better.loc[left_out, "proposed"],
     }
 chosen = pd.DataFrame(rows).T
-print(f"mean τ_w when chosen on the other targets: {chosen['τ_w'].astype(float).mean():.3f}")
+print(
+    "mean τ_w when chosen on the other targets:",
+    f"{chosen['τ_w'].astype(float).mean():.3f}",
+)
 chosen.rename(index=figures.short)
 
 # %% [markdown]
-# That is a fairer test than choosing on all eleven at once, though targets of one collection are relatives.
+# That is a fairer test than choosing on all eleven at once, though targets of
+# one collection are relatives.
 #
 # ## Live: architectures on a real target
 #
-# `weights="pretrained"` takes torchvision's ImageNet weights and needs a connection once. `weights="local"` trains every
-# architecture here, from random weights, with the same short protocol on natural images. The page says which it was, and never
-# takes one for the other. (The default list holds those that a minute of training and 28 px are enough for. MnasNet is not among
-# them: its batch statistics move so slowly that after a short training they are still those it began with.)
+# `weights="pretrained"` takes torchvision's ImageNet weights and needs a
+# connection once. `weights="local"` trains every architecture here, from
+# random weights, with the same short protocol on natural images. The page says
+# which it was, and never takes one for the other. (The default list holds
+# those that a minute of training and 28 px are enough for. MnasNet is not
+# among them: its batch statistics move so slowly that after a short training
+# they are still those it began with.)
 
 # %%
 from dataclasses import replace
@@ -211,7 +259,12 @@ for name in architectures:
     if weights == "pretrained":
         model = companion.load_source(f"torchvision:{name}")
     else:
-        model = companion.load_source(f"train:{natural}", architecture=name, size=min(size, 64), seed=seed)
+        model = companion.load_source(
+            f"train:{natural}",
+            architecture=name,
+            size=min(size, 64),
+            seed=seed,
+        )
     models.append(replace(model, name=name))
 origin = {model.name: model.provenance.get("origin") for model in models}
 print(f"weights: {weights}")
@@ -219,7 +272,9 @@ print("\n".join(f"{name}: {where}" for name, where in origin.items()))
 
 # %%
 ranking = companion.rank(dataset, models, per_class=per_class, seed=seed)
-ranking.drop(columns=["pool", "gap", "architecture", "pretraining", "note"]).round(3)
+ranking.table[
+    ["source", "rank", "proposed", "nca", "gradient_ratio", "leep"]
+].round(3)
 
 # %% mystnb={"image": {"alt": "Bars of the combined score, NCA and gradient ratio of every architecture for the live target"}}
 figures.ranking(ranking)
@@ -227,7 +282,8 @@ figures.ranking(ranking)
 # %% [markdown]
 # ### And after fine-tuning?
 #
-# For so few small models the truth can be had: fine-tune each, briefly, on one fold.
+# For so few small models the ground truth can be had: fine-tune each, briefly,
+# on one fold.
 
 # %%
 from companion.datasets import fold
@@ -237,29 +293,45 @@ tuning = FINE_TUNING_PROTOCOLS["quick"]
 settings = tuning.settings(target)[0]
 drawn = fold(dataset, 1)
 truth = {
-    model.name: fine_tune(model, dataset, drawn, settings, tuning, seed=seed).row["test_auc"]
+    model.name: fine_tune(
+        model, dataset, drawn, settings, tuning, seed=seed
+    ).row["test_auc"]
     for model in models
 }
-live = ranking.set_index("source")[["proposed", "nca", "gradient_ratio", "leep", "logme"]].assign(auc=truth)
+live = ranking.table.set_index("source")[
+    ["proposed", "nca", "gradient_ratio", "leep", "logme"]
+].assign(auc=truth)
 live.sort_values("auc", ascending=False).round(3)
 
 # %%
-turned_score, straight_score = live["proposed"], companion.scores.combine(live["nca"], live["gradient_ratio"])
-print(f"τ_w of the proposed score, inverted:     {evaluation.tau(turned_score, live['auc']):+.2f}")
-print(f"τ_w of the proposed score, not inverted: {evaluation.tau(straight_score, live['auc']):+.2f}")
+plain = companion.scores.combine(live["nca"], live["gradient_ratio"])
+print(
+    "τ_w of the proposed score, inverted:    ",
+    f"{evaluation.tau(live['proposed'], live['auc']):+.2f}",
+)
+print(
+    "τ_w of the proposed score, not inverted:",
+    f"{evaluation.tau(plain, live['auc']):+.2f}",
+)
 
 # %% [markdown]
-# One target, one fold, one short fine-tuning and a handful of models: with so few, τ_w takes either sign by chance. The cell is
-# here to be run with your own target, larger images and more architectures.
+# One target, one fold, one short fine-tuning and a handful of models: with so
+# few, τ_w takes either sign by chance. The cell is here to be run with your
+# own target, larger images and more architectures.
+#
+# **Exercise.** Add an architecture to `architectures`. How do the places of
+# the others change, which were scored on the same images before?
 #
 # :::{admonition} Takeaways
-# - Among architectures no difference between the scores is shown, and on most targets several architectures are about equally
-#   good.
+# - Among architectures no difference between the scores is shown, and on most
+#   targets several architectures are about equally good.
 # - Not the full grid stands behind these AUCs, and for VGG least of it.
-# - The proposed score works only when inverted, a direction found on the targets it is judged on; the leave-one-out table
-#   says what the other targets would have chosen each time.
+# - The proposed score works only when inverted, a direction found on the
+#   targets it is judged on; the leave-one-out table says what the other
+#   targets would have chosen each time.
 # - LEEP has the highest mean, and no score is shown to be better than another.
-# - A ranking of architectures is a weak hint. Fine-tuning the two or three that fit your hardware is a stronger one.
+# - A ranking of architectures is a weak hint. Fine-tuning the two or three
+#   that fit your hardware is a stronger one.
 # :::
 
 # %%

@@ -7,14 +7,16 @@
 # - keep the table, the figure and a page you can send to a colleague.
 # :::
 #
-# You have a few hundred labelled images and several pre-trained models, and time to fine-tune one or two of them. This
-# notebook scores every candidate in one pass over your images, without fine-tuning. Your images may be a folder with one
-# sub-folder per class, a `.csv` or `.tsv` of paths and labels, or a `.npz` file in MedMNIST's layout; PNG, JPEG, TIFF, BMP or
-# DICOM. [](../book/choosing.md) has the details.
+# You have a few hundred labelled images and several pre-trained models, and
+# time to fine-tune one or two of them. This notebook scores every candidate in
+# one pass over your images, without fine-tuning. Your images may be a folder
+# with one sub-folder per class, a `.csv` or `.tsv` of paths and labels, or a
+# `.npz` file in MedMNIST's layout; PNG, JPEG, TIFF, BMP or DICOM.
+# [](../book/choosing.md) has the details.
 #
 # :::{warning}
-# Before you run this on Colab with patients' images: running there uploads them to somebody else's computer. On your own
-# machine nothing leaves it.
+# Before you run this on Colab with patients' images: running there uploads
+# them to somebody else's computer. On your own machine nothing leaves it.
 # :::
 
 # %% tags=["parameters"]
@@ -69,16 +71,18 @@ run = notebook.start(
 # %%
 from pathlib import Path
 
-from companion import report
+from companion.ranking.report import FILES
+from companion.store import check_folder
 
 if out:
-    report.check_folder(Path(out), force=False)  # an earlier report is kept
+    check_folder(Path(out), FILES, force=False)  # an earlier report is kept
 
 # %% [markdown]
 # ## Look at the data first
 #
-# Classes of very different size, or a class with a handful of images, make any score unsteady; the same image in training and
-# test makes every result look better than it is. Look before you rank.
+# Classes of very different size, or a class with a handful of images, make any
+# score unsteady; the same image in training and test makes every result look
+# better than it is. Look before you rank.
 
 # %%
 import pandas as pd
@@ -87,7 +91,10 @@ import companion
 
 facts = companion.inspect(target, size=size)
 print("\n".join(facts.warnings) or "nothing to warn of")
-print(f"{len(facts.duplicates)} group(s) of equal images, {facts.across} of them across splits")
+print(
+    f"{len(facts.duplicates)} group(s) of equal images,",
+    f"{facts.across} of them across splits",
+)
 pd.DataFrame(facts.counts)
 
 # %%
@@ -102,93 +109,103 @@ figures.examples(dataset) if images else "left out"
 # %% [markdown]
 # ## The candidates
 #
-# The default candidates are small models trained here in seconds, so that this page can be made anywhere; two of them
-# learnt from **synthetic** pictures. For work that matters, name `imagenet`, other torchvision or timm models, or your
-# own checkpoints. Candidates of one architecture are compared with each other, and so are different architectures
-# with the same pre-training; the two kinds are never mixed.
+# The default candidates are small models trained here in seconds, so that this
+# page can be made anywhere; two of them learnt from **synthetic** pictures.
+# For work that matters, name `imagenet`, other torchvision or timm models, or
+# your own checkpoints. Candidates of one architecture are compared with each
+# other, and so are different architectures with the same pre-training; the two
+# kinds are never mixed.
 
 # %%
 ranking = companion.rank(dataset, sources, per_class=per_class, seed=seed)
-ranking.drop(columns=["pool", "architecture", "pretraining", "note"]).round(3)
+ranking
 
 # %% mystnb={"image": {"alt": "Bars of the combined score, NCA and gradient ratio of every candidate"}}
 figures.ranking(ranking)
 
 # %% [markdown]
 # ## What it says, and what that is worth
+#
+# The first lines above are the recommendation; the order among few candidates
+# can change with every one that is added. What such orders were worth where
+# the AUC after fine-tuning is known, and what this one took:
 
 # %%
-for pool in ranking.attrs["pools"]:
-    rows = ranking[ranking["pool"] == pool["pool"]]
-    print(f"{pool['pool']}: {report.verdict(pool, rows)}")
-    print("\n".join(pool["warnings"]))
-print(report.contexts(ranking))
+from companion.ranking import report
+
+for line in [*report.context(ranking), report.cost(ranking)]:
+    print(line)
 
 # %% [markdown]
-# `rank` also measured what it took:
-
-# %%
-spent = ranking.attrs["cost"]
-print(f"{spent['seconds']:.0f} s for {spent['images']} images and {len(spent['by_source'])} sources")
-print(
-    f"fine-tuning each once would take at most about {report.duration(spent['fine_tuning']['standard'])} (standard protocol)"
-)
-
-# %% [markdown]
-# Do other scores agree? `tau` is the mean Kendall τ of a method's order with the other methods' orders. Where they put different
-# sources first, no score has the last word: fine-tune the first two and compare.
+# Do other scores agree? `tau` is the mean Kendall τ of a method's order with
+# the other methods' orders. Where they put different sources first, no score
+# has the last word: fine-tune the first two and compare.
 
 # %%
 from companion.ranking import agreement
 
-agreement(ranking).set_index("method").round(2)
+pd.concat({one.title: agreement(one) for one in ranking.sets}).round(2)
 
 # %% [markdown]
 # ## How stable is the order?
 #
-# Ranked again on random halves of the images, whole patients where they are known. The spread over halves is the spread
-# that other images from the same place would bring; it is turned into a 95 % interval of each source's lead over the next.
+# Ranked again on random halves of the images, whole patients where they are
+# known. The spread over halves is the spread that other images from the same
+# place would bring; it is turned into a 95 % interval of each source's lead
+# over the next.
 
 # %%
-from companion.ranking import stability, stability_cost
+from dataclasses import replace
 
-stable = None
-if repeats and any(pool["order"] == "determined" for pool in ranking.attrs["pools"]):
-    print(f"{repeats} repeats, at most about {report.duration(stability_cost(ranking, repeats))}")
-    stable = stability(ranking, dataset, sources, repeats, per_class=per_class, seed=seed)
-    print("\n".join(stable.attrs["summaries"].values()))
-stable.set_index("source").drop(columns="pool").round(2) if stable is not None else "not repeated"
+from companion.ranking import duration, stability, stability_cost
+
+if repeats and ranking.ordered:
+    cost = duration(stability_cost(ranking, repeats))
+    print(f"{repeats} repeats, at most about {cost}")
+    ranking = replace(ranking, stability=stability(ranking, repeats))
+    print("\n".join(ranking.stability.summaries.values()))
+ranking.stability.table.round(2) if ranking.stability else "not repeated"
 
 # %% [markdown]
 # ## Was it right?
 #
-# The only proof is fine-tuning. With `verify` set to 2 or more, the first so many sources are fine-tuned once each with a short
-# protocol, and the line below says whether the first was the best. One run each, so a small difference is chance.
+# The only proof is fine-tuning. With `verify` set to 2 or more, the first so
+# many sources are fine-tuned once each with a short protocol, and the line
+# below says whether the first was the best. One run each, so a small
+# difference is chance.
 
 # %%
 from companion.ranking import verify as fine_tune_first
 
-checked = fine_tune_first(ranking, dataset, sources, verify, seed=seed) if verify else None
-print(checked.attrs["verdict"] if checked is not None else "not asked for: verify is 0")
+if verify:
+    ranking = replace(ranking, verification=fine_tune_first(ranking, verify))
+    print(ranking.verification.summary)
+ranking.verification.table if verify else "not asked for: verify is 0"
 
 # %% [markdown]
 # ## Keep the result
 #
-# With `out` set to a folder: a table, a figure, and a page that opens without a connection. The page shows a few of your images
-# unless `images` is False.
+# With `out` set to a folder: a table, a figure, and a page that opens without
+# a connection. The page shows a few of your images unless `images` is False.
 
 # %%
 if out:
-    extras = report.Extras(stability=stable, verification=checked, examples=dataset if images else None)
-    print("written:", *[str(path) for path in report.write(ranking, Path(out), extras=extras)], sep="\n")
+    print("written:", *ranking.save(out, images=images), sep="\n")
 else:
-    print("nothing is written: name a folder in out, or use companion rank --out")
+    print(
+        "nothing is written: name a folder in out, or use companion rank --out"
+    )
 
 # %% [markdown]
-# :::{admonition} What was seen
+# **Exercise.** Leave out the first candidate and rank again: does the order of
+# the others stay?
+#
+# :::{admonition} Takeaways
 # - A ranking costs one pass over the images for each candidate.
-# - It is relative to the candidates named, and its lead at the top may be small: the line above says how small.
-# - Where there is no time for more than one fine-tuning, ImageNet is the choice to beat.
+# - It is relative to the candidates named, and its lead at the top may be
+#   small: the line above says how small.
+# - Where there is no time for more than one fine-tuning, ImageNet is the
+#   choice to beat.
 # :::
 
 # %%

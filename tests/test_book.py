@@ -75,7 +75,7 @@ def test_every_claim_has_a_row_that_links_to_where_it_is_shown(site):
     [
         ("[nowhere](nowhere.md)", "nowhere"),
         ('{eval}`claim("no-such-claim")`', "KeyError: 'no-such-claim'"),
-        ('```{eval} table("no_table")\n```', "KeyError: 'no_table'"),
+        ("```{eval} no_table()\n```", "NameError: name 'no_table'"),
     ],
 )
 def test_a_page_that_names_what_is_not_there_stops_the_build(tmp_path, monkeypatch, capfd, text, says):
@@ -84,7 +84,7 @@ def test_a_page_that_names_what_is_not_there_stops_the_build(tmp_path, monkeypat
     (folder / "_toc.yml").write_text("format: jb-book\nroot: book/bad\n")
     front = (ROOT / "book" / "choosing.md").read_text(encoding="utf-8").partition("# Choose")[0]
     cell = "```{code-cell} python\n:tags: [remove-input]\nimport pandas as pd\nimport pages\n"
-    cell += "pages.claims = lambda: pd.DataFrame(index=[])\nfrom pages import claim, table\n```\n"
+    cell += "pages.claims = lambda: pd.DataFrame(index=[])\nfrom pages import *\n```\n"
     (folder / "book" / "bad.md").write_text(f"{front}# Bad\n\n{cell}\n{text}\n")
     with pytest.raises(CompanionError, match="was not built"):
         build.html(folder, tmp_path / "out")

@@ -15,7 +15,11 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+import note_figures
 from companion import figures
+from companion.evaluation import nemenyi
+from companion.ranking.sets import CandidateSet
+from notebook_functions import functions
 
 
 def texts(figure: Figure) -> str:
@@ -25,9 +29,9 @@ def texts(figure: Figure) -> str:
 
 def test_synthetic_features_are_called_so():
     widths = {"published": {32: -1.0, 512: 4.0}, "corrected": {32: -1.0, 512: -1.1}}
-    assert "SYNTHETIC FEATURES" in texts(figures.by_width(widths, 200))
+    assert "SYNTHETIC FEATURES" in texts(note_figures.by_width(widths, 200))
     rows = pd.DataFrame({"as published": [0.7], "left out": [0.6]}, index=["noise"])
-    assert "SYNTHETIC FEATURES" in texts(figures.chance(rows, 0.5))
+    assert "SYNTHETIC FEATURES" in texts(note_figures.chance(rows, 0.5))
     assert not plt.get_fignums()
 
 
@@ -147,7 +151,7 @@ def test_tau_table_writes_every_value_into_its_cell():
 def test_ablation_leaves_an_undefined_tau_out_of_the_mean():
     names = ["gradient_ratio", "proposed", "nca"]
     taus = pd.DataFrame([[0.1, 0.5, np.nan], [0.3, -0.5, 0.2]], columns=names)
-    axes = figures.ablation({"one": taus, "two": -taus}).axes
+    axes = functions("04").draw_ablation({"one": taus, "two": -taus}).axes
     for sign, axis in zip((1, -1), axes, strict=True):
         expected = {(0, BLUE): 0.0, (1, GREEN): sign * 0.2, (2, ORANGE): sign * 0.2}
         assert bars(axis) == pytest.approx(expected)
@@ -160,25 +164,16 @@ def test_ablation_leaves_an_undefined_tau_out_of_the_mean():
         assert list(ticks(axis, "x").values()) == ["NCA × gradients", "NCA alone", "gradients alone"]
 
 
-def test_critical_difference_puts_every_score_at_its_mean_rank():
-    ranks = pd.DataFrame([[1, 4, 2, 3], [2, 4, 1, 3.0]], columns=["leep", "nca", "mine", "sfda"])
-    p = pd.DataFrame(0.01, ranks.columns[::-1], ranks.columns[::-1])
-    p.loc["leep", "mine"] = p.loc["mine", "leep"] = 0.9  # alone not told apart, though last in this table
-    (axis,) = figures.critical_difference(ranks, p).axes
-    (at_150, joined), means = (axis.lines[0].get_xydata()[:2, 0], axis.lines[0]), ranks.mean()
-    assert list(at_150) == [1.5, 1.5] and len(joined.get_xydata()) == 2
+def test_critical_difference_puts_every_score_at_its_mean_rank_and_joins_what_nemenyi_does():
+    ranks = pd.DataFrame([[1, 2, 3.0]] * 40, columns=["b", "leep", "nca"])
+    ranks.iloc[::2, :2] = [2, 1]
+    assert nemenyi(ranks).loc["b", "leep"] > 0.05 > nemenyi(ranks).loc["b", "nca"]
+    (axis,) = figures.critical_difference(ranks).axes
+    assert [list(line.get_xdata()) for line in axis.lines][0] == [1.5, 1.5]
     colours = {text.get_text(): to_hex(text.get_color()) for text in axis.texts}
     drawn = {colour: x for x, _, colour in dots(axis)}
-    titles = {"leep": "LEEP (1.5)", "mine": "mine (1.5)", "nca": "(4) NCA alone", "sfda": "(3) SFDA"}
-    assert {name: drawn[colours[titles[name]]] for name in titles} == means.to_dict()
-
-
-def test_friedman_ranks_joins_what_nemenyi_cannot_tell_apart():
-    ranks = pd.DataFrame([[1, 2, 3.0]] * 40, columns=["b", "a", "nca"])
-    ranks.iloc[::2, :2] = [2, 1]
-    (axis,) = figures.friedman_ranks(ranks).axes
-    assert [list(line.get_xdata()) for line in axis.lines][0] == [1.5, 1.5]
-    assert sorted(x for x, _, _ in dots(axis)) == [1.5, 1.5, 3]
+    titles = {"b": "b (1.5)", "leep": "LEEP (1.5)", "nca": "(3) NCA alone"}
+    assert {name: drawn[colours[titles[name]]] for name in titles} == ranks.mean().to_dict()
 
 
 @pytest.mark.parametrize("rivals", ["published", "computed here"])
@@ -215,10 +210,10 @@ def test_benchmark_draws_every_row_of_the_summary(rivals):
 
 
 def test_noise_ceiling_draws_both_bands_and_the_scores_of_every_target():
-    columns = [f"{what}, {way}" for what in ("reliability", "attainable") for way in ("halves", "redraws")]
+    columns = [f"{what}, {way}" for what in ("reliability", "attainable") for way in ("halves", "resamples")]
     ceiling = pd.DataFrame(RNG.random((3, 4)), TARGETS, columns)
     taus = pd.DataFrame(RNG.random((3, 2)), TARGETS[::-1], ["mine", "leep"]).drop(index="octmnist")
-    (axis,) = figures.noise_ceiling(ceiling, taus, ["leep", "mine"]).axes
+    (axis,) = functions("05").draw_noise_ceiling(ceiling, taus, ["leep", "mine"]).axes
     rows = {f"{label}mnist": place for place, label in ticks(axis).items()}
     drawn = {
         (bar.get_y() + bar.get_height() / 2, bar.get_x(), bar.get_x() + bar.get_width())
@@ -237,10 +232,10 @@ def test_noise_ceiling_draws_both_bands_and_the_scores_of_every_target():
     }
 
 
-def test_redraws_draw_the_spread_and_the_value_of_every_score():
+def test_partial_grids_draw_the_spread_and_the_value_of_every_score():
     means = pd.DataFrame({"leep": RNG.normal(0.5, 0.1, 99), "mine": RNG.normal(0.2, 0.1, 99)})
     means.iloc[3, 0] = np.nan
-    (axis,) = figures.partial_grids(means, pd.Series({"mine": 0.3, "leep": 0.4})).axes
+    (axis,) = functions("05").draw_partial_grids(means, pd.Series({"mine": 0.3, "leep": 0.4})).axes
     assert ticks(axis) == {1: "mine", 2: "LEEP"}
     assert sorted(dots(axis)) == [(0.3, 1, ORANGE), (0.4, 2, ORANGE)]
     middles = {
@@ -254,7 +249,7 @@ def test_redraws_draw_the_spread_and_the_value_of_every_score():
 def test_grouped_bars_stand_over_their_target():
     names = [f"way {number}" for number in range(6)]
     table = pd.DataFrame(RNG.random((3, 6)), TARGETS[::-1], names)
-    (axis,) = figures.regrets(table, {name: name.upper() for name in names[::-1]}).axes
+    (axis,) = functions("05").draw_regrets(table, {name: name.upper() for name in names[::-1]}).axes
     assert list(ticks(axis, "x").values()) == ["retina", "oct", "breast"]
     for container, name in zip(axis.containers, names[::-1], strict=True):
         assert container.get_label() == f"{name.upper()}: mean {table[name].mean():.4f}"
@@ -265,7 +260,8 @@ def test_grouped_bars_stand_over_their_target():
 
 
 @pytest.mark.parametrize(
-    ("draw", "label"), [(figures.saturation, "two sets"), (lambda t: figures.chance(t, 0.4), "two_sets")]
+    ("draw", "label"),
+    [(note_figures.saturation, "two sets"), (lambda t: note_figures.chance(t, 0.4), "two_sets")],
 )
 def test_bars_of_two_settings_stand_over_their_row(draw, label):
     table = pd.DataFrame({"two_sets": [0.1, 0.2, np.nan], "one": [0.3, 0.4, 0.5]}, index=TARGETS)
@@ -277,20 +273,20 @@ def test_bars_of_two_settings_stand_over_their_row(draw, label):
 
 
 def test_a_ranking_has_the_best_on_top_and_a_missing_term_has_no_bar():
-    table = pd.DataFrame(
-        {"pool": ["b", "b", "b", "a"], "source": ["x", "y/z", "w", "v"], "proposed": [1, 0.5, 0, np.nan]}
-    )
-    table["nca"], table["gradient_ratio"] = [0.9, np.nan, 0.7, 0.3], [3.0, 2.0, 1.0, 0.5]
-    axes = np.array(figures.ranking(table).axes).reshape(2, 3)
-    for row, (pool, block) in zip(axes, table.groupby("pool", sort=False), strict=True):
-        assert row[0].get_title(loc="left") == pool
+    table = pd.DataFrame({"source": ["x", "y/z", "w"], "proposed": [1, 0.5, 0]})
+    table["nca"], table["gradient_ratio"] = [0.9, np.nan, 0.7], [3.0, 2.0, 1.0]
+    alone = pd.DataFrame({"source": ["v"], "proposed": [np.nan], "nca": 0.3, "gradient_ratio": 0.5})
+    sets = [CandidateSet("source_datasets", "b", table), CandidateSet("source_datasets", "a", alone)]
+    figure = figures.ranking(SimpleNamespace(sets=sets, synthetic=""))
+    axes = np.array(figure.axes).reshape(2, 3)
+    for row, one in zip(axes, sets, strict=True):
+        assert row[0].get_title(loc="left") == one.title
         places = {name: place for place, name in ticks(row[0]).items()}
-        assert list(places) == [name.rsplit("/")[-1] for name in block["source"]][::-1]
-        for axis, column, colour in zip(
-            row, ("proposed", "nca", "gradient_ratio"), (BLUE, GREEN, ORANGE), strict=True
-        ):
+        assert list(places) == [name.rsplit("/")[-1] for name in one.table["source"]][::-1]
+        terms = zip(row, ("proposed", "nca", "gradient_ratio"), (BLUE, GREEN, ORANGE), strict=True)
+        for axis, column, colour in terms:
             drawn = {bar.get_y() + bar.get_height() / 2: bar.get_width() for bar in axis.patches}
-            names = zip(block["source"], block[column], strict=True)
+            names = zip(one.table["source"], one.table[column], strict=True)
             assert drawn == pytest.approx({places[n.rsplit("/")[-1]]: v for n, v in names if np.isfinite(v)})
             assert {to_hex(bar.get_facecolor()) for bar in axis.patches} <= {colour}
     assert [text.get_text() for text in axes[0, 1].texts] == ["missing"]
@@ -304,7 +300,7 @@ def test_gradient_norms_leave_a_batch_without_triplets_out():
         )
         for name, r in (("train:octmnist", 1.234), ("b", 0.5))
     }
-    (axis,) = figures.gradient_norms(passes).axes
+    (axis,) = functions("04").draw_gradient_norms(passes).axes
     kept = [0, 2]
     assert [m.get_label() for m in axis.collections] == ["oct: 1.23", "b: 0.50"]
     assert dots(axis) == [
@@ -330,7 +326,7 @@ def test_examples_are_images_of_the_class_they_stand_beside():
 def test_augmentations_stand_under_the_image_they_were_made_from():
     images = RNG.integers(0, 256, (3, 2, 2), dtype=np.uint8)
     rows = {"grey": RNG.random((3, 1, 2, 2)), "colour": RNG.random((3, 3, 2, 2))}
-    axes = np.array(figures.augmentations(images, rows).axes).reshape(3, 3)
+    axes = np.array(functions("01").draw_augmentations(images, rows).axes).reshape(3, 3)
     assert [row[0].get_ylabel() for row in axes] == ["as they are", "grey", "colour"]
     for place in range(3):
         expected = (images[place] / 255, rows["grey"][place, 0], np.moveaxis(rows["colour"][place], 0, -1))
@@ -364,7 +360,9 @@ def test_a_model_keeps_its_colour_in_a_panel_that_lacks_another():
 def test_projections_draw_every_class_in_its_own_colour_and_shape():
     labels = RNG.permutation(np.arange(33) % 11)
     points = RNG.random((33, 2))
-    (axis,) = figures.projections({"(a)": points}, labels, [f"class {k}" for k in range(11)]).axes
+    (axis,) = (
+        functions("03").draw_projections({"(a)": points}, labels, [f"class {k}" for k in range(11)]).axes
+    )
     looks = set()
     for marks in axis.collections:
         label = int(marks.get_label().split()[1])
@@ -373,14 +371,14 @@ def test_projections_draw_every_class_in_its_own_colour_and_shape():
     assert len(axis.collections) == len(looks) == 11
 
 
-def test_closeness_keeps_the_colours_where_a_representation_is_missing():
+def test_similarity_keeps_the_colours_where_a_representation_is_missing():
     rows = [
         {"source": s, "representation": r, "overlap": RNG.random()}
         for s in "ab"
         for r in ("lda", "after", "before")
     ]
     table = pd.DataFrame(rows)
-    (axis,) = figures.similarity(table, {"overlap": "x"}).axes
+    (axis,) = functions("03").draw_similarity(table, {"overlap": "x"}).axes
     means = table.groupby("representation")["overlap"].mean()
     assert list(ticks(axis, "x").values()) == ["before", "LDA"]
     assert bars(axis) == pytest.approx({(0, GREY): means["before"], (1, ORANGE): means["lda"]})
@@ -391,7 +389,7 @@ def test_closeness_keeps_the_colours_where_a_representation_is_missing():
     )
 
 
-def test_turned_round_joins_the_two_values_of_every_score():
+def test_inversion_joins_the_two_values_of_every_score():
     straight, turned = (
         pd.Series({"leep": -0.3, "nca": 0.1, "mine": 0.2}),
         pd.Series({"nca": -0.1, "leep": 0.3}),
@@ -406,20 +404,20 @@ def test_turned_round_joins_the_two_values_of_every_score():
 
 def test_by_width_draws_each_variant_and_marks_the_points():
     values = {"released": {32: -1.0, 512: 4.0}, "right": {32: -1.0, 256: -1.1, 512: -1.2}}
-    (axis,) = figures.by_width(values, 200).axes
+    (axis,) = note_figures.by_width(values, 200).axes
     drawn = {line.get_label(): dict(line.get_xydata().tolist()) for line in axis.lines[:2]}
     assert drawn == values and list(axis.lines[2].get_xdata()) == [200, 200]
 
 
-def test_other_truths_and_sizes_draw_what_the_table_says():
+def test_other_ground_truths_and_sizes_draw_what_the_table_says():
     means = pd.DataFrame(RNG.random((3, 2)), ["proposed", "leep", "mine"], ["mean of ten", "median"])
-    (axis,) = figures.other_ground_truths(means, ["leep", "mine"]).axes
+    (axis,) = note_figures.other_ground_truths(means, ["leep", "mine"]).axes
     for line, note, (name, row) in zip(axis.lines, axis.texts, means.iterrows(), strict=True):
         assert list(line.get_ydata()) == list(row) and note.xy == (1, row.iloc[-1])
         assert note.get_text() == {"leep": "LEEP"}.get(name, name)
         assert to_hex(line.get_color()) == {"leep": BLUE, "mine": ORANGE}.get(name, "#c4c4c4")
     taus = pd.DataFrame({"all": [0.5, 0.1, 0.3], "small": [0.2, np.nan, -0.1]}, index=TARGETS)
-    (axis,) = figures.size_and_auc(taus).axes
+    (axis,) = note_figures.size_and_auc(taus).axes
     rows = {f"{label}mnist": place for place, label in ticks(axis).items()}
     assert list(rows) == ["octmnist", "retinamnist", "breastmnist"]
     assert set(dots(axis)) == {

@@ -6,15 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion.errors import InputError
-from companion.evaluation.similarity import (
-    MEASURES,
-    compare,
-    leads,
-    linear_cka,
-    neighbour_overlap,
-    separation,
-)
+from claims.measures import SIMILARITY, leads
+from notebook_functions import functions
+
+NOTEBOOK = functions("03")
+neighbour_overlap, linear_cka = NOTEBOOK.neighbour_overlap, NOTEBOOK.linear_cka
+compare, separation = NOTEBOOK.compare, NOTEBOOK.separation
 
 
 def points(n: int = 60, d: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -72,20 +69,12 @@ def test_compare_and_leads_find_what_was_planted():
             "nca": values + 0.01,
             "lda": np.random.default_rng(3).standard_normal((60, 1)),
         }
-        found = compare(representations, labels).reset_index()
+        found = compare(representations, labels)
         rows.append(found.assign(source=source, fold=1))
     table = pd.concat(rows)
     over_lda, over_before = leads(table), leads(table, "before")
-    assert set(over_lda.index) == set(MEASURES)
+    assert set(over_lda.index) == set(SIMILARITY)
     assert (over_lda["low"] > 0).all() and not (over_before["low"] > 0).any()
     # The same table with the names exchanged says the opposite.
     swapped = table.replace({"representation": {"nca": "lda", "lda": "nca"}})
     assert (leads(swapped)["high"] < 0).all()
-
-
-@pytest.mark.parametrize("bad", [np.zeros((5, 2)), np.zeros(30), np.full((30, 2), np.nan)])
-def test_what_are_no_points_is_refused(bad):
-    with pytest.raises(InputError, match="wanted are finite points"):
-        linear_cka(bad, np.zeros((30, 2)))
-    with pytest.raises(InputError, match="30 rows but the other 20"):
-        neighbour_overlap(np.zeros((30, 2)), np.zeros((20, 2)))

@@ -16,11 +16,11 @@ import pandas as pd
 from companion import replication, store
 from companion.datasets import load_dataset
 from companion.errors import exit_code_of
-from companion.evaluation.similarity import compare
 from companion.models import best_device
 from companion.scores.lda import project
 from companion.scores.nca import embed
 from companion.training import fine_tune
+from notebook_functions import functions
 
 TARGET = "nih_cxr"
 
@@ -28,7 +28,7 @@ TARGET = "nih_cxr"
 def table() -> pd.DataFrame:
     """Fine-tune every source on every complete fold of the target and compare the representations."""
     plan, device = replication.stored_protocol(), str(best_device())
-    dataset = load_dataset(TARGET, size=plan.size)
+    dataset, compare = load_dataset(TARGET, size=plan.size), functions("03").compare
     tuning, seed = plan.fine_tuning, plan.fine_tuning.seeds[0]
     parts = []
     for number in sorted(replication.ground_truth()["fold"].unique()):
@@ -48,7 +48,7 @@ def table() -> pd.DataFrame:
                 "lda": project(before, pair.labels),
             }
             about = {"source": pair.source, "target": TARGET, "fold": number, "seed": seed}
-            parts.append(compare(found, pair.labels).reset_index().assign(**about))
+            parts.append(compare(found, pair.labels).assign(**about))
     whole = pd.concat(parts, ignore_index=True)
     whole.attrs["provenance"] = store.provenance(
         seed=seed, device=device, data={TARGET: dataset.content_hash}, size=plan.size

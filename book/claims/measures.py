@@ -20,9 +20,9 @@ from companion.evaluation.agreement import friedman, published_pairs, regret, we
 from companion.evaluation.baselines import baselines
 from companion.evaluation.ceiling import GROUND_TRUTHS, ground_truths, partial_grids
 from companion.evaluation.intervals import bootstrap
-from companion.evaluation.similarity import leads
 from companion.scores import COMBINED, TERMS, combine
 
+SIMILARITY = ["overlap", "cka", "separation"]  # of a representation to that after fine-tuning, by notebook 03
 SEVEN = (*published.METRICS, COMBINED)
 ROUNDING = 0.0005 + 1e-9  # half a unit of the third decimal, the last printed, and the last bit of a sum
 
@@ -428,6 +428,41 @@ def separation_gained() -> float:
 
     means = replication.projections().groupby("representation")["separation"].mean()
     return means["after"] - means["before"]
+
+
+def leads(table: pd.DataFrame, over: str = "lda", *, draws: int = 2000, seed: int = 24) -> pd.DataFrame:
+    """How much closer NCA comes to the fine-tuned features than another representation, with intervals over sources.
+
+    Parameters
+    ----------
+    table
+        Columns ``source``, ``fold``, ``representation`` and those of `SIMILARITY`: several sources, several folds each.
+    over
+        What NCA is compared with: ``"lda"``, or ``"before"``, the features as they were.
+    draws, seed
+        Resamples of the sources, with replacement, all folds of a source together.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a measure: ``nca`` and ``other`` (means; for ``separation`` the distance to the separation after
+        fine-tuning), and ``lead`` of NCA with its 95 % interval ``low`` to ``high``.
+    """
+    wide = table.set_index(["source", "fold", "representation"])[SIMILARITY].unstack("representation")
+    sources = wide.index.get_level_values("source").unique()
+    chosen = np.random.default_rng(seed).integers(len(sources), size=(draws, len(sources)))
+    rows = {}
+    for measure in SIMILARITY:
+        nca, other = wide[measure, "nca"], wide[measure, over]
+        lead = nca - other
+        if measure == "separation":  # closer is better, on whichever side
+            nca, other = ((found - wide[measure, "after"]).abs() for found in (nca, other))
+            lead = other - nca
+        by_source = lead.groupby("source").mean().reindex(sources).to_numpy()
+        low, high = np.quantile(by_source[chosen].mean(axis=1), [0.025, 0.975])
+        rows[measure] = [nca.mean(), other.mean(), by_source.mean(), low, high]
+    columns = ["nca", "other", "lead", "low", "high"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("measure")
 
 
 @_measure

@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 
 
-def _zero_or_at_least(least: int) -> Callable[[int], int]:
+def _zero_or(least: int) -> Callable[[int], int]:
     def checked(value: int) -> int:
         if value != 0 and value < least:
             raise typer.BadParameter(f"{value}: 0 for none, or at least {least}")
@@ -45,20 +45,11 @@ Trust = Annotated[bool, Option("--trust", help="Accept downloads without a publi
 Force = Annotated[bool, Option("--force", help="Overwrite what an earlier run wrote there.")]
 Size = Annotated[int | None, Option(help="Image side in pixels: 28, 64, 128 or 224.")]
 Seed = Annotated[int, Option(min=0, max=2**32 - 1, help="Seed of everything random, 0 or more.")]
-Repeats = Annotated[
-    int,
-    Option(
-        callback=_zero_or_at_least(5),
-        help="Rank as often on random halves of the images, 5 or more; 0: never.",
-    ),
-]
-Verify = Annotated[
-    int,
-    Option(
-        callback=_zero_or_at_least(2),
-        help="Fine-tune the first so many sources to check, 2 or more; 0: none.",
-    ),
-]
+Sources = Annotated[list[str] | None, Option("--source", "-s", help="Once for each; else what is available.")]
+PerClass = Annotated[int, Option(min=3, max=10_000, help="Images scored, times the number of classes.")]
+Repeats = Annotated[int, Option(callback=_zero_or(5), help="Rankings of random halves, 5 or more; 0: none.")]
+Verify = Annotated[int, Option(callback=_zero_or(2), help="First sources to fine-tune, 2 or more; 0: none.")]
+Variant = Annotated[Literal["corrected", "published"], Option(help="Variant of the scores.")]
 TARGET = "MedMNIST flag, .npz file, folder of class folders, .csv or .tsv of path and label, procedural:NAME."
 
 
@@ -117,19 +108,13 @@ def inspect(
 @app.command()
 def rank(
     target: Annotated[str, Argument(help=TARGET)],
-    source: Annotated[
-        list[str] | None, Option("--source", "-s", help="Source model, once for each; else those available.")
-    ] = None,
+    source: Sources = None,
     size: Size = None,
     seed: Seed = 24,
-    per_class: Annotated[
-        int, Option(min=3, max=10_000, help="Images scored, as so many times the number of classes.")
-    ] = 100,
+    per_class: PerClass = 100,
     repeats: Repeats = 0,
     verify: Verify = 0,
-    variant: Annotated[
-        Literal["corrected", "published"], Option(help="Variant of the scores.")
-    ] = "corrected",
+    variant: Variant = "corrected",
     device: Device = "auto",
     architecture: Annotated[str, Option(help="Of sources that do not say theirs.")] = "resnet18",
     trust: Trust = False,
@@ -219,9 +204,7 @@ def notebook(
     store.check_writable(target)
     with store.data_directory(data_dir):
         if data_dir is not None:
-            os.environ["COMPANION_DATA"] = str(
-                data_dir.absolute()
-            )  # the notebook's kernel is another process
+            os.environ["COMPANION_DATA"] = str(data_dir.absolute())  # for the kernel, another process
         module.execute(path, values, target)
     typer.echo(str(target))
 

@@ -75,23 +75,22 @@ class Run:
             synthetic=sorted(dataset.name for dataset in datasets if dataset.synthetic),
             seconds=round(time.perf_counter() - self.began, 1),
         )
+        data = ", ".join(f"{_text(name)} `{sha[:12]}`" for name, sha in record["data"].items())
+        libraries = ", ".join(" ".join(pair) for pair in record["libraries"].items())
         rows = {
-            "Data (sha256)": ", ".join(f"{_text(name)} `{sha[:12]}`" for name, sha in record["data"].items())
-            or "published tables only",
+            "How this page was made": "",
+            "---": "---",
+            "Data (sha256)": data or "published tables only",
             "Parameters": ", ".join(_text(f"{name}={value!r}") for name, value in self.parameters.items()),
             "Device, seed": f"{record['device'] or 'no network was run'}, {record['seed']}",
-            "Versions": f"companion {record['companion']} (results version {record['results_version']}), Python "
-            f"{record['python']}, {', '.join(' '.join(pair) for pair in record['libraries'].items())}",
+            "Versions": f"companion {record['companion']} (results version {record['results_version']}), "
+            f"Python {record['python']}, {libraries}",
             "Run": f"{record['date']}, {record['seconds']} s",
         }
         if record["synthetic"]:
             rows["Note"] = f"**synthetic images**: {', '.join(map(_text, record['synthetic']))}"
-        lines = [
-            "| How this page was made | |",
-            "|---|---|",
-            *(f"| {name} | {it} |" for name, it in rows.items()),
-        ]
-        return Markdown("\n".join(lines), metadata={"companion": record})
+        table = "\n".join(f"| {name} | {what} |" for name, what in rows.items())
+        return Markdown(table, metadata={"companion": record})
 
 
 _runs: list[Run] = []  # of this session
@@ -101,9 +100,9 @@ def start(name: str, /, **parameters: Any) -> Run:
     """Check the parameters of a notebook, before any work.
 
     Papermill writes what it is given with ``-p`` into a cell behind the parameters cell, ``name = value``, whether the
-    notebook has such a parameter or not. So this call stands directly behind the parameters; and at the first call in a
-    session, every text, number, list and the like that ``%who`` lists and that is no parameter is taken for a misspelt
-    one. The notebook's variables are only read.
+    notebook has such a parameter or not. So this call stands directly behind the parameters, where nothing else has
+    been made yet; and at the first call in a session, every text, number, list and the like that ``%who`` lists and
+    that is no parameter is taken for a misspelt one. The notebook's variables are only read.
 
     Parameters
     ----------
@@ -120,21 +119,18 @@ def start(name: str, /, **parameters: Any) -> Run:
     from IPython import get_ipython
 
     if not _runs and (shell := get_ipython()) is not None:
-        plain = shell.run_line_magic("who_ls", "str int float bool list dict NoneType")
-        check_known(name, plain, parameters)
+        for each in shell.run_line_magic("who_ls", "str int float bool list dict NoneType"):
+            if each not in parameters:
+                raise InputError(
+                    f"{_unknown(name, each, parameters)} (In an open notebook, restart the kernel too.)"
+                )
     check(name, parameters)
     _runs.append(Run(name, parameters, time.perf_counter()))
     return _runs[-1]
 
 
-def check_known(name: str, given: list[str], known: Mapping[str, Any]) -> None:
-    """Raise `InputError` for the first of `given` that is not among the parameters of the notebook `name`."""
-    for each in given:
-        if each not in known:
-            there = ", ".join(known)
-            raise InputError(
-                f"{name}: unknown parameter {each!r} (there are {there}).{did_you_mean(each, known)}"
-            )
+def _unknown(name: str, given: str, known: Mapping[str, Any]) -> str:
+    return f"{name}: unknown parameter {given!r} (there are {', '.join(known)}).{did_you_mean(given, known)}"
 
 
 def check(name: str, parameters: Mapping[str, Any]) -> None:
@@ -163,13 +159,7 @@ def _text(text: str) -> str:
 
 
 def paths() -> dict[str, Path]:
-    """Return the executed notebooks by name: those of the repository the package lies in, or those installed with it.
-
-    Raises
-    ------
-    EnvironmentFailure
-        If there are none.
-    """
+    """Return the executed notebooks by name: those of the repository around the package, or those installed with it."""
     installed = Path(sysconfig.get_path("data")) / "share" / "companion" / "notebooks"
     for folder in (Path(__file__).parents[2] / "notebooks", installed):
         if found := {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}:
@@ -196,10 +186,10 @@ def declared(path: Path) -> dict[str, dict[str, str]]:
 
 def read_values(path: Path, given: Mapping[str, str]) -> dict[str, Any]:
     """Turn text from a command line into values of the declared types; a list is written ``a,b``."""
-    known = declared(path)
-    check_known(path.stem, list(given), known)
-    values: dict[str, Any] = dict(given)
+    known, values = declared(path), dict[str, Any](given)
     for name, text in given.items():
+        if name not in known:
+            raise InputError(_unknown(path.stem, name, known))
         kind = known[name]["inferred_type_name"]
         if kind == "list":
             values[name] = [part.strip() for part in text.split(",") if part.strip()]
@@ -224,13 +214,11 @@ def execute(path: Path, parameters: Mapping[str, Any], out: Path) -> None:
     import papermill
 
     options: dict[str, Any] = {"kernel_name": "python3", "progress_bar": False}
+    options["extra_arguments"] = ["--log-level=40"]  # the kernel would warn of how it talks to us, every time
     with tempfile.TemporaryDirectory() as folder:
         ran = Path(folder) / path.name
         try:
-            # The kernel would warn of how it talks to us, every time.
-            papermill.execute_notebook(
-                path, ran, dict(parameters), extra_arguments=["--log-level=40"], **options
-            )
+            papermill.execute_notebook(path, ran, dict(parameters), **options)
         except papermill.PapermillExecutionError as error:
             for kind in (InputError, EnvironmentFailure):
                 if error.ename == kind.__name__:

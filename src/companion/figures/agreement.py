@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from companion.figures.style import (
@@ -29,7 +28,7 @@ from companion.figures.style import (
 def scores_against_auc(
     table: pd.DataFrame, scores: Sequence[str], targets: Sequence[str], taus: pd.DataFrame
 ) -> Figure:
-    """Draw the paper's Fig. 5: score against AUC for every target (rows) and score (columns).
+    """Draw the paper's Fig. 5: score against AUC, with a regression line and its 95 % band, for every target and score.
 
     Every panel has a vertical scale of its own, without numbers: only the order counts. The horizontal one is a row's.
 
@@ -42,17 +41,23 @@ def scores_against_auc(
     taus
         Targets by scores, written into the panels.
     """
+    import seaborn
+
     figure, axes = figure_of(
         1.45 * len(scores), 1.2 * len(targets), len(targets), len(scores), sharex="row", squeeze=False
     )
     # Dozens of panels: fewer dots an inch keep the page small.
     figure.set_dpi(80)
+    line = {"color": "black", "line_kws": {"linewidth": 1}}
     for row, target in zip(axes, targets, strict=True):
         block = table[table["target"] == target]
         for axis, score in zip(row, scores, strict=True):
             known = block[[score, "auc"]].dropna().to_numpy()
             axis.scatter(known[:, 1], known[:, 0], s=11, color=BLUE, linewidths=0)
-            _regression(axis, known[:, 1], known[:, 0])
+            if len(known) > 2 and np.ptp(known, axis=0).all():
+                seaborn.regplot(
+                    x=known[:, 1], y=known[:, 0], ax=axis, scatter=False, n_boot=200, seed=0, **line
+                )
             value = taus.loc[target, score]
             text = "τ undefined" if np.isnan(value) else f"τ = {value:.2f}"
             axis.set_title(text, fontsize=8, color=INK, pad=2)
@@ -71,22 +76,6 @@ def scores_against_auc(
         )
     figure.supxlabel("test AUC after fine-tuning", fontsize=9)
     return figure
-
-
-def _regression(axis: Axes, x: np.ndarray, y: np.ndarray) -> None:
-    """Least-squares line with the 95 % confidence band of the mean."""
-    from scipy import stats
-
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return
-    fit = stats.linregress(x, y)
-    grid = np.linspace(x.min(), x.max(), 50)
-    centre = fit.intercept + fit.slope * grid
-    residual = np.sqrt(((y - fit.intercept - fit.slope * x) ** 2).sum() / (len(x) - 2))
-    spread = np.sqrt(1 / len(x) + (grid - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum())
-    half = stats.t.ppf(0.975, len(x) - 2) * residual * spread
-    axis.plot(grid, centre, color="black", linewidth=1)
-    axis.fill_between(grid, centre - half, centre + half, color=GREY, alpha=0.25, linewidth=0)
 
 
 def tau_table(taus: pd.DataFrame, title: str) -> Figure:
@@ -124,62 +113,21 @@ def tau_table(taus: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def ablation(means: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw the ablation: τ_w of the combined score and of each term alone, per setting, over the targets.
-
-    Parameters
-    ----------
-    means
-        Setting -> τ_w table (targets by scores).
-    """
-    figure, axes = figure_of(3.7 * len(means) + 0.6, 3.2, 1, len(means), sharey=True, squeeze=False)
-    rng = np.random.default_rng(0)  # spreads the points sideways, no more
-    for axis, (setting, taus) in zip(axes[0], means.items(), strict=True):
-        for place, (column, colour) in enumerate(
-            (("proposed", BLUE), ("nca", GREEN), ("gradient_ratio", ORANGE))
-        ):
-            values = taus[column].dropna().to_numpy()
-            axis.bar(place, values.mean(), color=colour, alpha=0.45, width=0.7)
-            axis.scatter(place + rng.uniform(-0.18, 0.18, len(values)), values, s=14, color=colour)
-            axis.annotate(
-                f"mean {values.mean():.3f}",
-                (place, 1.0),
-                xycoords=("data", "axes fraction"),
-                ha="center",
-                va="bottom",
-                fontsize=9,
-            )
-        axis.axhline(0, color=INK, linewidth=0.8)
-        axis.set_xticks(range(3), ["NCA × gradients", "NCA alone", "gradients alone"], fontsize=9)
-        axis.set_title(setting.replace("_", " "), loc="left", fontsize=10, pad=18)
-    axes[0][0].set_ylabel("weighted Kendall τ")
-    return figure
-
-
-def friedman_ranks(ranks: pd.DataFrame) -> Figure:
-    """Draw the critical-difference diagram of the scores' ranks over the targets (Nemenyi, α = 0.05)."""
-    import scikit_posthocs
-
-    differs = scikit_posthocs.posthoc_nemenyi_friedman(ranks.to_numpy())
-    differs.index = differs.columns = pd.Index(ranks.columns)
-    return critical_difference(ranks, differs)
-
-
-def critical_difference(ranks: pd.DataFrame, nemenyi: pd.DataFrame) -> Figure:
+def critical_difference(ranks: pd.DataFrame) -> Figure:
     """Draw mean ranks on a line, and join the scores that Nemenyi's test cannot tell apart at 5 %.
 
     Parameters
     ----------
     ranks
-        Targets by scores, 1 = best, as `companion.evaluation.Benchmark.ranks`.
-    nemenyi
-        Scores by scores: p of the test, as `companion.evaluation.Benchmark.nemenyi`.
+        Targets by scores, 1 = best, as `companion.evaluation.friedman` returns them.
     """
     import scikit_posthocs
 
+    from companion.evaluation import nemenyi
+
     figure, axis = figure_of(8, 1.4 + 0.17 * ranks.shape[1])
     names = [title_of(name) for name in ranks.columns]
-    differs = nemenyi.loc[ranks.columns, ranks.columns].set_axis(names, axis=0).set_axis(names, axis=1)
+    differs = nemenyi(ranks).set_axis(names, axis=0).set_axis(names, axis=1)
     with warnings.catch_warnings():
         # It halves a Series with numpy's array_split, of which pandas below 3 warns.
         warnings.simplefilter("ignore", FutureWarning)
@@ -232,107 +180,6 @@ def benchmark(summary: pd.DataFrame) -> Figure:
     axis.set_xlabel("mean weighted Kendall τ over the targets, with its 95 % interval over sources")
     if axis.get_legend_handles_labels()[1]:
         figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
-    return figure
-
-
-def noise_ceiling(ceiling: pd.DataFrame, taus: pd.DataFrame, scores: Sequence[str]) -> Figure:
-    """Draw, per target, the reliability of the ground truth, the attainable maximum, and τ_w of some scores.
-
-    Parameters
-    ----------
-    ceiling
-        As `companion.evaluation.NoiseCeiling.targets`.
-    taus
-        Targets by scores: τ_w.
-    scores
-        At most three columns of `taus`.
-    """
-    order = ceiling.mean(axis=1).sort_values().index
-    figure, axis = figure_of(8, 0.32 * len(order) + 1.4)
-    places = np.arange(len(order))
-    for (label, hatch), start in zip(_BANDS.values(), ("reliability", "attainable"), strict=True):
-        ways = ceiling.loc[order, [name for name in ceiling if name.startswith(start)]]
-        low, wide = ways.min(axis=1), np.ptp(ways.to_numpy(), axis=1)
-        axis.barh(
-            places,
-            wide,
-            left=low,
-            color=GREY,
-            alpha=0.35,
-            height=0.7,
-            hatch=hatch,
-            edgecolor=GREY,
-            label=label,
-        )
-    for score, colour, marker in zip(scores, (BLUE, ORANGE, GREEN), "oD^", strict=False):
-        axis.scatter(
-            taus[score].reindex(order), places, color=colour, marker=marker, s=30, label=title_of(score)
-        )
-    axis.set_yticks(places, [short(str(name)) for name in order])
-    axis.axvline(0, color=INK, linewidth=0.8)
-    axis.set_xlabel("weighted Kendall τ")
-    figure.legend(loc="outside upper center", ncols=2 + len(scores), frameon=False, fontsize=8)
-    return figure
-
-
-def partial_grids(means: pd.DataFrame, full: Mapping[str, float] | pd.Series) -> Figure:
-    """Draw how the mean τ_w of every score spreads over truths from fewer runs.
-
-    Parameters
-    ----------
-    means
-        Draws by scores, as `companion.evaluation.PartialGrids.means`.
-    full
-        Score -> mean τ_w against the truth from all runs.
-    """
-    order = means.mean().sort_values().index
-    figure, axis = figure_of(8, 0.36 * len(order) + 1.1)
-    colours = {"boxprops": {"facecolor": "#9ecae1"}, "medianprops": {"color": BLUE}}
-    axis.boxplot(
-        [means[name].dropna() for name in order],
-        orientation="horizontal",
-        showfliers=False,
-        whis=(2.5, 97.5),
-        patch_artist=True,
-        **colours,
-    )
-    axis.scatter(
-        [full[name] for name in order],
-        np.arange(1, len(order) + 1),
-        marker="D",
-        color=ORANGE,
-        zorder=3,
-        label="all runs",
-    )
-    axis.set_yticks(range(1, len(order) + 1), [title_of(str(name)) for name in order])
-    axis.set_xlabel("mean weighted Kendall τ; whiskers hold 95 % of the draws")
-    axis.legend(frameon=False, fontsize=8, loc="lower right")
-    return figure
-
-
-def regrets(table: pd.DataFrame, choices: Mapping[str, str]) -> Figure:
-    """Draw, per target, the regret of each way of choosing a source.
-
-    Parameters
-    ----------
-    table
-        Targets (index) by ways of choosing: AUC of the best source less AUC of the chosen one.
-    choices
-        Column -> label, in the order drawn.
-    """
-    figure, axis = figure_of(8, 3.6)
-    width = 0.8 / len(choices)
-    for place, (column, label) in enumerate(choices.items()):
-        axis.bar(
-            np.arange(len(table)) + (place - (len(choices) - 1) / 2) * width,
-            table[column],
-            width,
-            color=CYCLE[place % len(CYCLE)],
-            label=f"{label}: mean {table[column].mean():.4f}",
-        )
-    axis.set_xticks(range(len(table)), [short(name) for name in table.index], rotation=30, ha="right")
-    axis.set_ylabel("regret (AUC)")
-    axis.legend(frameon=False, fontsize=8)
     return figure
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from companion.figures.style import (
     BLUE,
-    CYCLE,
     GREEN,
     GREY,
     INK,
@@ -67,39 +64,6 @@ def ranking(found: Ranking) -> Figure:
     return figure
 
 
-def gradient_norms(passes: Mapping[str, Any], *, synthetic: bool = False) -> Figure:
-    """Draw the two convolutions' gradient norms, batch by batch, for several sources.
-
-    Parameters
-    ----------
-    passes
-        Source -> `companion.scores.forward_pass.ForwardPass`.
-    """
-    figure, axis = figure_of(6.4, 4.2)
-    markers = "osD^vPX"
-    for index, (name, done) in enumerate(passes.items()):
-        counted = done.triplets > 0
-        axis.scatter(
-            done.first[counted],
-            done.second[counted],
-            s=34,
-            label=f"{literal(short(name))}: {done.ratio():.2f}",
-            color=CYCLE[index % len(CYCLE)],
-            marker=markers[index % len(markers)],
-            alpha=0.85,
-        )
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    low = min(axis.get_xlim()[0], axis.get_ylim()[0])
-    high = max(axis.get_xlim()[1], axis.get_ylim()[1])
-    axis.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle="--")
-    axis.set_xlabel("gradient norm of the first convolution")
-    axis.set_ylabel("gradient norm of the second")
-    axis.legend(title="source: ratio of the means", fontsize=8, title_fontsize=8, frameon=False)
-    mark_synthetic(figure, synthetic)
-    return figure
-
-
 def examples(dataset: Any, per_class: int = 6, seed: int = 0) -> Figure:
     """Draw a few training images of every class."""
     rng = np.random.default_rng(seed)
@@ -119,36 +83,6 @@ def examples(dataset: Any, per_class: int = 6, seed: int = 0) -> Figure:
         row[0].set_yticks([])
         row[0].set_ylabel(literal(dataset.classes[label]), rotation=0, ha="right", va="center", fontsize=8)
     mark_synthetic(figure, dataset.synthetic)
-    return figure
-
-
-def augmentations(
-    images: np.ndarray, rows: Mapping[str, np.ndarray], *, synthetic: bool | str = False
-) -> Figure:
-    """Draw images as they are (first row) and augmented (one more row each).
-
-    Parameters
-    ----------
-    images
-        uint8, (m, height, width[, 3]).
-    rows
-        Label of a row -> the same images augmented, (m, channels, height, width) from 0 to 1.
-    """
-    figure, axes = figure_of(
-        1.0 * len(images) + 1, 1.1 * (len(rows) + 1), len(rows) + 1, len(images), squeeze=False
-    )
-    plain = images / 255.0
-    stacks = {"as they are": plain} | {
-        label: np.moveaxis(batch, 1, -1).squeeze(-1) if batch.shape[1] == 1 else np.moveaxis(batch, 1, -1)
-        for label, batch in rows.items()
-    }
-    for row, (label, stack) in zip(axes, stacks.items(), strict=True):
-        for axis, image in zip(row, stack, strict=True):
-            axis.imshow(image, cmap="gray", vmin=0, vmax=1)
-            axis.set_xticks([])
-            axis.set_yticks([])
-        row[0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
-    mark_synthetic(figure, synthetic)
     return figure
 
 
@@ -201,76 +135,4 @@ def curves(
         fontsize=8,
     )
     mark_synthetic(figure, synthetic)
-    return figure
-
-
-def projections(
-    panels: Mapping[str, np.ndarray],
-    labels: np.ndarray,
-    classes: Sequence[str],
-    *,
-    synthetic: bool | str = False,
-) -> Figure:
-    """Draw the paper's Fig. 3: two-dimensional maps of the same points in several representations.
-
-    Parameters
-    ----------
-    panels
-        Title -> (n, 2) coordinates.
-    labels, classes
-        (n,) class indices, and the names of the classes.
-    """
-    figure, axes = figure_of(2.6 * len(panels), 3.2, 1, len(panels), squeeze=False)
-    for axis, (heading, points) in zip(axes[0], panels.items(), strict=True):
-        for label, name in enumerate(classes):
-            own = points[labels == label]
-            if len(own):
-                axis.scatter(
-                    own[:, 0],
-                    own[:, 1],
-                    s=13,
-                    color=CYCLE[label % len(CYCLE)],
-                    marker="o^sDvPX*<"[label % 9],
-                    alpha=0.75,
-                    label=literal(name) if axis is axes[0][0] else None,
-                )
-        axis.set_title(heading, fontsize=9, loc="left")
-        axis.set_xticks([])
-        axis.set_yticks([])
-    figure.legend(loc="outside lower center", ncols=min(len(classes), 6), frameon=False, fontsize=9)
-    mark_synthetic(figure, synthetic)
-    return figure
-
-
-def similarity(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
-    """Draw how close each representation comes to the fine-tuned one: points are sources, bars their mean.
-
-    Parameters
-    ----------
-    table
-        Columns ``source``, ``representation`` and the measures; folds are averaged.
-    measures
-        Column -> what it is.
-    """
-    looks = {
-        "before": ("before", GREY),
-        "nca": ("NCA", GREEN),
-        "lda": ("LDA", ORANGE),
-        "after": ("fine-tuned", BLUE),
-    }
-    order = [name for name in looks if name in set(table["representation"])]
-    figure, axes = figure_of(3.1 * len(measures), 3.0, 1, len(measures), squeeze=False)
-    means = table.groupby(["source", "representation"])[list(measures)].mean()
-    rng = np.random.default_rng(0)  # spreads the points sideways, no more
-    for axis, (measure, what) in zip(axes[0], measures.items(), strict=True):
-        # Against itself every measure but the separation is 1.
-        shown = order if measure == "separation" else [name for name in order if name != "after"]
-        for place, name in enumerate(shown):
-            colour = looks[name][1]
-            values = means.xs(name, level="representation")[measure].to_numpy()
-            axis.bar(place, values.mean(), color=colour, alpha=0.45, width=0.7)
-            axis.scatter(place + rng.uniform(-0.15, 0.15, len(values)), values, s=14, color=colour)
-        axis.set_xticks(range(len(shown)), [looks[name][0] for name in shown], fontsize=9)
-        axis.set_title("\n".join(textwrap.wrap(what, 38)), fontsize=8, loc="left")
-        axis.set_ylim(0, 1)
     return figure

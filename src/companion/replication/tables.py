@@ -55,7 +55,7 @@ def seed_runs() -> pd.DataFrame:
 def projections() -> pd.DataFrame:
     """How close NCA and LDA come to fine-tuned features: one row per source, fold and representation of Fig. 3.
 
-    Columns as `companion.evaluation.similarity.compare` gives them, beside source, target, fold and seed.
+    Columns as notebook 03 computes them, beside source, target, fold and seed.
     """
     return _read("projections").copy()
 
