@@ -118,7 +118,7 @@ def test_ctrl_c_stops_what_has_not_begun():
 
     def work(item: int) -> None:
         begun.append(item)
-        time.sleep(0.001)
+        time.sleep(0.01)
         if item == 3:
             raise KeyboardInterrupt
 
