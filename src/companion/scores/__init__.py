@@ -24,6 +24,7 @@ from companion.scores.combination import (
     combine,
     combine_ncti,
     min_max,
+    with_combined,
 )
 from companion.scores.gbc import gbc
 from companion.scores.gradient_ratio import gradient_ratio
