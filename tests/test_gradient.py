@@ -14,8 +14,7 @@ from torch import nn
 from companion import datasets, models, scores
 from companion.errors import InputError
 from companion.scores import forward_pass, gradient_ratio
-from companion.scores.forward_pass import single_pass
-from companion.scores.losses import count_triplets, triplet_loss
+from companion.scores.forward_pass import count_triplets, single_pass, triplet_loss
 from companion.training import SourceProtocol, train_source
 
 SMALL = "shufflenet_v2_x0_5"
@@ -83,7 +82,7 @@ def as_released(model: models.SourceModel, images: np.ndarray, labels: np.ndarra
 
 @pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize("duplicates", [False, True])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_loss_and_its_gradient_are_those_of_the_released_loss(classes, duplicates, seed):
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(24, 16, generator=generator, dtype=torch.float64)
@@ -121,7 +120,6 @@ def test_triplets_are_counted():
 @pytest.mark.parametrize(
     ("architecture", "size", "n"),
     [
-        ("resnet18", 64, 48),
         ("resnet18", 28, 40),  # maps smaller than the kernels
         ("resnet18", 64, 40),  # a last, shorter batch
         ("vgg11", 64, 36),  # ReLU in place right after the convolutions
@@ -146,39 +144,31 @@ def test_one_pass_gives_what_two_gave(architecture, size, n):
 
 
 def test_the_model_is_left_as_it_is():
-    model = _network(SMALL)
-    model.backbone.train()
+    known = _network(SMALL)
+    model = models.SourceModel("x", copy.deepcopy(known.backbone).train(), known.head, SMALL, "nothing")
     model.backbone.get_submodule(model.first_conv).weight.requires_grad_(False)
-    before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
-    wants = {key: value.requires_grad for key, value in model.backbone.named_parameters()}
-    modules = {name: type(module) for name, module in model.backbone.named_modules()}
+    before = copy.deepcopy(model.backbone)
     images, labels = make_images(24)
     kept = images.copy()
-    try:
-        single_pass(model, images, labels)
-        after = model.backbone.state_dict()
-        assert all(torch.equal(after[key], before[key]) for key in before)
-        assert {key: value.requires_grad for key, value in model.backbone.named_parameters()} == wants
-        assert all(value.grad is None for value in model.backbone.parameters())
-        assert {name: type(module) for name, module in model.backbone.named_modules()} == modules
-        assert all(module.training for module in model.backbone.modules())
-        assert not any(module._forward_hooks for module in model.backbone.modules())
-        assert (images == kept).all()
-    finally:
-        model.backbone.eval().requires_grad_(True)
+    single_pass(model, images, labels)
+    after = model.backbone.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.state_dict().items())
+    for mine, old in zip(model.backbone.parameters(), before.parameters(), strict=True):
+        assert mine.requires_grad == old.requires_grad and mine.grad is None
+    assert all(module.training for module in model.backbone.modules())
+    assert (images == kept).all()
 
 
-@pytest.mark.parametrize("loss", ["triplet", "cross_entropy"])
-def test_a_batch_too_large_for_the_memory_goes_through_in_pieces(monkeypatch, loss):
+def test_a_batch_too_large_for_the_memory_goes_through_in_pieces(monkeypatch):
     model = _network("resnet18")
     images, labels = make_images(45, 32)  # batches of 7, and 3 images left over
-    whole = single_pass(model, images, labels, loss=loss)
+    whole = single_pass(model, images, labels)
     seen: list[int] = []
     convolution = model.backbone.get_submodule(model.first_conv)
     watch = convolution.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
     monkeypatch.setattr(forward_pass, "PIECE_PIXELS", 3 * 32**2)
     try:
-        pieces = single_pass(model, images, labels, loss=loss)
+        pieces = single_pass(model, images, labels)
     finally:
         watch.remove()
     assert max(seen) == 3 and sum(seen) == 2 * 42 + 3  # the last batch fits
@@ -187,13 +177,6 @@ def test_a_batch_too_large_for_the_memory_goes_through_in_pieces(monkeypatch, lo
     assert np.allclose(pieces.second, whole.second, rtol=1e-3)
     assert (pieces.triplets == whole.triplets).all()
     assert np.allclose(pieces.logits, whole.logits, rtol=1e-3, atol=1e-4)
-
-
-def test_progress_counts_images():
-    told: list[int] = []
-    images, labels = make_images(130)
-    single_pass(_network(SMALL), images, labels, progress=told.append)
-    assert told == sorted(told) and told[-1] == 130 and len(told) > 1
 
 
 # --- the ratio ---------------------------------------------------------------------------------------------
@@ -232,12 +215,12 @@ def test_no_triplet_at_all_is_an_error():
     images, labels = make_images(12)  # batches of two
     with pytest.raises(ValueError, match="no batch holds a triplet.*12 images make batches of 2"):
         gradient_ratio(_network(SMALL), images, labels)
+    images, labels = make_images(36)
     with pytest.raises(ValueError, match="no batch holds a triplet"):
-        gradient_ratio(_network(SMALL), make_images(36)[0], np.sort(make_images(36)[1]), batch_size=12)
+        gradient_ratio(_network(SMALL), images, np.sort(labels))
 
 
 def test_a_plain_network_and_string_labels_will_do():
-    model = _network(SMALL)
     network = models.build(SMALL, classes=5, seed=4)
     images, labels = make_images(36)
     plain = scores.gradient_ratio(network, images, np.array(["a", "b", "c"])[labels])
@@ -245,26 +228,7 @@ def test_a_plain_network_and_string_labels_will_do():
     own = models.SourceModel("x", copy.deepcopy(network), None, SMALL, "y")
     models.split_head(own.backbone)
     assert plain == pytest.approx(gradient_ratio(own, images, labels), rel=1e-6)
-    assert gradient_ratio(model, images, labels) > 0
-
-
-def test_the_cross_entropy_head_is_seeded_and_moves_no_global_state():
-    images, labels = make_images(36)
-    state = torch.get_rng_state()
-    first, again, other = (
-        gradient_ratio(_network(SMALL), images, labels, loss="cross_entropy", random_state=seed)
-        for seed in (0, 0, 1)
-    )
-    assert first == again != other
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_logits_only_with_a_head():
-    images, labels = make_images(24)
-    model = _network(SMALL)
-    assert single_pass(model, images, labels).logits.shape == (24, 5)
-    headless = models.SourceModel("x", model.backbone, None, SMALL, "y")
-    assert single_pass(headless, images, labels).logits is None
+    assert single_pass(own, images, labels).logits is None
 
 
 def test_a_network_without_two_convolutions_has_features_but_no_ratio(monkeypatch):
@@ -327,13 +291,8 @@ def test_only_the_scale_invariant_ratio_is_that_of_the_function(architecture, re
     before, after = (_in_double(each, images, labels) for each in (model, rewritten(model)))
     assert np.allclose(after.features, before.features, rtol=1e-4, atol=1e-6)
     assert after.ratio("scale_invariant") == pytest.approx(before.ratio("scale_invariant"), rel=1e-5)
-    assert rewritten is not models.folded or not _has_batch_norm(models.folded(model))
     changed = after.ratio() / before.ratio()
     assert changed == pytest.approx(factor, rel=1e-4) if factor else abs(changed - 1) > 0.05
-
-
-def _has_batch_norm(model: models.SourceModel) -> bool:
-    return any(isinstance(part, nn.BatchNorm2d) for part in model.backbone.modules())
 
 
 def _in_double(model, images, labels):
@@ -381,9 +340,6 @@ def test_labels_must_match_the_images(count):
         single_pass(_network(SMALL), images, labels[:count])
 
 
-def test_unknown_options_are_refused():
-    images, labels = make_images(24)
-    with pytest.raises(ValueError, match="loss: 'hinge' is none of"):
-        single_pass(_network(SMALL), images, labels, loss="hinge")
+def test_an_unknown_variant_is_refused():
     with pytest.raises(ValueError, match="variant: 'new' is none of"):
-        gradient_ratio(_network(SMALL), images, labels, variant="new")
+        gradient_ratio(_network(SMALL), *make_images(24), variant="new")

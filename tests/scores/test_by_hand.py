@@ -65,14 +65,14 @@ def test_hscore_with_shrinkage_by_hand():
     assert scores.hscore(features, [0, 0, 1, 1]) == pytest.approx((1 - alpha) * 4 / variance)
 
 
-def test_transrate_in_one_dimension():
+def test_transrate_in_one_dimension(monkeypatch):
     features = np.array([[-1.0], [-1.0], [1.0], [1.0]])
     # every class has the same mean square as the whole: nothing is gained, whatever the distortion
     assert scores.transrate(features, [0, 0, 1, 1]) == pytest.approx(0.0, abs=1e-12)
     features = np.array([[-1.0], [0.0], [0.0], [1.0]])
     rate = [0.5 * np.log(1 + s / 0.5) for s in (0.5, 1.0, 0.0)]
-    found = scores.transrate(features, [0, 1, 1, 0], distortion=0.5)
-    assert found == pytest.approx(rate[0] - (rate[1] + rate[2]) / 2)
+    monkeypatch.setattr(sys.modules["companion.scores.transrate"], "DISTORTION", 0.5)
+    assert scores.transrate(features, [0, 1, 1, 0]) == pytest.approx(rate[0] - (rate[1] + rate[2]) / 2)
 
 
 def test_gbc_of_two_spherical_classes():
@@ -81,12 +81,13 @@ def test_gbc_of_two_spherical_classes():
     assert scores.gbc(features, [0, 0, 1, 1]) == pytest.approx(-2 * np.exp(-2.0))
 
 
-def test_knn_counts_the_others_only_and_shares_ties():
+def test_knn_counts_the_others_only_and_shares_ties(monkeypatch):
+    monkeypatch.setattr(sys.modules["companion.scores.knn"], "NEIGHBOURS", 1)
     features = np.array([[0.0], [1.0], [10.0], [11.0]])
-    assert scores.knn(features, [0, 0, 1, 1], n_neighbors=1) == 1.0
-    assert scores.knn(features, [0, 1, 0, 1], n_neighbors=1) == 0.0
+    assert scores.knn(features, [0, 0, 1, 1]) == 1.0
+    assert scores.knn(features, [0, 1, 0, 1]) == 0.0
     # both others at the same distance share the one place: half a vote each, a tie between two classes
-    assert scores.knn([[-1.0], [0.0], [0.0], [1.0]], [0, 0, 1, 1], n_neighbors=1) == pytest.approx(0.25)
+    assert scores.knn([[-1.0], [0.0], [0.0], [1.0]], [0, 0, 1, 1]) == pytest.approx(0.25)
 
 
 def test_rank_correlation_of_parc_by_hand():
@@ -148,24 +149,6 @@ def test_nca_asks_for_the_paper_s_projection(monkeypatch):
     assert module.embed(features, labels).shape == (120, 50)
     assert (asked[0].n_components, asked[0].max_iter, asked[0].tol) == (50, 50, 1e-5)
     assert module.NEIGHBOURS == 5
-
-
-def test_the_probe_s_penalty_is_the_inverse_of_scikit_learn_s_c(monkeypatch):
-    import sklearn.linear_model
-    import sklearn.model_selection
-
-    asked, real, split = {}, sklearn.linear_model.LogisticRegression, sklearn.model_selection.StratifiedKFold
-    monkeypatch.setattr(
-        sklearn.model_selection,
-        "StratifiedKFold",
-        lambda folds, **options: asked.update(options, folds=folds) or split(folds, **options),
-    )
-    monkeypatch.setattr(
-        sklearn.linear_model, "LogisticRegression", lambda **options: asked.update(options) or real(**options)
-    )
-    features, labels, _ = make(40, 5, 2)
-    scores.linear_probe(features, labels, penalty=4.0, random_state=3)
-    assert (asked["C"], asked["folds"], asked["shuffle"], asked["random_state"]) == (0.25, 5, True, 3)
 
 
 def test_lda_s_axes_are_scikit_learn_s_also_where_classes_differ_in_size():

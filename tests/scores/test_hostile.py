@@ -18,17 +18,12 @@ LEAVE_OUT = ("nca", "lda", "knn", "linear_probe")
 UNIT = {"nca", "lda", "nleep", "sfda", "knn", "linear_probe"}
 
 
-def _plain(n=60, d=12, classes=3, seed=0, **options):
-    return make(n, d, classes, seed=seed, **options)
-
-
-def _with(features=None, labels=None, logits=None, **options):
-    """Plain arrays with some replaced: each replacement is a function of the plain ones."""
-    x, y, z = _plain(**options)
-    return (
-        x if features is None else features(x.copy(), y),
-        y if labels is None else labels(y.copy()),
-        z if logits is None else logits(z.copy()),
+def _with(x=None, y=None, z=None, **options):
+    """Plain features, labels and logits, some replaced by a function of the plain ones."""
+    arrays = make(**({"n": 60, "d": 12, "classes": 3} | options))
+    return tuple(
+        array if change is None else change(array.copy())
+        for array, change in zip(arrays, (x, y, z), strict=True)
     )
 
 
@@ -37,121 +32,78 @@ def _put(array, where, value):
     return array
 
 
-# Case: (arrays, scores that must refuse, what the message must match). All other scores return a finite
-# number.
-TABLE = {
-    "plain": (_with(), (), ""),
-    "constant column": (_with(features=lambda x, y: _put(x, (slice(None), 3), 2.5)), (), ""),
-    "duplicate columns": (_with(features=lambda x, y: np.hstack([x, x, x[:, :1]])), (), ""),
-    "a zero row": (_with(features=lambda x, y: _put(x, 5, 0.0)), (), ""),
-    "duplicate rows": (
-        _with(
-            features=lambda x, y: np.vstack([x[:30], x[:30]]),
-            labels=lambda y: np.concatenate([y[:30], y[:30]]),
-        ),
-        (),
-        "",
-    ),
-    "all-zero features": (_with(features=lambda x, y: x * 0), FROM_FEATURES, "^features: .*all-zero"),
+# Arrays of which every score gives a finite number.
+FINE = {
+    "plain": _with(),
+    "constant column": _with(lambda x: _put(x, (slice(None), 3), 2.5)),
+    "duplicate columns": _with(lambda x: np.hstack([x, x, x[:, :1]])),
+    "a zero row": _with(lambda x: _put(x, 5, 0.0)),
+    "duplicate rows": _with(lambda x: np.tile(x[:30], (2, 1)), lambda y: np.tile(y[:30], 2)),
+    "huge logits": _with(z=lambda z: z * 1e6),
+    "one source class": _with(z=lambda z: z[:, :1]),
+    "a missing class index": _with(y=lambda y: y * 3 - 4),
+    "(n, 1) labels": _with(y=lambda y: y[:, None]),
+    "string labels": _with(y=lambda y: np.array(["b", "a", "c"])[y]),
+    "object string labels": _with(y=lambda y: np.array(["b", "a", "c"], dtype=object)[y]),
+    "whole-number float labels": _with(y=lambda y: y.astype(float)),
+    "boolean labels": _with(y=lambda y: y > 0),
+    "unsigned labels": _with(y=lambda y: y.astype(np.uint8)),
+    "labels as a list": _with(y=lambda y: y.tolist()),
+    "d = 2": _with(d=2),
+    "d < 32": _with(d=20),
+    "d < 50": _with(d=40),
+    "n < 64": _with(n=50, d=80),
+    "features x 1e6": _with(lambda x: x * 1e6),
+    "features x 1e-6": _with(lambda x: x * 1e-6),
+    "wide features x 1e6": _with(lambda x: x * 1e6, d=200),
+    "wide features x 1e-6": _with(lambda x: x * 1e-6, d=200),
+    "far from the origin": _with(lambda x: x.astype(float) + 1e6),
+    "separated without overlap": _with(separation=50.0),
+    "integer features": _with(lambda x: (10 * x).astype(np.int32)),
+    "half-precision features": _with(lambda x: x.astype(np.float16)),
+    "big-endian features": _with(lambda x: x.astype(">f4")),
+    "Fortran order": _with(np.asfortranarray),
+    "every other column": _with(lambda x: np.repeat(x, 2, axis=1)[:, ::2]),
+    "lists": _with(*3 * (np.ndarray.tolist,)),
+}
+NEED_PAIRS = ("nca", "lda", "nleep", "sfda", "parc", "ncti", "knn", "linear_probe")
+# Case: (arrays, scores that must refuse, what the message must match). All other scores return a finite number.
+REFUSED = {
+    "all-zero features": (_with(lambda x: x * 0), FROM_FEATURES, "^features: .*all-zero"),
     "one row repeated": (
-        _with(features=lambda x, y: np.tile(x[:1], (len(x), 1))),
-        FROM_FEATURES,
-        "^features: every point is identical",
-    ),
+        _with(lambda x: np.tile(x[:1], (len(x), 1))), FROM_FEATURES, "^features: every point is identical"),
     "NaN in features": (
-        _with(features=lambda x, y: _put(x, (7, 2), np.nan)),
-        FROM_FEATURES,
-        "^features: .*nan at row 7, column 2",
-    ),
+        _with(lambda x: _put(x, (7, 2), np.nan)), FROM_FEATURES, "^features: .*nan at row 7, column 2"),
     "infinity in features": (
-        _with(features=lambda x, y: _put(x, (7, 2), -np.inf)),
-        FROM_FEATURES,
-        "^features: .*-inf at row 7, column 2",
-    ),
-    "NaN in logits": (
-        _with(logits=lambda z: _put(z, (1, 0), np.nan)),
-        FROM_LOGITS,
-        "^logits: .*nan at row 1",
-    ),
-    "infinity in logits": (
-        _with(logits=lambda z: _put(z, (1, 0), np.inf)),
-        FROM_LOGITS,
-        "^logits: .*inf at row 1",
-    ),
-    "huge features": (
-        _with(features=lambda x, y: x.astype(float) * 1e80),
-        FROM_FEATURES,
-        "^features: magnitudes",
-    ),
-    "huge logits": (_with(logits=lambda z: z * 1e6), (), ""),
-    "one source class": (_with(logits=lambda z: z[:, :1]), (), ""),
-    "no source classes": (
-        _with(logits=lambda z: z[:, :0]),
-        FROM_LOGITS,
-        "^logits: .*no classes.*not applicable",
-    ),
-    "1-d features": (_with(features=lambda x, y: x[:, 0]), FROM_FEATURES, r"^features: .*shape \(60,\)"),
-    "1-d logits": (_with(logits=lambda z: z[:, 0]), FROM_LOGITS, r"^logits: .*shape \(60,\)"),
-    "3-d features": (
-        _with(features=lambda x, y: x[:, :, None]),
-        FROM_FEATURES,
-        r"^features: .*shape \(60, 12, 1\)",
-    ),
-    "text features": (
-        _with(features=lambda x, y: x.astype(str)),
-        FROM_FEATURES,
-        "^features: numbers are needed",
-    ),
-    "no columns": (_with(features=lambda x, y: x[:, :0]), FROM_FEATURES, "^features: at least"),
-    "one label short": (_with(labels=lambda y: y[:-1]), ALL, "^labels: 60 labels are needed.*found 59"),
-    "one-hot labels": (_with(labels=lambda y: np.eye(3)[y]), ALL, r"^labels: .*shape \(60, 3\)"),
-    "a single class": (_with(labels=lambda y: y * 0), ALL, "^labels: at least 2 classes"),
-    "fractional labels": (_with(labels=lambda y: y + 0.5), ALL, "^labels: integers or strings"),
-    "NaN in labels": (_with(labels=lambda y: _put(y.astype(float), 0, np.nan)), ALL, "^labels: .*nan"),
-    "mixed labels": (_with(labels=lambda y: _put(y.astype(object), 0, "a")), ALL, "^labels: .*int, str"),
-    "a class with one sample": (_with(labels=lambda y: _put(y, 0, 7)), LEAVE_OUT, "^labels: .*class 7"),
-    "a missing class index": (_with(labels=lambda y: y * 3 - 4), (), ""),
-    "(n, 1) labels": (_with(labels=lambda y: y[:, None]), (), ""),
-    "string labels": (_with(labels=lambda y: np.array(["b", "a", "c"])[y]), (), ""),
-    "object string labels": (_with(labels=lambda y: np.array(["b", "a", "c"], dtype=object)[y]), (), ""),
-    "whole-number float labels": (_with(labels=lambda y: y.astype(float)), (), ""),
-    "boolean labels": (_with(labels=lambda y: y > 0), (), ""),
-    "unsigned labels": (_with(labels=lambda y: y.astype(np.uint8)), (), ""),
-    "labels as a list": (_with(labels=lambda y: y.tolist()), (), ""),
+        _with(lambda x: _put(x, (7, 2), -np.inf)), FROM_FEATURES, "^features: .*-inf at row 7, column 2"),
+    "NaN in logits": (_with(z=lambda z: _put(z, (1, 0), np.nan)), FROM_LOGITS, "^logits: .*nan at row 1"),
+    "infinity in logits": (_with(z=lambda z: _put(z, (1, 0), np.inf)), FROM_LOGITS, "^logits: .*inf at row 1"),
+    "huge features": (_with(lambda x: x.astype(float) * 1e80), FROM_FEATURES, "^features: magnitudes"),
+    "no source classes": (_with(z=lambda z: z[:, :0]), FROM_LOGITS, "^logits: .*no classes.*not applicable"),
+    "1-d features": (_with(lambda x: x[:, 0]), FROM_FEATURES, r"^features: .*shape \(60,\)"),
+    "1-d logits": (_with(z=lambda z: z[:, 0]), FROM_LOGITS, r"^logits: .*shape \(60,\)"),
+    "3-d features": (_with(lambda x: x[:, :, None]), FROM_FEATURES, r"^features: .*shape \(60, 12, 1\)"),
+    "text features": (_with(lambda x: x.astype(str)), FROM_FEATURES, "^features: numbers are needed"),
+    "no columns": (_with(lambda x: x[:, :0]), FROM_FEATURES, "^features: at least"),
+    "one label short": (_with(y=lambda y: y[:-1]), ALL, "^labels: 60 labels are needed.*found 59"),
+    "one-hot labels": (_with(y=lambda y: np.eye(3)[y]), ALL, r"^labels: .*shape \(60, 3\)"),
+    "a single class": (_with(y=lambda y: y * 0), ALL, "^labels: at least 2 classes"),
+    "fractional labels": (_with(y=lambda y: y + 0.5), ALL, "^labels: integers or strings"),
+    "NaN in labels": (_with(y=lambda y: _put(y.astype(float), 0, np.nan)), ALL, "^labels: .*nan"),
+    "mixed labels": (_with(y=lambda y: _put(y.astype(object), 0, "a")), ALL, "^labels: .*int, str"),
+    "a class with one sample": (_with(y=lambda y: _put(y, 0, 7)), LEAVE_OUT, "^labels: .*class 7"),
     "n = 4": (_with(n=4, classes=2), ("nleep",), "^features: .*5 x 2 classes = 10.*found 4 points"),
     "n = 4, d = 100": (_with(n=4, d=100, classes=2), ("nleep",), "^features: .*found 4 points"),
     "as many classes as points": (
-        _with(n=4, classes=2, labels=lambda y: np.arange(4)),
-        ("nca", "lda", "nleep", "sfda", "parc", "ncti", "knn", "linear_probe"),
-        "^(features|labels): ",
-    ),
+        _with(y=lambda y: np.arange(4), n=4, classes=2), NEED_PAIRS, "^(features|labels): "),
     "d = 1": (_with(d=1), ("parc",), "^features: point .* constant over its 1 "),
-    "d = 2": (_with(d=2), (), ""),
-    "d < 32": (_with(d=20), (), ""),
-    "d < 50": (_with(d=40), (), ""),
-    "n < 64": (_with(n=50, d=80), (), ""),
-    "features x 1e6": (_with(features=lambda x, y: x * 1e6), (), ""),
-    "features x 1e-6": (_with(features=lambda x, y: x * 1e-6), (), ""),
-    "wide features x 1e6": (_with(d=200, features=lambda x, y: x * 1e6), (), ""),
-    "wide features x 1e-6": (_with(d=200, features=lambda x, y: x * 1e-6), (), ""),
-    "far from the origin": (_with(features=lambda x, y: x.astype(float) + 1e6), (), ""),
-    "separated without overlap": (_with(separation=50.0), (), ""),
     "no spread within classes": (
-        _with(features=lambda x, y: np.eye(12, dtype=np.float32)[y]),
+        (np.eye(12, dtype=np.float32)[_with()[1]], *_with()[1:]),
         ("lda", "sfda", "ncti"),
         "^features: the points of every class coincide",
     ),
-    "integer features": (_with(features=lambda x, y: (10 * x).astype(np.int32)), (), ""),
-    "half-precision features": (_with(features=lambda x, y: x.astype(np.float16)), (), ""),
-    "big-endian features": (_with(features=lambda x, y: x.astype(">f4")), (), ""),
-    "Fortran order": (_with(features=lambda x, y: np.asfortranarray(x)), (), ""),
-    "every other column": (_with(features=lambda x, y: np.repeat(x, 2, axis=1)[:, ::2]), (), ""),
-    "lists": (
-        _with(features=lambda x, y: x.tolist(), labels=lambda y: y.tolist(), logits=lambda z: z.tolist()),
-        (),
-        "",
-    ),
-}
+}  # fmt: skip
+TABLE = {case: (arrays, (), "") for case, arrays in FINE.items()} | REFUSED
 
 
 def evaluate(name, arrays, **options):
@@ -245,33 +197,14 @@ def test_unknown_variants_are_refused_with_the_allowed_ones(name, variant):
         evaluate(name, TABLE["plain"][0], variant=variant)
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (
-            lambda x, y: scores.gbc(x, y, covariance="full"),
-            "^covariance: one of 'spherical', 'diagonal'.*'full'",
-        ),
-        (lambda x, y: scores.gbc(x, y, components=0), "^components: .*found 0"),
-        (lambda x, y: scores.knn(x, y, n_neighbors=0), "^n_neighbors: .*found 0"),
-        (lambda x, y: scores.knn(x, y, n_neighbors=2.0), "^n_neighbors: .*found 2.0"),
-        (lambda x, y: scores.linear_probe(x, y, folds=1), "^folds: .*found 1"),
-        (lambda x, y: scores.linear_probe(x, y, penalty=0), "^penalty: .*found 0"),
-        (lambda x, y: scores.transrate(x, y, distortion=-1), "^distortion: .*found -1"),
-        (lambda x, y: scores.nca(x, y, max_iter=-1), "^max_iter: .*found -1"),
-        (lambda x, y: scores.suite(x, y, max_points=2), "^size: at least one point for each of the 3"),
-        (lambda x, y: scores.stratified_subsample(y, 0), "^size: .*found 0"),
-        (lambda x, y: scores.available(["pictures"]), "^inputs: .*'pictures'"),
-    ],
-)
-def test_impossible_options_are_refused_by_name(call, message):
-    features, labels, _ = _plain()
-    with pytest.raises(ValueError, match=message):
-        call(features, labels)
+def test_a_subsample_without_every_class_is_refused():
+    features, labels, _ = FINE["plain"]
+    with pytest.raises(ValueError, match="^size: at least one point for each of the 3.*found 2"):
+        scores.suite(features, labels, max_points=2)
 
 
 def test_published_parc_and_ncti_say_what_they_need():
-    features, labels, _ = _plain(n=60, d=20)
+    features, labels, _ = make(60, 20, 3)
     with pytest.raises(ValueError, match=r"^features: published PARC needs .*\(60, 20\).*corrected"):
         scores.parc(features, labels, variant="published")
     with pytest.raises(ValueError, match=r"^features: published NCTI needs .*\(60, 20\).*corrected"):

@@ -46,7 +46,6 @@ def test_the_list_is_the_registry(page):
         assert title == info.title and inputs == ", ".join(info.inputs)
         assert variants == (", ".join(info.variants) or "one")
         assert source == f"{info.reference}, {info.doi_or_arxiv}"
-        assert info.higher_is_better  # as the text above the table says
 
 
 def bounds(text: str, classes: int) -> tuple[float, float]:

@@ -140,15 +140,6 @@ def test_sfda_equals_its_transcription(arguments, scale):
     assert scores.sfda(features, labels, variant="published") == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.slow
-def test_sfda_equals_its_transcription_at_4096_columns():
-    features, labels, _ = make(120, 4096, 2)
-    features = features * np.float32(0.01)
-    expected = slow.sfda(features, labels)
-    assert expected < 0.999
-    assert scores.sfda(features, labels, variant="published") == pytest.approx(expected, rel=1e-6)
-
-
 @arrays
 @pytest.mark.parametrize("variant", ["published", "corrected"])
 def test_parc_equals_its_transcription(arguments, variant):
@@ -184,7 +175,7 @@ def test_published_nca_starts_where_scikit_learn_does():
 
 
 @pytest.mark.parametrize("key", ["400x64, C=11", "150x256, C=4, unbalanced"])
-def test_nca_follows_scikit_learns_iterates(key):
+def test_nca_follows_scikit_learns_iterates(key, monkeypatch):
     """Equal iterations give equal embeddings up to a rotation: the inner products of the points agree."""
     import importlib
 
@@ -200,7 +191,8 @@ def test_nca_follows_scikit_learns_iterates(key):
 
         start = PCA(50, svd_solver="full").fit(x).components_
         expected = NeighborhoodComponentsAnalysis(50, init=start, max_iter=5).fit_transform(x, labels)
-    found = module.embed(features, labels, max_iter=5)
+    monkeypatch.setattr(module, "MAX_ITER", 5)
+    found = module.embed(features, labels)
     expected, found = expected - expected.mean(axis=0), found - found.mean(axis=0)
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, rtol=1e-6, atol=1e-6)
 
@@ -211,9 +203,7 @@ def test_neighbouring_scores_equal_their_transcriptions(arguments):
     if arguments["d"] < 4096:
         assert scores.hscore(features, labels) == pytest.approx(slow.hscore(features, labels), rel=1e-9)
         assert scores.transrate(features, labels) == pytest.approx(slow.transrate(features, labels), rel=1e-6)
-    for covariance in ("spherical", "diagonal"):
-        expected = slow.gbc(features, labels, covariance=covariance)
-        assert scores.gbc(features, labels, covariance=covariance) == pytest.approx(expected, rel=1e-6)
+    assert scores.gbc(features, labels) == pytest.approx(slow.gbc(features, labels), rel=1e-6)
     assert scores.knn(features, labels) == pytest.approx(slow.knn(features, labels), abs=1e-9)
 
 

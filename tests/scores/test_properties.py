@@ -17,7 +17,7 @@ LOOSE = {"nca": 0.05, "nleep": 0.02, "linear_probe": 0.1, "ncti": 1e-3}
 ROTATION = ("nca", "lda", "logme", "nleep", "hscore", "transrate", "gbc", "knn", "linear_probe")
 SCALE = ("lda", "parc", "hscore", "gbc", "knn", "linear_probe")
 SHIFT = ("nca", "lda", "nleep", "sfda", "parc", "hscore", "transrate", "gbc", "knn", "linear_probe")
-few = settings(max_examples=12, deadline=None, derandomize=True)
+few = settings(max_examples=8, deadline=None, derandomize=True)
 
 shapes = st.fixed_dictionaries(
     {
@@ -123,49 +123,6 @@ def test_scores_rise_with_planted_separation(name, variant):
     assert low < middle <= high
 
 
-# Shuffled labels on synthetic features: means over five seeds. The held-out read-outs are at chance; the
-# in-sample scores are as high as the docstrings say, and a change here means that a docstring is out of date.
-SHUFFLED = {
-    ("nca", "published", 900, 64, 2): (0.669, 0.02),
-    ("nca", "corrected", 900, 64, 2): (0.569, 0.02),
-    ("nca", "published", 900, 512, 2): (0.800, 0.02),
-    ("nca", "corrected", 900, 512, 2): (0.721, 0.02),
-    ("lda", "published", 900, 64, 2): (0.633, 0.01),
-    ("lda", "corrected", 900, 64, 2): (0.539, 0.01),
-    ("lda", "published", 900, 512, 2): (0.853, 0.01),
-    ("lda", "corrected", 900, 512, 2): (0.815, 0.01),
-    ("sfda", "corrected", 900, 64, 2): (0.506, 0.003),
-    ("sfda", "corrected", 900, 512, 2): (0.571, 0.01),
-    ("sfda", "published", 200, 512, 2): (0.9995, 0.001),
-    ("nleep", "corrected", 900, 64, 2): (0.506, 0.003),
-    ("logme", "corrected", 900, 64, 2): (-0.753, 0.005),
-    ("logme", "corrected", 900, 512, 2): (-0.739, 0.005),
-    ("parc", "corrected", 900, 64, 2): (-0.04, 0.3),
-    ("hscore", None, 900, 64, 2): (0.065, 0.01),
-    ("hscore", None, 900, 512, 2): (0.430, 0.01),
-    ("transrate", None, 900, 64, 2): (1.245, 0.05),
-    ("transrate", None, 900, 512, 2): (109.9, 1.0),
-    ("gbc", None, 900, 512, 2): (-1.935, 0.01),
-    ("leep", None, 900, 64, 2): (-0.6913, 0.001),
-    ("nce", None, 900, 64, 2): (-0.687, 0.002),
-    ("knn", None, 900, 64, 2): (0.5, 0.03),
-    ("knn", None, 900, 512, 2): (0.5, 0.03),
-    ("linear_probe", None, 900, 64, 2): (0.5, 0.03),
-    ("linear_probe", None, 900, 512, 2): (0.5, 0.03),
-}
-
-
-@pytest.mark.parametrize(("name", "variant", "n", "d", "classes"), SHUFFLED)
-def test_shuffled_labels_score_what_the_docs_say(name, variant, n, d, classes):
-    expected, tolerance = SHUFFLED[name, variant, n, d, classes]
-    found = []
-    for seed in range(5):
-        features, labels, logits = make(n, d, classes, seed=seed)
-        shuffled = np.random.default_rng(100 + seed).permutation(labels)
-        found.append(evaluate(name, features, shuffled, logits, variant=variant))
-    assert np.mean(found) == pytest.approx(expected, abs=tolerance)
-
-
 def test_published_logme_rewards_width_where_there_is_only_noise():
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 2, 200)
@@ -177,12 +134,6 @@ def test_published_logme_rewards_width_where_there_is_only_noise():
     assert published[0] == pytest.approx(corrected[0], rel=1e-9)  # n > d: the variants agree
     assert published[1] > 3 and published[2] > 50
     assert max(corrected) < -0.5
-
-
-def test_the_seed_moves_nleep():
-    features, labels, _ = make(900, 64, 2)
-    found = [scores.nleep(features, labels, random_state=seed) for seed in range(8)]
-    assert 0.002 < np.std(found) < 0.03
 
 
 @pytest.mark.parametrize("variant", ["published", "corrected"])

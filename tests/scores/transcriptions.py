@@ -256,7 +256,7 @@ def transrate(features, labels, *, distortion=1e-4):
     return float(rate(x) - sum((labels == c).mean() * rate(x[labels == c]) for c in range(labels.max() + 1)))
 
 
-def gbc(features, labels, *, covariance="spherical"):
+def gbc(features, labels):
     """Bhattacharyya coefficients of every ordered pair of classes."""
     x = np.asarray(features, dtype=float)
     x = PCA(min(64, len(x) - 1, x.shape[1]), svd_solver="full").fit_transform(x)
@@ -267,8 +267,7 @@ def gbc(features, labels, *, covariance="spherical"):
                 continue
             xa, xb = x[labels == a], x[labels == b]
             va, vb = xa.var(axis=0), xb.var(axis=0)
-            if covariance == "spherical":
-                va, vb = np.full_like(va, va.mean()), np.full_like(vb, vb.mean())
+            va, vb = np.full_like(va, va.mean()), np.full_like(vb, vb.mean())
             v = (va + vb) / 2
             exponent = ((xa.mean(axis=0) - xb.mean(axis=0)) ** 2 / v).sum() / 8
             exponent += 0.5 * np.log(v / np.sqrt(va * vb)).sum()

@@ -5,14 +5,18 @@ take the source model's logits in place of features, `ncti_terms`, which returns
 which takes a model and images (and alone needs torch). `suite` computes many at once, sharing what they share;
 `REGISTRY` tells what each needs and means.
 
-What all promise: features and logits are float32, float64 or integers; labels are any integers or strings, as (n,) or
-(n, 1), with gaps; nothing is modified; no global random state is read or moved. Bad arrays (NaN or infinity, a wrong
-shape or number, a single class, features that are the same in every row), and what a score cannot do, are a
-``ValueError`` of one line naming the argument and the reason. All else gives a finite number, or, where a number would
-mislead, NaN and a `ScoreWarning` with the reason. "Shuffled labels" figures are means over five seeds on synthetic,
-non-negative features (`tools/benchmarks/scores.py --shuffled`).
+The arrays: n points of the target in d columns, the penultimate features of the source model; its logits (n, source
+classes), the outputs of its own head before softmax; labels in C classes. Features and logits are float32, float64 or
+integers; labels are any integers or strings, as (n,) or (n, 1), with gaps. Nothing is modified; no global random state
+is read or moved.
+
+Bad arrays (NaN or infinity, a wrong shape or number, a single class, features that are the same in every row) are a
+``ValueError`` of one line naming the argument and the reason; so is what a score cannot do, listed under its "Raises".
+All else gives a finite number, or, where a number would mislead, NaN and a `ScoreWarning` with the reason.
 
 ``variant="published"`` reproduces the released numbers, quirks included; ``"corrected"`` (the default) mends them.
+``random_state`` (int, RandomState or None) seeds chance; None draws afresh. Measured costs, and what each score gives
+under shuffled labels, stand on the page of all scores.
 """
 
 from companion.scores._arrays import ScoreWarning, stratified_subsample
@@ -39,14 +43,14 @@ from companion.scores.nce import nce
 from companion.scores.ncti import NCTITerms, ncti_terms
 from companion.scores.nleep import nleep
 from companion.scores.parc import parc
-from companion.scores.registry import REGISTRY, ScoreInfo, available
+from companion.scores.registry import REGISTRY, ScoreInfo
 from companion.scores.sfda import sfda
 from companion.scores.transrate import transrate
 
 # fmt: off
 __all__ = [
     "COMBINED", "INVERTED_ACROSS_DOMAINS", "NCTITerms", "REGISTRY", "ScoreInfo", "ScoreWarning", "Scores",
-    "TERMS", "available", "combine", "combine_ncti", "gbc", "gradient_ratio", "hscore", "knn", "lda", "leep",
+    "TERMS", "combine", "combine_ncti", "gbc", "gradient_ratio", "hscore", "knn", "lda", "leep",
     "linear_probe", "logme", "min_max", "nca", "nce", "ncti_terms", "nleep", "parc", "sfda",
     "stratified_subsample", "suite", "transrate", "with_combined",
 ]

@@ -1,8 +1,4 @@
-"""Input checks that every score shares, so that bad arrays fail alike everywhere.
-
-Nothing here, and no score, ever writes into what it was given. Every error is a ``ValueError`` of one line that names
-the argument and what was found in it.
-"""
+"""Input checks that every score shares, so that bad arrays fail alike everywhere."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -93,31 +89,11 @@ def check_labels(labels: ArrayLike, n: int, *, of: str = "features") -> tuple[ND
     return codes.reshape(-1).astype(np.intp), classes
 
 
-def check_choice(value: str, name: str, allowed: tuple[str, ...]) -> str:
-    """Return `value` if it is one of `allowed`."""
-    if value not in allowed:
-        raise ValueError(f"{name}: one of {', '.join(map(repr, allowed))} is needed, found {value!r}")
-    return value
-
-
 def check_variant(variant: str) -> str:
     """Return `variant` if it is one of the two that scores have."""
-    return check_choice(variant, "variant", ("published", "corrected"))
-
-
-def check_count(value: int, name: str, *, least: int = 1) -> int:
-    """Return `value` as an int of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name}: a whole number of at least {least} is needed, found {value!r}")
-    return int(value)
-
-
-def check_positive(value: float, name: str) -> float:
-    """Return `value` as a finite float above zero."""
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not np.isfinite(value) or value <= 0:
-        raise ValueError(f"{name}: a positive number is needed, found {value!r}")
-    return float(value)
+    if variant not in ("published", "corrected"):
+        raise ValueError(f"variant: one of 'published', 'corrected' is needed, found {variant!r}")
+    return variant
 
 
 def fresh(seed: Seed) -> int | np.random.RandomState:
@@ -131,12 +107,10 @@ def stratified_subsample(labels: ArrayLike, size: int, *, random_state: Seed = 0
     Parameters
     ----------
     labels : array-like of shape (n,)
-        Class labels.
     size : int
-        How many points to keep; all are kept where `size` is n or more. Every class keeps at least one point, and the
-        rest is shared out by largest remainder.
+        All are kept where it is n or more. Every class keeps at least one point, and the rest is shared out by largest
+        remainder.
     random_state : int, RandomState or None, default 0
-        Seed of the draw.
 
     Returns
     -------
@@ -150,7 +124,7 @@ def stratified_subsample(labels: ArrayLike, size: int, *, random_state: Seed = 0
     """
     codes, classes = check_labels(labels, len(np.asarray(labels)), of="labels")
     n, least = len(codes), len(classes)
-    if check_count(size, "size") >= n:
+    if size >= n:
         return np.arange(n)
     if size < least:
         raise ValueError(f"size: at least one point for each of the {least} classes is needed, found {size}")

@@ -1,6 +1,5 @@
 """Many scores of one source on one target, with the work they share done once."""
 
-import difflib
 import inspect
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +12,7 @@ from numpy.typing import ArrayLike
 from companion.scores import _arrays as arrays
 from companion.scores._prepared import Prepared
 from companion.scores.ncti import NCTITerms
-from companion.scores.registry import REGISTRY
+from companion.scores.registry import REGISTRY, check_scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +63,8 @@ def suite(
     Parameters
     ----------
     features, labels : array-like of shape (n, d) and (n,)
-        Features of the target's points under the source model, and their labels.
     logits : array-like of shape (n, source classes), optional
-        Outputs of the source model's head. Without them, or without source classes, `leep` and `nce` are NaN.
+        Without them, or without source classes, `leep` and `nce` are NaN.
     names : iterable of str, optional
         Scores wanted, as in `REGISTRY`; all that need no images by default.
     variant : {"corrected", "published"}, default "corrected"
@@ -74,7 +72,7 @@ def suite(
     random_state : int or None, default 0
         Seed for the scores in which chance enters, and for `max_points`.
     max_points : int, optional
-        Score a stratified random subsample of this many points where there are more. The docs give the error.
+        Score a `stratified_subsample` of this many points where there are more.
 
     Returns
     -------
@@ -87,10 +85,12 @@ def suite(
     ValueError
         Bad features, labels or logits, an unknown name or variant.
     """
-    wanted = _check_names(names)
+    if names is None:
+        names = [name for name, info in REGISTRY.items() if "images" not in info.inputs]
+    wanted = [names] if isinstance(names, str) else list(dict.fromkeys(names))
+    check_scores(wanted)
     arrays.check_variant(variant)
     if max_points is not None:
-        arrays.check_count(max_points, "max_points")
         arrays.check_labels(labels, len(np.asarray(features)))
         rows = arrays.stratified_subsample(labels, max_points, random_state=random_state)
         features, labels = np.asarray(features)[rows], np.asarray(labels)[rows]
@@ -119,15 +119,3 @@ def suite(
             reasons[name] = f"{name}: {str(error).removeprefix(f'{name}: ')}"
     terms = found.pop("ncti", None)
     return Scores(found, reasons, terms, features, labels)
-
-
-def _check_names(names: Iterable[str] | None) -> list[str]:
-    if names is None:
-        return [name for name, info in REGISTRY.items() if "images" not in info.inputs]
-    wanted = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-    for name in wanted:
-        if name not in REGISTRY:
-            close = difflib.get_close_matches(str(name), REGISTRY, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(REGISTRY)}"
-            raise ValueError(f"names: no score is called {name!r}{hint}")
-    return wanted

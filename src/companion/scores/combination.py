@@ -1,7 +1,13 @@
 """The proposed score's combination of its two terms over one candidate set of sources."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COMBINED = "proposed"
 TERMS = ("nca", "gradient_ratio")
@@ -23,21 +29,18 @@ def min_max(values: np.ndarray, *, invert: bool = False) -> np.ndarray:
 
 
 def combine(nca: np.ndarray, gradient_ratio: np.ndarray, *, invert: bool = False) -> np.ndarray:
-    """Combine the proposed score's two terms over one candidate set for one target.
+    """Combine the proposed score's two terms, (sources,), over one candidate set for one target.
 
     ``minmax(nca) * minmax(gradient_ratio)``; with `invert` both terms are inverted first, as in the paper's
-    cross-domain setting. The result is relative to the candidate set: adding or removing a source changes it.
-
-    Parameters
-    ----------
-    nca, gradient_ratio
-        Shape (sources,); NaN where a term is missing.
+    cross-domain setting. NaN where a term is missing; adding or removing a source changes all values.
     """
     return min_max(nca, invert=invert) * min_max(gradient_ratio, invert=invert)
 
 
 def with_combined(table: pd.DataFrame, *, invert: bool = False) -> pd.DataFrame:
     """Add the proposed score, which is relative to the sources of each target."""
+    import pandas as pd
+
     combined = [
         pd.Series(combine(block["nca"], block["gradient_ratio"], invert=invert), block.index)
         for _, block in table.groupby("target")
@@ -46,20 +49,10 @@ def with_combined(table: pd.DataFrame, *, invert: bool = False) -> pd.DataFrame:
 
 
 def combine_ncti(terms: np.ndarray, *, variant: str = "corrected") -> np.ndarray:
-    """NCTI of the sources of one candidate set from their three terms.
+    """NCTI, (sources,), of one candidate set from the `ncti_terms` of its sources, (sources, 3).
 
-    Parameters
-    ----------
-    terms
-        (sources, 3); NaN rows where a source has none.
-    variant
-        ``"corrected"`` subtracts the third term, as its authors define it; ``"published"`` adds it, as the
-        paper's release does.
-
-    Returns
-    -------
-    numpy.ndarray
-        (sources,); NaN where a term is constant over the candidate set.
+    ``"corrected"`` subtracts the third term, as its authors define it; ``"published"`` adds it, as the paper's release
+    does. NaN where a source has no terms, or where a term is constant over the candidate set.
     """
     first, second, third = (min_max(column) for column in np.asarray(terms, dtype=float).T)
     return first + second + (third if variant == "published" else -third)

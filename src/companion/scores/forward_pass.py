@@ -14,15 +14,49 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from companion.models import SourceModel, best_device, one_core_left_free, refusing_size
-from companion.scores.losses import LOSSES, count_triplets, random_head_cross_entropy, triplet_loss
 
 BATCHES = 6  # batches of n // 6 images, so the seventh is what is left over
 VARIANTS = ("published", "corrected", "scale_invariant")
+MARGIN = 0.05
 
 # A batch of more pixels than this takes gigabytes at once: it goes through in pieces, see `_in_pieces`.
 PIECE_PIXELS = 120 * 224 * 224
+
+
+def triplet_loss(embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Triplet-margin loss over all triplets of a batch, averaged over those that are not zero.
+
+    For anchor a, positive p (another image of a's class) and negative n (an image of another class) the loss is
+    ``max(0, |z_a - z_p| - |z_a - z_n| + 0.05)`` with L2-normalised embeddings z, (b, d), and integer labels, (b,); 0,
+    with zero gradients, where no triplet is active. Listing the triplets takes O(b^3) memory; here they are only
+    counted: where one is active its gradient is +1 on |z_a - z_p| and -1 on |z_a - z_n|, so the loss is linear in the
+    distances, each weighted by the number of active triplets it takes part in.
+    """
+    unit = functional.normalize(embeddings)
+    # The matrix-product shortcut loses half the digits between near neighbours, which is where triplets are.
+    distances = torch.cdist(unit, unit, compute_mode="donot_use_mm_for_euclid_dist")
+    with torch.no_grad():
+        same = labels[:, None] == labels[None, :]
+        positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+        weights = torch.zeros_like(distances)
+        count = torch.zeros((), dtype=distances.dtype, device=distances.device)
+        for anchor in torch.arange(len(labels), device=labels.device).split(
+            max(1, 2**24 // len(labels) ** 2)
+        ):
+            near, far = distances[anchor, :, None], distances[anchor, None, :]
+            active = (near - far + MARGIN > 0) & positive[anchor, :, None] & ~same[anchor, None, :]
+            weights[anchor] = (active.sum(2) - active.sum(1)).to(distances.dtype)
+            count += active.sum()
+    return ((weights * distances).sum() + MARGIN * count) / count.clamp(min=1)
+
+
+def count_triplets(labels: np.ndarray) -> int:
+    """Ordered (anchor, positive) pairs of one class times the images of others, in one batch."""
+    counts = np.unique(labels, return_counts=True)[1]
+    return int((counts * (counts - 1) * (len(labels) - counts)).sum())
 
 
 @dataclass(frozen=True)
@@ -59,10 +93,12 @@ class ForwardPass:
         Raises
         ------
         ValueError
-            If no batch holds a valid triplet, or none of the triplets is active.
+            If the network has no two convolutions, no batch holds a valid triplet, or no triplet is active.
         """
         if variant not in VARIANTS:
             raise ValueError(f"variant: {variant!r} is none of {', '.join(map(repr, VARIANTS))}")
+        if not len(self.first):
+            raise ValueError("model: the network has no two convolutions, so there is no gradient ratio")
         if not self.triplets.any():
             n = len(self.features)
             raise ValueError(
@@ -82,15 +118,7 @@ class ForwardPass:
 
 @one_core_left_free()
 def single_pass(
-    model: SourceModel,
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    batch_size: int | None = None,
-    loss: str = "triplet",
-    device: Any = None,
-    random_state: int = 0,
-    progress: Callable[[int], None] | None = None,
+    model: SourceModel, images: np.ndarray, labels: np.ndarray, *, device: Any = None
 ) -> ForwardPass:
     """Features, logits and the gradients of the first two convolutions, from one pass over the images.
 
@@ -102,21 +130,13 @@ def single_pass(
         uint8, (n, h, w) or (n, h, w, 3), in the order in which they form batches.
     labels
         (n,), integers or strings.
-    batch_size
-        Images a batch; by default n // 6.
-    loss
-        ``"triplet"``, or ``"cross_entropy"`` with a random linear head (for comparison only).
     device
         Where to run; the fastest there is by default.
-    random_state
-        Seed of the random head.
-    progress
-        Called with the number of images done.
 
     Raises
     ------
     ValueError
-        If images and labels do not match, or the loss is unknown.
+        If images and labels do not match.
     InputError
         If the network cannot take images of that size.
     """
@@ -124,8 +144,6 @@ def single_pass(
     n = len(codes)
     if len(images) != n or n == 0:
         raise ValueError(f"labels: as many as images are needed, found {n} for {len(images)} images")
-    if loss not in LOSSES:
-        raise ValueError(f"loss: {loss!r} is none of {', '.join(map(repr, LOSSES))}")
     device = best_device(device)
     network = copy.deepcopy(model.backbone).eval().requires_grad_(False)
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -133,9 +151,6 @@ def single_pass(
     weights = [parameters[f"{name}.weight"] for name in (model.first_conv, model.second_conv) if name]
     for weight in weights:
         weight.requires_grad_()
-    objective = (
-        triplet_loss if loss == "triplet" else random_head_cross_entropy(int(codes.max()) + 1, random_state)
-    )
     targets = torch.from_numpy(codes).to(device)
 
     def embed(part: slice) -> torch.Tensor:
@@ -143,17 +158,15 @@ def single_pass(
         with refusing_size(model.architecture, inputs.shape[-1]):
             return network(inputs).flatten(1)
 
-    batch = batch_size or max(1, n // BATCHES)
+    batch = max(1, n // BATCHES)
     held = max(1, PIECE_PIXELS // int(np.prod(images.shape[1:3])))
     found, norms, triplets = [], [], []
     for start in range(0, n, batch):
         part = slice(start, min(start + batch, n))
-        embeddings, gradients = _in_pieces(embed, part, held, weights, lambda z: objective(z, targets[part]))  # noqa: B023
+        embeddings, gradients = _in_pieces(embed, part, held, weights, targets[part])
         found.append(embeddings)
         norms.append([_norms(*pair) for pair in zip(weights, gradients, strict=True)])
         triplets.append(count_triplets(codes[part]))
-        if progress:
-            progress(part.stop)
     features = torch.cat(found)
     with torch.no_grad():
         logits = None if model.head is None else copy.deepcopy(model.head).to(device)(features)
@@ -175,7 +188,7 @@ def _in_pieces(
     batch: slice,
     held: int,
     weights: Sequence[torch.Tensor],
-    objective: Callable[[torch.Tensor], torch.Tensor],
+    targets: torch.Tensor,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Embeddings of a batch and the gradients of its loss, with the memory of at most `held` images.
 
@@ -186,13 +199,13 @@ def _in_pieces(
     pieces = [slice(start, min(start + held, batch.stop)) for start in range(batch.start, batch.stop, held)]
     if len(pieces) == 1 and weights:
         embeddings = embed(batch)
-        return embeddings.detach(), list(torch.autograd.grad(objective(embeddings), weights))
+        return embeddings.detach(), list(torch.autograd.grad(triplet_loss(embeddings, targets), weights))
     with torch.no_grad():
         whole = torch.cat([embed(piece) for piece in pieces])
     if not weights:
         return whole, []
     leaf = whole.clone().requires_grad_()
-    (slopes,) = torch.autograd.grad(objective(leaf), leaf)
+    (slopes,) = torch.autograd.grad(triplet_loss(leaf, targets), leaf)
     gradients = [torch.zeros_like(weight) for weight in weights]
     for piece, slope in zip(pieces, slopes.split(held), strict=True):
         for total, part in zip(gradients, torch.autograd.grad(embed(piece), weights, slope), strict=True):

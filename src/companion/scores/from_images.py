@@ -9,23 +9,11 @@ import numpy as np
 import torch
 
 from companion import store
-from companion.errors import InputError, did_you_mean
+from companion.errors import InputError
 from companion.models import SourceModel, best_device
 from companion.scores import REGISTRY, Scores, suite
 from companion.scores.forward_pass import single_pass
-
-
-def check_scores(scores: Sequence[str]) -> None:
-    """Refuse an unknown score.
-
-    Raises
-    ------
-    InputError
-        Naming the first one.
-    """
-    unknown = [name for name in scores if name not in REGISTRY]
-    if unknown:
-        raise InputError(f"no score {unknown[0]!r}.{did_you_mean(unknown[0], REGISTRY)}")
+from companion.scores.registry import check_scores as check_scores
 
 
 def score_images(
@@ -58,15 +46,9 @@ def score_images(
         values, reasons, terms = dict(result), dict(result.reasons), result.ncti_terms
     for name in of_images:
         try:
-            if model.first_conv is None:
-                raise ValueError(f"{model.architecture} has no two convolutions")
             values[name] = passed.ratio("scale_invariant" if name.endswith("scale_invariant") else variant)
         except ValueError as error:
             values[name], reasons[name] = float("nan"), str(error)
-    for name in scores:
-        if name not in values and not REGISTRY[name].pooled:
-            values[name] = float("nan")
-            reasons.setdefault(name, "not applicable")
     record = store.provenance(
         seed=seed,
         device=str(chosen),

@@ -11,10 +11,7 @@ def gradient_ratio(
     labels: Any,
     *,
     variant: str = "corrected",
-    loss: str = "triplet",
-    batch_size: int | None = None,
     device: Any = None,
-    random_state: int = 0,
 ) -> float:
     r"""Ratio of the gradient norms of the second and the first convolution under a triplet-margin loss.
 
@@ -32,19 +29,12 @@ def gradient_ratio(
     images : ndarray of shape (n, h, w) or (n, h, w, 3)
         uint8, in random order.
     labels : array-like of shape (n,)
-        Target labels.
     variant : {"corrected", "published", "scale_invariant"}, default "corrected"
         "published": every batch counts. "corrected": a batch without a valid triplet does not; such a batch adds
         zero to both means, so the ratio is the same. "scale_invariant": as "corrected", but the norm of a layer is
         :math:`\sqrt{\sum_k (\lVert W_k\rVert\,\lVert\partial L/\partial W_k\rVert)^2}` over its output channels k.
-    loss : {"triplet", "cross_entropy"}, default "triplet"
-        The score's loss, or cross-entropy with a random linear head for comparison.
-    batch_size : int, optional
-        Images a batch; n // 6 by default.
     device : str or torch.device, optional
         Where to run; the fastest there is by default.
-    random_state : int, default 0
-        Seed of the random head.
 
     Returns
     -------
@@ -59,35 +49,25 @@ def gradient_ratio(
 
     Notes
     -----
-    The only score that needs torch, which is imported when this is called. Cost: one forward and one backward
-    pass through the network, without the gradients of the other parameters.
+    The only score that needs torch. Cost: one forward and one backward pass through the network, without the gradients
+    of the other parameters.
 
     As published, it is a property of how a network is written, not of what it computes: multiply the weights of the
     first convolution by c and let the batch norm after it undo that, and the ratio is c times as large. Folding batch
-    norm into the convolutions, as exporters do, and another standard deviation of the normalised input change it in
-    the same way; the scale-invariant variant stays as it is. Both depend on the order of the images, on the batch size
-    and so on n. As its own source a target never comes first by the published form: 0 of the 11 published targets.
-
-    References
-    ----------
-    Juodelyte et al. (2024). On dataset transferability in medical image classification. arXiv:2412.20172.
+    norm into the convolutions, as exporters do, and another standard deviation of the normalised input change it in the
+    same way; the scale-invariant variant stays as it is. Both depend on the order of the images, on the batch size and
+    so on n. As its own source a target never comes first by the published form: 0 of the 11 published targets. Source:
+    Juodelyte et al. (2024), arXiv:2412.20172.
     """
     import copy
 
     from torch import nn
 
     from companion.models import SourceModel, split_head
-    from companion.scores.forward_pass import VARIANTS, single_pass
+    from companion.scores.forward_pass import single_pass
 
-    if variant not in VARIANTS:
-        raise ValueError(f"variant: {variant!r} is none of {', '.join(map(repr, VARIANTS))}")
     if isinstance(model, nn.Module):
         network = copy.deepcopy(model)
         head = split_head(network)
         model = SourceModel(type(model).__name__, network, head, type(model).__name__, "unknown")
-    if model.first_conv is None:
-        raise ValueError(f"model: {model.name} has no two convolutions, so there is no gradient ratio")
-    done = single_pass(
-        model, images, labels, batch_size=batch_size, loss=loss, device=device, random_state=random_state
-    )
-    return done.ratio(variant)
+    return single_pass(model, images, labels, device=device).ratio(variant)

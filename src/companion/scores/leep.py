@@ -19,7 +19,6 @@ def leep(logits: ArrayLike, labels: ArrayLike) -> float:
     Parameters
     ----------
     logits, labels : array-like of shape (n, source classes) and (n,)
-        Outputs of the source model's own head before softmax, and the target's labels.
 
     Returns
     -------
@@ -29,18 +28,12 @@ def leep(logits: ArrayLike, labels: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        Bad arrays, or a source without classes (headless checkpoint, random weights): not applicable.
+        A source without classes (headless checkpoint, random weights): not applicable.
 
     Notes
     -----
     Cost: O(n · source classes · C). Weaknesses: depends on the source's label set, not on the features that fine-tuning
-    starts from; evaluated on the points it is fitted to: shuffled labels gave -.691, minus the entropy is -.693 (n =
-    900).
-
-    References
-    ----------
-    Nguyen et al. (2020). LEEP: a new measure to evaluate transferability of learned representations. ICML,
-    arXiv:2002.12462.
+    starts from; evaluated on the points it is fitted to. Source: Nguyen et al. (2020). ICML, arXiv:2002.12462.
     """
     from scipy.special import softmax
 

@@ -37,7 +37,6 @@ def ncti_terms(features: ArrayLike, labels: ArrayLike, *, variant: str = "correc
     Parameters
     ----------
     features, labels : array-like of shape (n, d) and (n,)
-        Features of the target's points, and their labels.
     variant : {"corrected", "published"}, default "corrected"
         "published": 64 components; needs n and d of at least 64. "corrected": min(64, n - 1, d), otherwise the same.
 
@@ -49,7 +48,7 @@ def ncti_terms(features: ArrayLike, labels: ArrayLike, *, variant: str = "correc
     Raises
     ------
     ValueError
-        Bad arrays; no more points than classes; no spread within the classes; published with n or d below 64; a
+        No more points than classes; no spread within the classes; published with n or d below 64; a
         discriminant that has no solution.
 
     Notes
@@ -57,12 +56,7 @@ def ncti_terms(features: ArrayLike, labels: ArrayLike, *, variant: str = "correc
     The PCA is scikit-learn's with seed 42, randomised for most large arrays, which is part of the definition: an exact
     one moved the first term by .2 % (n = 1100, d = 512) to 2.4 % (n = 120, d = 4096). Cost: O(64 nd) time, O(nd)
     memory. Weaknesses: depends on the candidate set; 31 of 165 published cells exceed 2, which only the wrong sign can
-    give. With shuffled labels the confidence term was .53 (n = 900, C = 2) and .65 (n = 200, d = 512).
-
-    References
-    ----------
-    Wang et al. (2023). How far pre-trained models are from neural collapse on the target dataset informs their
-    transferability. ICCV.
+    give. Source: Wang et al. (2023). How far pre-trained models are from neural collapse. ICCV.
     """
     from sklearn.decomposition import PCA
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis

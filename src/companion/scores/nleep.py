@@ -29,12 +29,11 @@ def nleep(
     Parameters
     ----------
     features, labels : array-like of shape (n, d) and (n,)
-        Features of the target's points, and their labels.
     variant : {"corrected", "published"}, default "corrected"
         "published" computes in the features' own precision; float32 rounding can move the score by .002. "corrected"
         computes in float64, and raises the covariance floor (1e-6) where features are too large for it.
     random_state : int, RandomState or None, default 0
-        Seed of the mixture's k-means start in both variants. None draws a fresh one, as a released run did.
+        Seed of the mixture's k-means start; a released run had none.
 
     Returns
     -------
@@ -44,17 +43,13 @@ def nleep(
     Raises
     ------
     ValueError
-        Bad arrays; fewer points than mixture components; published: features too large for the covariance floor.
+        Fewer points than mixture components; published: features too large for the covariance floor.
 
     Notes
     -----
     Cost: O(nd min(n, d) + steps · n · 5C · p²) time with p components kept, O(nd + 5C (n + p²)) memory. Weaknesses: the
-    seed moves it, by a standard deviation of .009 (n = 900, C = 2); evaluated on the points that made the clusters:
-    shuffled labels gave .506 (n = 900, C = 2), .517 (n = 200) and .137 (n = 1100, C = 11, chance .091).
-
-    References
-    ----------
-    Li et al. (2021). Ranking neural checkpoints. CVPR, arXiv:2011.11200.
+    seed moves it, by a standard deviation of .009 (n = 900, C = 2); evaluated on the points that made the clusters.
+    Source: Li et al. (2021). CVPR, arXiv:2011.11200.
     """
     from sklearn.decomposition import PCA
     from sklearn.exceptions import ConvergenceWarning

@@ -26,7 +26,6 @@ def parc(
     Parameters
     ----------
     features, labels : array-like of shape (n, d) and (n,)
-        Features of the target's points, and their labels.
     variant : {"corrected", "published"}, default "corrected"
         "published": randomised PCA (seed 1919, one power iteration), and the rounding of ``np.corrcoef`` on one-hot
         labels, which ranks some pairs apart that are equally alike. "corrected": exact PCA with as many of the 32
@@ -42,20 +41,15 @@ def parc(
     Raises
     ------
     ValueError
-        Bad arrays; a point whose standardised components are all equal (its correlation is undefined; any features of
+        A point whose standardised components are all equal (its correlation is undefined; any features of
         rank 1); no two points of one class; published with n or d below 32 or n above 15,000.
 
     Notes
     -----
     Cost: O(nd min(n, d) + n² log n) time, O(nd + n²) memory. Weaknesses: the sign of a principal component is
     arbitrary, but correlations depend on it; here, as in scikit-learn, the largest loading is positive, and other signs
-    had a standard deviation of .3 (n = 1100, d = 512) to .9 (n = 200) around scores of 10 to 21. Shuffled labels gave
-    -.03 (n = 900).
-
-    References
-    ----------
-    Bolya, Mittapalli, Hoffman (2021). Scalable diverse model selection for accessible transfer learning. NeurIPS,
-    arXiv:2111.06977.
+    had a standard deviation of .3 (n = 1100, d = 512) to .9 (n = 200) around scores of 10 to 21. Source: Bolya et al.
+    (2021). NeurIPS, arXiv:2111.06977.
     """
     from scipy.spatial.distance import squareform
     from scipy.stats import spearmanr

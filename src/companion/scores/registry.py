@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from companion.errors import InputError, did_you_mean
 from companion.scores.gbc import gbc
 from companion.scores.gradient_ratio import gradient_ratio
 from companion.scores.hscore import hscore
@@ -21,7 +22,6 @@ from companion.scores.parc import parc
 from companion.scores.sfda import sfda
 from companion.scores.transrate import transrate
 
-INPUTS = ("features", "logits", "images", "labels")
 TWO = ("published", "corrected")
 
 
@@ -39,8 +39,6 @@ class ScoreInfo:
         Among "features", "logits", "images", "labels".
     variants : tuple of str
         Values that `variant` takes; empty where published and corrected are the same.
-    higher_is_better, proposed_term : bool
-        Direction, before any inversion that a setting asks for; whether it is a term of the paper's score.
     pooled : bool
         Whether the score exists only over a candidate set; `function` then returns its terms for one source.
     """
@@ -52,8 +50,6 @@ class ScoreInfo:
     reference: str
     doi_or_arxiv: str
     variants: tuple[str, ...] = ()
-    higher_is_better: bool = True
-    proposed_term: bool = False
     pooled: bool = False
 
 
@@ -65,8 +61,8 @@ _SCALED = ("Gradient ratio, scale-invariant", "this package", _PAPER[1])
 _PROBE = ("Linear probe accuracy", "Alain and Bengio 2017", "arXiv:1610.01644")
 _KNN = ("Cover and Hart 1967", "doi:10.1109/TIT.1967.1053964")
 _ALL = (
-    ScoreInfo("nca", nca, _X, "NCA", *_PAPER, TWO, proposed_term=True),
-    ScoreInfo("gradient_ratio", gradient_ratio, _I, "Gradient ratio", *_PAPER, TWO, proposed_term=True),
+    ScoreInfo("nca", nca, _X, "NCA", *_PAPER, TWO),
+    ScoreInfo("gradient_ratio", gradient_ratio, _I, "Gradient ratio", *_PAPER, TWO),
     ScoreInfo("gradient_ratio_scale_invariant", _INVARIANT, _I, *_SCALED),
     ScoreInfo("lda", lda, _X, "LDA", *_PAPER, TWO),
     ScoreInfo("logme", logme, _X, "LogME", "You et al. 2021", "arXiv:2102.11005", TWO),
@@ -86,28 +82,9 @@ _ALL = (
 REGISTRY: dict[str, ScoreInfo] = {info.name: info for info in _ALL}
 
 
-def available(inputs: Iterable[str] | None = None) -> list[str]:
-    """Names of the scores that can be computed from the given inputs, in the registry's order.
-
-    Parameters
-    ----------
-    inputs : iterable of str, optional
-        Among "features", "logits", "images" and "labels" (may be left out); None lists all scores.
-
-    Returns
-    -------
-    list of str
-        Names, to be looked up in `REGISTRY`.
-
-    Raises
-    ------
-    ValueError
-        An unknown input.
-    """
-    if inputs is None:
-        return list(REGISTRY)
-    given = {inputs} if isinstance(inputs, str) else set(inputs)
-    unknown = sorted(given - set(INPUTS))
-    if unknown:
-        raise ValueError(f"inputs: among {', '.join(map(repr, INPUTS))} are needed, found {unknown[0]!r}")
-    return [name for name, info in REGISTRY.items() if set(info.inputs) <= given | {"labels"}]
+def check_scores(names: Iterable[str]) -> None:
+    """Raise an `InputError` that names the first unknown score."""
+    for name in names:
+        if name not in REGISTRY:
+            near = did_you_mean(name, REGISTRY)
+            raise InputError(f"no score {name!r}.{near or ' There are ' + ', '.join(REGISTRY)}")
