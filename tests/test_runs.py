@@ -16,53 +16,34 @@ module = sys.modules["companion.published.runs"]
 GRID = [(lr, momentum) for lr in (0.001, 0.01, 0.1) for momentum in (0.0, 0.9)]
 
 
-def original(target: str, sources: list[str], seed: int, status: str = "FINISHED") -> pd.DataFrame:
+RESULTS = ("val_loss", "val_auc", "val_acc", "test_loss", "test_auc", "test_acc")
+
+
+def original(target: str, sources: list[str], seed: int) -> pd.DataFrame:
     """One table in the authors' columns, six runs a source, the last of each failed."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for source in sources:
-        for place, (lr, momentum) in enumerate(GRID):
-            results = rng.random(6) if place < len(GRID) - 1 else np.full(6, np.nan)
-            rows.append(
-                {
-                    "Run ID": f"{source}-{place}",
-                    "source_flag": source,
-                    "target_flag": target,
-                    "batch_size": 64,
-                    "lr": lr,
-                    "momentum": momentum,
-                    "wd": 1e-5,
-                    "epochs": 200,
-                    "stopped_at": 50 if place < len(GRID) - 1 else np.nan,
-                    **dict(
-                        zip(
-                            ("val_loss", "val_auc", "val_acc", "test_loss", "test_auc", "test_acc"),
-                            results,
-                            strict=True,
-                        )
-                    ),
-                    "Status": status if place < len(GRID) - 1 else "FAILED",
-                }
-            )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(
+        [(source, *point) for source in sources for point in GRID], columns=["source_flag", "lr", "momentum"]
+    )
+    table = table.assign(target_flag=target, batch_size=64, wd=1e-5, epochs=200, stopped_at=50.0)
+    table[list(RESULTS)] = np.random.default_rng(seed).random((len(table), len(RESULTS)))
+    failed = np.arange(len(table)) % len(GRID) == len(GRID) - 1
+    table.loc[failed, ["stopped_at", *RESULTS]] = np.nan
+    return table.assign(Status=np.where(failed, "FAILED", "FINISHED"))
 
 
-def summaries(*tables: tuple[str, str, pd.DataFrame, dict[str, str]]) -> pd.DataFrame:
-    """What the packaged summary would say of some originals."""
-    rows = []
-    for setting, target, table, names in tables:
-        for given, source in names.items():
-            done = table[(table["source_flag"] == given) & table["val_loss"].notna()]
-            rows.append(
-                {
-                    "setting": setting,
-                    "source": source,
-                    "target": target,
-                    "runs": len(done),
-                    "auc_at_min_val_loss": done["test_auc"].to_numpy()[done["val_loss"].to_numpy().argmin()],
-                }
-            )
-    return pd.DataFrame(rows)
+def summaries(setting: str, target: str, table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """What the packaged summary would say of an original."""
+    finished = table[table["Status"] == "FINISHED"]
+    best = finished.loc[finished.groupby("source_flag")["val_loss"].idxmin()]
+    return pd.DataFrame(
+        {
+            "setting": setting,
+            "source": best["source_flag"].map(names),
+            "target": target,
+            "runs": len(GRID) - 1,
+            "auc_at_min_val_loss": best["test_auc"],
+        }
+    )
 
 
 @pytest.fixture
@@ -90,24 +71,18 @@ def upstream(monkeypatch, server, no_waiting):
     monkeypatch.setattr(module, "ADDRESS", server.root)
     monkeypatch.setattr(module, "registry", lambda: rows)
     monkeypatch.setattr(module, "ROWS", sum(len(table) for table in tables))
-    told = summaries(
-        *(
-            (setting, "breastmnist", table, named)
-            for setting, table, named in zip(published.SETTINGS, tables, names, strict=True)
-        )
-    )
+    known = zip(published.SETTINGS, tables, names, strict=True)
+    summary = pd.concat(summaries(setting, "breastmnist", table, named) for setting, table, named in known)
     real = published.table
-    monkeypatch.setattr(
-        published, "table", lambda name: told.copy() if name == "run_summaries" else real(name)
-    )
+    monkeypatch.setattr(published, "table", lambda name: summary if name == "run_summaries" else real(name))
     return server
 
 
 def test_the_registry_lists_one_table_per_target_and_setting():
     rows = module.registry()
     pairs = {(row["setting"], row["target"]) for row in rows}
-    told = published.table("run_summaries")[["setting", "target"]].drop_duplicates()
-    assert pairs == set(told.itertuples(index=False, name=None))
+    known = published.table("run_summaries")[["setting", "target"]].drop_duplicates()
+    assert pairs == set(known.itertuples(index=False, name=None))
     assert len(rows) == len({row["sha256"] for row in rows}) == 23
     assert all(len(row["sha256"]) == len("sha256:") + 64 for row in rows)
     assert module.ADDRESS.endswith(published.COMMIT)
@@ -118,26 +93,14 @@ def test_originals_are_downloaded_tidied_and_kept(upstream, data):
     assert list(found.columns) == list(module.COLUMNS)
     assert len(found) == 36 and (found["status"] == "FINISHED").sum() == 30
     assert set(found["target"]) == {"breastmnist"}
-    assert set(found["source"]) == {
-        "bloodmnist",
-        "imagenet",
-        "organamnist",
-        "vgg",
-        "efficientnet",
-        "mobilenet",
-    }
+    assert set(found["source"]) == {*"bloodmnist imagenet organamnist vgg efficientnet mobilenet".split()}
     assert found["weight_decay"].eq(1e-5).all() and found["stopped_epoch"].isna().sum() == 6
     asked = len(upstream.requests)
     assert (data / module.FILENAME).is_file()
-    pd.testing.assert_frame_equal(published.runs(), found)
-    assert len(upstream.requests) == asked
-
-
-def test_a_file_one_folder_down_is_found(upstream, data):
-    found = published.runs()
     (data / "deeper").mkdir()
     (data / module.FILENAME).rename(data / "deeper" / module.FILENAME)
-    pd.testing.assert_frame_equal(published.runs(download=False), found)
+    pd.testing.assert_frame_equal(published.runs(), found)
+    assert len(upstream.requests) == asked
 
 
 def test_a_damaged_original_is_refused_and_nothing_is_kept(upstream, data):
@@ -225,6 +188,6 @@ def test_the_real_runs_are_the_released_ones(real_runs):
     assert len(real_runs) == 28_205
     assert real_runs["status"].value_counts().to_dict() == {"FINISHED": 26_525, "FAILED": 1671, "RUNNING": 9}
     finished = real_runs[real_runs["status"] == "FINISHED"]
-    told = published.table("run_summaries").set_index(["setting", "source", "target"])
+    summary = published.table("run_summaries").set_index(["setting", "source", "target"])
     medians = finished.groupby(["setting", "source", "target"])["test_auc"].median()
-    np.testing.assert_allclose(medians.reindex(told.index), told["auc_median"], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(medians.reindex(summary.index), summary["auc_median"], rtol=0, atol=1e-12)

@@ -23,26 +23,28 @@ FILENAME = "fine_tuning_runs.parquet"
 ROWS = 28_205  # of all runs released, failed ones included; the summaries count the finished ones only
 AGAIN = "delete it and it is made anew from the authors' tables"
 
-# Column of the authors' tables -> ours.
-_UPSTREAM = {
-    "source_flag": "source",
-    "target_flag": "target",
-    "lr": "lr",
-    "momentum": "momentum",
-    "wd": "weight_decay",
-    "batch_size": "batch_size",
-    "epochs": "epochs",
-    "stopped_at": "stopped_epoch",
-    "val_loss": "val_loss",
-    "val_auc": "val_auc",
-    "val_acc": "val_acc",
-    "test_loss": "test_loss",
-    "test_auc": "test_auc",
-    "test_acc": "test_acc",
-    "Status": "status",
+COLUMNS = (
+    *(
+        "setting",
+        "source",
+        "target",
+        "lr",
+        "momentum",
+        "weight_decay",
+        "batch_size",
+        "epochs",
+        "stopped_epoch",
+    ),
+    *("val_loss", "val_auc", "val_acc", "test_loss", "test_auc", "test_acc", "status"),
+)
+# Our columns -> the authors', where the names differ.
+_THEIRS = {
+    "source": "source_flag",
+    "target": "target_flag",
+    "weight_decay": "wd",
+    "stopped_epoch": "stopped_at",
+    "status": "Status",
 }
-COLUMNS = ("setting", *_UPSTREAM.values())
-_TEXT = ("setting", "source", "target", "status")
 _KEYS = ["setting", "source", "target"]
 
 
@@ -56,21 +58,14 @@ def registry() -> list[dict[str, str]]:
 def runs(*, download: bool = True) -> pd.DataFrame:
     """Every released fine-tuning run, one row each.
 
-    Read from ``fine_tuning_runs.parquet`` in the data directory (also one folder down). Where it is not, the
-    authors' tables are downloaded at the pinned commit, checked by their checksums, tidied, and kept there as that
-    file.
-
-    Parameters
-    ----------
-    download
-        Whether the authors' tables may be downloaded.
+    Read from ``fine_tuning_runs.parquet`` in the data directory (also one folder down). Where it is not, and `download`
+    allows it, the authors' tables are downloaded at the pinned commit, checked, tidied, and kept there as that file.
 
     Returns
     -------
     pandas.DataFrame
-        Columns ``setting source target lr momentum weight_decay batch_size epochs stopped_epoch val_loss val_auc
-        val_acc test_loss test_auc test_acc status``: names as in the published tables, losses and scores as
-        fractions of 1, ``status`` ``FINISHED``, ``FAILED`` or ``RUNNING`` (the last two have no results).
+        Columns as in `COLUMNS`: names as in the published tables, losses and scores as fractions of 1, ``status``
+        ``FINISHED``, ``FAILED`` or ``RUNNING`` (the last two have no results).
 
     Raises
     ------
@@ -83,13 +78,12 @@ def runs(*, download: bool = True) -> pd.DataFrame:
 
     root = store.data_dir()
     target = root / FILENAME
-    for path in (target, *sorted(root.glob(f"*/{FILENAME}"))):
-        if path.is_file():
-            try:
-                frame = pd.read_parquet(path)
-            except (OSError, ValueError) as error:
-                raise InputError(f"{path} cannot be read as parquet: {AGAIN}") from error
-            return _check(_typed(frame, str(path)), str(path))
+    if (found := store.look_up(FILENAME)) is not None:
+        try:
+            frame = pd.read_parquet(found)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{found} cannot be read as parquet: {AGAIN}") from error
+        return _check(_typed(frame, str(found)), str(found))
     where = f"put {FILENAME}, which companion.published.runs() writes on a machine with internet, in {root}"
     if not download:
         raise EnvironmentFailure(f"the fine-tuning runs are not at {target}: {where}")
@@ -111,13 +105,12 @@ def runs(*, download: bool = True) -> pd.DataFrame:
 
 def _typed(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     """Our columns, text as text and numbers as floats, whatever the file had."""
-    missing = [column for column in COLUMNS if column not in frame]
-    if missing:
+    if missing := [column for column in COLUMNS if column not in frame]:
         raise InputError(f"{where} lacks the column(s) {', '.join(missing)}: {AGAIN}")
     frame = frame[list(COLUMNS)].reset_index(drop=True)
     for column in COLUMNS:
         try:
-            frame[column] = frame[column].astype(str if column in _TEXT else float)
+            frame[column] = frame[column].astype(str if column in (*_KEYS, "status") else float)
         except (TypeError, ValueError) as error:
             raise InputError(f"{where}: the column {column} holds something that is no number") from error
     return frame
@@ -131,10 +124,10 @@ def _tidy(path: Path, setting: str, target: str) -> pd.DataFrame:
         frame = pd.read_csv(path, low_memory=False)
     except ValueError as error:
         raise InputError(f"{path} is no table: delete it and try again") from error
-    missing = [column for column in _UPSTREAM if column not in frame]
-    if missing:
+    theirs = [_THEIRS.get(column, column) for column in COLUMNS[1:]]
+    if missing := [column for column in theirs if column not in frame]:
         raise InputError(f"{path} lacks the column(s) {', '.join(missing)}: it is not the authors' table")
-    frame = frame.rename(columns=_UPSTREAM).assign(setting=setting)
+    frame = frame.rename(columns=dict(zip(theirs, COLUMNS[1:], strict=True))).assign(setting=setting)
     frame["source"] = _named(frame["source"], setting, f"{path}: the column source_flag")
     frame["target"] = _named(frame["target"], "source_datasets", f"{path}: the column target_flag")
     if (frame["target"] != target).any():
@@ -165,13 +158,7 @@ def _named(values: pd.Series, setting: str, where: str) -> pd.Series:
 
 
 def _check(frame: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Return the runs if they are the released ones, as far as the packaged summaries tell.
-
-    Raises
-    ------
-    InputError
-        If the number of runs, the finished runs of a pair, or the AUC at its lowest validation loss differ.
-    """
+    """Return the runs if their number, the finished ones of a pair and its AUC at the lowest loss are as released."""
     if len(frame) != ROWS:
         raise InputError(f"{where}: {len(frame)} runs, but {ROWS} were released; {AGAIN}")
     finished = frame[frame["status"] == "FINISHED"]
