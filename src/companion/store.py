@@ -13,7 +13,7 @@ import platform
 import re
 import shutil
 import sys
-import tempfile
+import uuid
 import warnings
 import zipfile
 import zlib
@@ -33,8 +33,6 @@ RESULTS_VERSION = 3
 
 # `--data-dir` sets this for the length of one command or one `with` block.
 _data_directory: ContextVar[Path | None] = ContextVar("data_directory", default=None)
-
-# --- directories and files ----------------------------------------------------------------------------------
 
 
 def cache_dir() -> Path:
@@ -80,23 +78,19 @@ def file_hash(path: str | os.PathLike, algorithm: str = "sha256") -> str:
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on any failure it is removed.
 
-    A reader therefore sees the old file or the whole new one, never half of it. A full disk and a folder that
-    cannot be written are an `EnvironmentFailure`.
+    A full disk and a folder that cannot be written are an `EnvironmentFailure`.
     """
     target = Path(path)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
     except OSError as error:
         raise EnvironmentFailure(f"cannot write in {target.parent}: {error.strerror or error}") from error
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes files private; what is stored here is as readable as any other file of the user.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(mode)  # pooch makes files private; this one is as readable as any other of the user
         os.replace(temporary, target)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
@@ -124,13 +118,7 @@ def check_writable(path: str | os.PathLike) -> None:
 
 
 def check_folder(folder: Path, files: Sequence[str], *, force: bool) -> None:
-    """See before any work that `files` can be written into a folder.
-
-    Raises
-    ------
-    InputError
-        If the path is a file, cannot be written, or holds one of the files and `force` is False.
-    """
+    """Raise `InputError` before any work if `files` cannot be written into a folder, or are there already."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: name a folder with --out")
     present = [name for name in files if (folder / name).exists()]
@@ -149,25 +137,15 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
     return [folder / name for name in contents]
 
 
-# --- downloads ----------------------------------------------------------------------------------------------
-
-
 def fetch(url: str, path: str | Path, *, checksum: str | None = None, trust: bool = False) -> Path:
-    """Return `path`, downloading it from `url` if it is not there yet.
-
-    The checksum of a file that is there already is checked too. The sha256 of a trusted download is kept beside
-    it (``NAME.sha256``) and checked from then on.
+    """Return `path`, downloading it from `url` (https; http from this machine only) if it is not there yet.
 
     Parameters
     ----------
-    url
-        https address (http only for this machine itself).
-    path
-        Where the file belongs.
     checksum
-        ``"md5:…"``, ``"sha256:…"`` or a bare hexadecimal digest.
+        ``"md5:…"``, ``"sha256:…"`` or a bare hexadecimal digest; that of a file which is there already is checked too.
     trust
-        Accept a download for which no checksum is known.
+        Accept a download without one. Its sha256 is kept beside it (``NAME.sha256``) and checked from then on.
 
     Raises
     ------
@@ -203,10 +181,9 @@ def fetch(url: str, path: str | Path, *, checksum: str | None = None, trust: boo
 def fetch_zip_member(
     url: str, member: str, path: str | Path, *, size_limit: int = 1 << 30, **options: Any
 ) -> Path:
-    """Return `path`, the one member called `member` in the zip archive at `url`, which is kept beside it.
+    """Return `path`, the one member called `member` in the zip archive at `url`, which `fetch` keeps beside it.
 
-    Nothing else is extracted. The archive is downloaded and checked by `fetch`, with its `options`; one that is
-    damaged, that lacks the member or in which it has more than `size_limit` bytes is an `InputError`.
+    An archive that is damaged, lacks the member or has more than `size_limit` bytes of it is an `InputError`.
     """
     path = Path(path)
     if path.is_file():
@@ -219,9 +196,8 @@ def fetch_zip_member(
                 raise InputError(f"{archive} has no single member {member}: it is another archive")
             if (size := found[0].file_size) > size_limit:
                 raise InputError(f"{archive}: {member} has {size} bytes, over the limit of {size_limit}")
-            with atomic_path(path) as temporary, opened.open(found[0]) as packed:
-                with open(temporary, "wb") as sink:
-                    shutil.copyfileobj(packed, sink)
+            with atomic_path(path) as part, opened.open(found[0]) as packed, open(part, "wb") as sink:
+                shutil.copyfileobj(packed, sink)
     except EnvironmentFailure:
         raise
     # Damaged, compressed by an unknown method, or encrypted.
@@ -285,13 +261,9 @@ def _download(url: str, path: Path, checksum: str | None) -> None:
         ) from error
 
 
-# --- results ------------------------------------------------------------------------------------------------
-
-
-def digest(value: Any, length: int = 16) -> str:
+def digest(value: Any) -> str:
     """Short sha256 of a JSON-able value, independent of key order."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def provenance(*, seed: int | None = None, device: str | None = None, **more: Any) -> dict[str, Any]:
@@ -313,11 +285,10 @@ def provenance(*, seed: int | None = None, device: str | None = None, **more: An
 
 
 class RowStore:
-    """Rows of results, one small file each, written whole or not at all.
+    """Rows of results in a folder: ``rows`` (one JSON file each, written whole) and ``set-aside`` (what was damaged).
 
     A row's key is a digest of everything that decides the result, so rows of another protocol, other data or another
-    results version can lie in the same folder and are never mixed up. In the folder, which is made where it is
-    missing: ``rows`` (one JSON file each) and ``set-aside`` (files that could not be read).
+    results version can lie in the same folder and are never mixed up.
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
