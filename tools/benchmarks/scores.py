@@ -5,7 +5,7 @@ that ``make bench`` keeps. Both sides run interleaved in one process, so that a 
 hits both; set the linear-algebra library to one thread first (the script does).
 
 ``--size`` prints the cost and the subsampling error against the number of points, ``--shuffled`` what every
-score gives under shuffled labels: the figures that the docstrings quote.
+score gives under shuffled labels: the figures that the page of all scores quotes.
 """
 
 from __future__ import annotations

@@ -23,10 +23,6 @@ def gbc(features: ArrayLike, labels: ArrayLike) -> float:
             +\tfrac12\log\frac{\det\bar\Sigma}{\sqrt{\det\Sigma_a\det\Sigma_b}},\qquad
         \mathrm{GBC}=-\sum_{a\ne b}e^{-D_B(a,b)} .
 
-    Parameters
-    ----------
-    features, labels : array-like of shape (n, d) and (n,)
-
     Returns
     -------
     float

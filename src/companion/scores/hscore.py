@@ -15,10 +15,6 @@ def hscore(features: ArrayLike, labels: ArrayLike) -> float:
 
     .. math:: H_\alpha = (1-\alpha)\,\mathrm{tr}\bigl(\Sigma_\alpha^{-1}\Sigma_B\bigr) .
 
-    Parameters
-    ----------
-    features, labels : array-like of shape (n, d) and (n,)
-
     Returns
     -------
     float

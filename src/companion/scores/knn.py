@@ -15,10 +15,6 @@ def knn(features: ArrayLike, labels: ArrayLike) -> float:
     with k = 5 (or n - 1) Euclidean neighbours. Classes tied for the most votes share the point equally, and
     points tied with the k-th neighbour share its place.
 
-    Parameters
-    ----------
-    features, labels : array-like of shape (n, d) and (n,)
-
     Returns
     -------
     float

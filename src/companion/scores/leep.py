@@ -16,10 +16,6 @@ def leep(logits: ArrayLike, labels: ArrayLike) -> float:
 
     A source class of zero probability everywhere contributes zero.
 
-    Parameters
-    ----------
-    logits, labels : array-like of shape (n, source classes) and (n,)
-
     Returns
     -------
     float

@@ -13,10 +13,6 @@ def nce(logits: ArrayLike, labels: ArrayLike) -> float:
 
     .. math:: \mathrm{NCE} = -H(Y\mid Z) = \frac1n\sum_i\log\hat P(y_i\mid z_i) .
 
-    Parameters
-    ----------
-    logits, labels : array-like of shape (n, source classes) and (n,)
-
     Returns
     -------
     float

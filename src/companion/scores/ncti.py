@@ -1,4 +1,4 @@
-"""NCTI: the three neural-collapse terms of one source; `companion.ranking` makes a score of them."""
+"""NCTI: the three neural-collapse terms of one source; `combine_ncti` makes a score of them."""
 
 import warnings
 from typing import NamedTuple

@@ -20,10 +20,6 @@ def transrate(features: ArrayLike, labels: ArrayLike) -> float:
     :math:`Z_c` being the rows of class c of the centred features (not centred again), as in the paper's listing, which
     averages the classes equally where the paper's formula and this weight them by size.
 
-    Parameters
-    ----------
-    features, labels : array-like of shape (n, d) and (n,)
-
     Returns
     -------
     float
