@@ -20,26 +20,10 @@ from companion.datasets.medmnist import (
 from companion.datasets.natural import NAME as NATURAL
 from companion.datasets.procedural import GENERATORS
 
+# fmt: off
 __all__ = [
-    "GENERATORS",
-    "NATURAL",
-    "SIZES",
-    "Dataset",
-    "Fold",
-    "ImageFiles",
-    "Inspection",
-    "cached_file",
-    "find",
-    "fold",
-    "in_several_splits",
-    "inspect",
-    "joint_columns",
-    "load_dataset",
-    "medmnist_classes",
-    "medmnist_flags",
-    "medmnist_origin",
-    "medmnist_samples",
-    "pool",
-    "sample",
-    "too_few",
+    "GENERATORS", "NATURAL", "SIZES", "Dataset", "Fold", "ImageFiles", "Inspection", "cached_file",
+    "find", "fold", "in_several_splits", "inspect", "joint_columns", "load_dataset", "medmnist_classes",
+    "medmnist_flags", "medmnist_origin", "medmnist_samples", "pool", "sample", "too_few",
 ]
+# fmt: on

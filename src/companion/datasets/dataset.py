@@ -18,14 +18,11 @@ SIZES = (28, 64, 128, 224)
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images, labels and splits of one dataset.
-
-    Images that would fill much of the memory stay on disk, and what is indexed is decoded
-    (`companion.datasets.ImageFiles`).
-    """
+    """Images, labels and splits of one dataset."""
 
     name: str  # what it was asked for as
-    images: Mapping[str, np.ndarray]  # split -> uint8, (n, height, width) grey or (n, height, width, 3) RGB
+    # Split -> uint8, (n, height, width) grey or (n, height, width, 3) RGB; `ImageFiles` where they fill the memory.
+    images: Mapping[str, np.ndarray]
     labels: Mapping[str, np.ndarray]  # split -> int64, (n,) indices, or (n, findings) 0/1 if multi-label
     classes: tuple[str, ...]  # names, index = label
     task: str  # "binary", "multi-class" or "multi-label"
@@ -66,10 +63,7 @@ class Dataset:
 
     @cached_property
     def content_hash(self) -> str:
-        """sha256 over all images, labels and class names: equal exactly where the content is.
-
-        Of images that stay on disk the bytes of their files are taken instead of their pixels.
-        """
+        """sha256 over all images (those on disk: their files), labels and class names: equal where the content is."""
         total = hashlib.sha256(repr((self.classes, self.task)).encode())
         for split in sorted(self.images):
             for array in (self.images[split], self.labels[split]):
@@ -91,15 +85,13 @@ class Dataset:
         counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=self.n_classes)
         return dict(zip(self.classes, counts.tolist(), strict=True))
 
-    def drawn(self, per_class: int = 100, *, split: str = "train", seed: int = 24) -> np.ndarray:
-        """Indices of the images that `draw` gives, in its order."""
-        size = len(self.labels[split])
+    def drawn(self, per_class: int = 100, *, seed: int = 24) -> np.ndarray:
+        """Indices of the training images that `draw` gives, in its order."""
+        size = len(self.labels["train"])
         return np.random.default_rng(seed).permutation(size)[: per_class * self.n_classes]
 
-    def draw(
-        self, per_class: int = 100, *, split: str = "train", seed: int = 24
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Draw the images that are scored: ``per_class`` x classes of them, as the paper does.
+    def draw(self, per_class: int = 100, *, seed: int = 24) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the training images that are scored: ``per_class`` x classes of them, as the paper does.
 
         Without replacement and without stratification; all of them, in random order, where there are fewer. The order
         matters: the gradient term walks through it in batches, and a class-sorted folder would give batches of one
@@ -107,10 +99,8 @@ class Dataset:
 
         Returns
         -------
-        images : numpy.ndarray
-            uint8, (m, height, width[, 3]).
-        labels : numpy.ndarray
-            int64, (m,).
+        images, labels : numpy.ndarray
+            uint8, (m, height, width[, 3]), and int64, (m,).
 
         Raises
         ------
@@ -118,9 +108,10 @@ class Dataset:
             If the dataset is multi-label, or a class has fewer than two images in the draw.
         """
         self.check_target()
-        order = self.drawn(per_class, split=split, seed=seed)
-        self.check_drawn(self.labels[split][order], f"among the {len(order)} drawn with seed {seed}")
-        return self.images[split][order], self.labels[split][order]
+        order = self.drawn(per_class, seed=seed)
+        labels = self.labels["train"][order]
+        self.check_drawn(labels, f"among the {len(order)} drawn with seed {seed}")
+        return self.images["train"][order], labels
 
     def check_target(self) -> None:
         """Raise `InputError` if an image has several labels: no score is defined for that."""
@@ -154,15 +145,15 @@ def check(dataset: Dataset) -> Dataset:
     """Return `dataset` if it can be worked with; otherwise raise an `InputError` that says what is wrong."""
     name, shape = dataset.name, dataset.images["train"].shape[1:]
     for split, images in dataset.images.items():
-        rgb, found = images.ndim == 4 and images.shape[3] == 3, f"{name}: {split} images have shape"
+        count, where = len(dataset.labels[split]), f"{name}: {split}"
+        rgb = images.ndim == 4 and images.shape[3] == 3
         if images.dtype != np.uint8 or not (images.ndim == 3 or rgb):
             wanted = "wanted uint8, (n, height, width) or (n, height, width, 3)"
-            raise InputError(f"{found} {images.shape} and type {images.dtype}; {wanted}")
+            raise InputError(f"{where} images have shape {images.shape} and type {images.dtype}; {wanted}")
         if images.shape[1:] != shape:
-            raise InputError(f"{found} {images.shape[1:]}, train images {shape}")
-        if len(images) != len(dataset.labels[split]):
-            counted = f"{len(images)} images but {len(dataset.labels[split])} labels"
-            raise InputError(f"{name}: {split} has {counted}")
+            raise InputError(f"{where} images have shape {images.shape[1:]}, train images {shape}")
+        if len(images) != count:
+            raise InputError(f"{where} has {len(images)} images but {count} labels")
     if shape[0] != shape[1]:
         raise InputError(f"{name}: images are {shape[0]} x {shape[1]} px; square ones are wanted")
     if len(dataset.images["train"]) == 0:

@@ -22,7 +22,6 @@ import numpy as np
 from companion.datasets.dataset import Dataset
 from companion.errors import EnvironmentFailure, InputError
 
-FOLDS = 5
 FOLD_SEED = 24  # the paper's
 TRAIN_PER_CLASS, VAL_PER_CLASS = 100, 25
 
@@ -54,8 +53,7 @@ def draw_fold(
 ) -> Fold:
     """Draw fold `number` (1, 2, …) from splits of given sizes; no images are needed, and no other fold.
 
-    At most ``train_per_class`` and ``val_per_class`` images times `classes` are drawn; `seed` and `number` together are
-    the seed.
+    At most `train_per_class` and `val_per_class` images times `classes`; `seed` and `number` together are the seed.
     """
     train, val = (
         np.random.default_rng([seed, number, which]).permutation(size)[: per_class * classes]
@@ -89,9 +87,9 @@ def fold(
     sizes = len(dataset.labels["train"]), len(dataset.labels["val"])
     how = {"seed": seed, "train_per_class": train_per_class, "val_per_class": val_per_class}
     drawn = draw_fold(*sizes, dataset.n_classes, number, **how)
-    *frozen_sizes, checksum = _frozen().get((dataset.name, number), (0, 0, ""))
+    frozen = _frozen().get((dataset.name, number))
     paper = list(how.values()) == [FOLD_SEED, TRAIN_PER_CLASS, VAL_PER_CLASS]
-    if paper and tuple(frozen_sizes) == sizes and checksum != drawn.checksum:
+    if paper and frozen and frozen[:2] == sizes and frozen[2] != drawn.checksum:
         raise EnvironmentFailure(
             f"fold {number} of {dataset.name} is not the frozen one: numpy {np.__version__} draws differently; "
             "install the version in requirements.lock"

@@ -45,17 +45,13 @@ def _keys(name: str, classes: Mapping[str, Sequence[str]]) -> list[tuple[str, st
 
 
 def pool(datasets: Sequence[Dataset], *, total: int | None = None, seed: int = 24) -> Dataset:
-    """Pool datasets into one multi-label dataset.
+    """Pool two or more datasets of one image size into one multi-label dataset.
 
     Parameters
     ----------
-    datasets
-        Two or more, of one image size.
-    total
+    total, seed
         At most this many training images, drawn from the pooled ones with `seed`, so that a pool can be compared with
         a single dataset of that size; None takes all.
-    seed
-        Seed of that draw.
 
     Returns
     -------

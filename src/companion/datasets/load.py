@@ -39,9 +39,8 @@ def load_dataset(
         directory; ``"cifar10_32"``, a subset of CIFAR-10 (natural images, downloaded where it is not there); or
         ``"procedural:NAME"`` (synthetic). Files may be PNG, JPEG, TIFF, BMP or DICOM (extra ``dicom``).
     size
-        Side of the images in pixels. MedMNIST: 28 (default), 64, 128 or 224, each a file of its own. Others:
-        28, 64, 128 or 224; by default a ``.npz`` keeps its size, image files are brought to 224, synthetic
-        images to 28.
+        Side of the images in pixels: 28, 64, 128 or 224. By default MedMNIST and synthetic images have 28, image files
+        are brought to 224, and a ``.npz`` keeps its size.
     data_dir
         Data directory for this call; see `companion.store.data_dir`.
     seed

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib.metadata
+import runpy
 from pathlib import Path
 
 import numpy as np
 
 from companion import store
-from companion.datasets.arrays import read_npz
+from companion.datasets.arrays import WANTED, read_npz
 from companion.datasets.dataset import Dataset, check, task_of
 from companion.datasets.images import Progress
 from companion.datasets.splits import SPLITS
-from companion.errors import EnvironmentFailure, InputError
+from companion.errors import InputError
 
 
 @functools.cache
 def info() -> dict[str, dict]:
     """MedMNIST's own table of its 2D datasets, read without importing the package (which imports torch)."""
-    found = importlib.util.find_spec("medmnist")
-    if found is None or not found.submodule_search_locations:
-        raise EnvironmentFailure("medmnist is not installed: run  pip install medmnist")
-    path = Path(next(iter(found.submodule_search_locations))) / "info.py"
-    spec = importlib.util.spec_from_file_location("companion._medmnist_info", path)
-    if spec is None or spec.loader is None:
-        raise EnvironmentFailure(f"{path} cannot be read: reinstall medmnist")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return {flag: about for flag, about in module.INFO.items() if not flag.endswith("3d")}
+    table = runpy.run_path(str(importlib.metadata.distribution("medmnist").locate_file("medmnist/info.py")))
+    return {flag: about for flag, about in table["INFO"].items() if not flag.endswith("3d")}
 
 
 def medmnist_flags(*, single_label: bool = False) -> tuple[str, ...]:
@@ -76,8 +69,7 @@ def load(
     known = checksum or (f"md5:{published}" if published else None)
     store.fetch(about[f"url{suffix}"], path, checksum=known, trust=trust)
     arrays = read_npz(path)
-    wanted = [f"{split}_{part}" for split in SPLITS for part in ("images", "labels")]
-    if missing := [key for key in wanted if key not in arrays]:
+    if missing := [key for key in WANTED if key not in arrays]:
         raise InputError(f"{path} lacks {', '.join(missing)}: it is not MedMNIST's file; delete it")
     multi_label = "multi-label" in about["task"]
     labels = {split: arrays[f"{split}_labels"].astype(np.int64) for split in SPLITS}

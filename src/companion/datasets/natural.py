@@ -26,9 +26,9 @@ _LARGEST = 64 << 20  # bytes of one member; the official ones have 31 MB
 
 
 def make(path: Path, *, progress: Progress | None = None) -> Path:
-    """Download CIFAR-10's binary archive, draw the subset and write it as `path`, a ``.npz`` in MedMNIST's layout.
+    """Download CIFAR-10's binary archive, kept beside `path`, and write the subset as `path`, a ``.npz``.
 
-    The archive is kept beside it. Nothing in it is unpickled or extracted to disk; a damaged one is an `InputError`.
+    Nothing in it is unpickled or extracted to disk; a damaged one is an `InputError`.
     """
     if progress:
         progress(f"downloading CIFAR-10 to {path.parent} (170 MB, once)")
