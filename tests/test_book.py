@@ -10,6 +10,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 import build
+import claims
 import explorer
 from companion import evaluation
 from companion.errors import CompanionError, EnvironmentFailure
@@ -65,7 +66,7 @@ def test_numbers_in_the_pages_are_those_of_the_package(site):
 
 def test_every_claim_has_a_row_that_links_to_where_it_is_shown(site):
     rows = {row.select("td")[-1].get_text(): row for row in article(site, "book/claims").select("tr:has(td)")}
-    for name, claim in evaluation.claims().iterrows():
+    for name, claim in claims.table().iterrows():
         assert rows[name].select_one("strong").get_text() == claim["status"]
         assert rows[name].select_one("a")["href"].startswith(("scores", "reproduction", "../notebooks/"))
 
