@@ -471,13 +471,13 @@ def draw_partial_grids(means, full):
 from IPython.display import display
 
 if bench.ceiling:
-    redrawn = evaluation.partial_grids(seed=seed)
-    leader, share = redrawn.leads.index[0], redrawn.leads.iloc[0]
+    partial = evaluation.partial_grids(seed=seed)
+    leader, share = partial.leads.index[0], partial.leads.iloc[0]
     print(
-        f"with {redrawn.runs} settings a pair, {leader} leads",
-        f"in {share:.0%} of {len(redrawn.means)} draws",
+        f"with {partial.runs} settings a pair, {leader} leads",
+        f"in {share:.0%} of {len(partial.means)} draws",
     )
-    display(draw_partial_grids(redrawn.means, bench.mean))
+    display(draw_partial_grids(partial.means, bench.mean))
 
 # %% [markdown]
 # The lead over the other scores is stable under this. That every score agrees
