@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from companion import datasets
 from companion.datasets import GENERATORS, SIZES, Dataset, load_dataset, medmnist_flags
 from companion.datasets import medmnist as medmnist_sets
+from companion.datasets.folds import _frozen, draw_fold
 from companion.errors import EnvironmentFailure, InputError
 from image_files import Malicious, folder
 
@@ -368,3 +371,125 @@ def test_only_images_and_labels_of_an_npz_are_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr("companion.datasets.arrays.PIXEL_LIMIT", 27 * 28)
     with pytest.raises(InputError, match="train_images has images of more pixels than the limit"):
         load_dataset(tmp_path / "x.npz")
+
+
+# --- the joint label space -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lesions():
+    return load_dataset("procedural:lesions")
+
+
+def width(classes) -> int:
+    return 1 + max(max(columns) for columns in datasets.joint_columns(classes).values())
+
+
+def test_all_twelve_have_69_columns():
+    assert width(datasets.medmnist_classes()) == 69
+
+
+@pytest.mark.parametrize("left_out", list(datasets.medmnist_classes()))
+def test_columns_without_one_dataset(left_out):
+    classes = datasets.medmnist_classes()
+    own = len(classes.pop(left_out))
+    shares = {"chestmnist": 56, "pneumoniamnist": 69, "organamnist": 69, "organcmnist": 69, "organsmnist": 69}
+    assert width(classes) == shares.get(left_out, 69 - own)
+
+
+def test_shared_columns():
+    columns = datasets.joint_columns(datasets.medmnist_classes())
+    assert columns["organamnist"] == columns["organcmnist"] == columns["organsmnist"]
+    normal, pneumonia = columns["pneumoniamnist"]
+    assert pneumonia == columns["chestmnist"][6] and normal == columns["chestmnist"][14]
+    without_chest = {
+        name: found for name, found in datasets.medmnist_classes().items() if name != "chestmnist"
+    }
+    own = datasets.joint_columns(without_chest)
+    others = {c for name, found in own.items() if name != "pneumoniamnist" for c in found}
+    assert not set(own["pneumoniamnist"]) & others
+
+
+def chest(rng) -> Dataset:
+    findings = [name for name in datasets.medmnist_classes()["chestmnist"]]
+    labels = np.zeros((4, 14), dtype=np.int64)
+    labels[1, 6] = labels[2, 0] = labels[2, 13] = 1
+    images = rng.integers(0, 256, (4, 28, 28), dtype=np.uint8)
+    return Dataset("chestmnist", {"train": images}, {"train": labels}, tuple(findings), "multi-label", "test")
+
+
+def test_a_pool_with_chest_and_pneumonia():
+    rng = np.random.default_rng(0)
+    lungs = Dataset(
+        "pneumoniamnist",
+        {"train": rng.integers(0, 256, (3, 28, 28, 3), dtype=np.uint8)},
+        {"train": np.array([0, 1, 1])},
+        ("normal", "pneumonia"),
+        "binary",
+        "test",
+    )
+    both = datasets.pool([lungs, chest(rng)])
+    assert both.n_classes == 15 and both.classes[14] == "chestmnist: no finding" and both.channels == 3
+    hot = both.labels["train"]
+    assert [row.nonzero()[0].tolist() for row in hot] == [[14], [6], [6], [14], [6], [0, 13], [14]]
+    assert np.array_equal(both.images["train"][3, ..., 0], both.images["train"][3, ..., 2])
+
+
+def test_pools_that_cannot_be(lesions):
+    with pytest.raises(InputError, match="two or more different datasets"):
+        datasets.pool([lesions, lesions])
+    with pytest.raises(InputError, match=r"one size, got .* 28 px, .* 64 px"):
+        datasets.pool([lesions, load_dataset("procedural:cells", size=64)])
+
+
+def test_a_pool_can_be_capped(lesions):
+    whole, part, again = (
+        datasets.pool([lesions, load_dataset("procedural:cells")], total=total) for total in (None, 100, 100)
+    )
+    assert len(part.labels["train"]) == 100 and len(part.labels["test"]) == len(whole.labels["test"])
+    drawn = {image.tobytes() for image in part.images["train"]}
+    assert len(drawn) == 100 and drawn < {image.tobytes() for image in whole.images["train"]}
+    assert part.labels["train"].any(0).all() and part.content_hash == again.content_hash != whole.content_hash
+
+
+# --- folds ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", medmnist_flags(single_label=True))
+def test_frozen_folds_come_out_again(flag):
+    about = medmnist_sets.info()[flag]
+    for number in range(1, 6):
+        n_train, n_val, checksum = _frozen()[flag, number]
+        assert (n_train, n_val) == (about["n_samples"]["train"], about["n_samples"]["val"])
+        assert draw_fold(n_train, n_val, len(about["label"]), number).checksum == checksum
+
+
+def test_a_changed_generator_is_noticed(lesions, monkeypatch):
+    sizes = len(lesions.labels["train"]), len(lesions.labels["val"])
+    checksum = datasets.fold(lesions, 1).checksum
+    almost = checksum[:-1] + ("0" if checksum[-1] != "0" else "1")
+    monkeypatch.setattr(datasets.folds, "_frozen", lambda: {(lesions.name, 1): (*sizes, almost)})
+    with pytest.raises(
+        EnvironmentFailure, match=r"fold 1 of procedural:lesions is not the frozen one: numpy"
+    ):
+        datasets.fold(lesions, 1)
+    assert datasets.fold(lesions, 1, seed=1).number == 1  # another seed is nobody's frozen fold
+
+
+def test_a_fold_is_drawn_without_replacement_and_alone(lesions):
+    second = datasets.fold(lesions, 2)
+    assert len(second.train) == len(set(second.train)) == 100 * lesions.n_classes
+    assert len(second.val) == min(25 * lesions.n_classes, len(lesions.labels["val"]))
+    assert datasets.fold(lesions, 2).checksum == second.checksum != datasets.fold(lesions, 1).checksum
+
+
+def test_what_has_no_folds(lesions):
+    with pytest.raises(InputError, match="several labels"):
+        datasets.fold(chest(np.random.default_rng(0)))
+    bare = replace(
+        lesions, labels={"train": lesions.labels["train"]}, images={"train": lesions.images["train"]}
+    )
+    with pytest.raises(InputError, match="no val images"):
+        datasets.fold(bare)
+    with pytest.raises(InputError, match=r"class .* has \d image\(s\) to train on in fold 1"):
+        datasets.fold(lesions, 1, train_per_class=1)

@@ -1,6 +1,7 @@
 """Source training and fine-tuning: one loop, explicit protocols.
 
-`train_source` makes a source model, `fine_tune` one run of the ground truth. Both go through `companion.training.loop`.
+`train_source` makes a source model, `fine_tune` one run of the ground truth. Both go through `companion.training.loop`,
+run on the fastest device there is by default, and leave the global random states as they were.
 """
 
 from companion.training.augmentation import augmentation
@@ -19,20 +20,9 @@ from companion.training.protocols import (
 )
 from companion.training.source import balanced_weights, train_source
 
+# fmt: off
 __all__ = [
-    "FINE_TUNING_PROTOCOLS",
-    "PAPER",
-    "QUICK",
-    "RADIMAGENET",
-    "SEED",
-    "SOURCE_PROTOCOLS",
-    "STANDARD",
-    "FineTuned",
-    "FineTuning",
-    "Settings",
-    "SourceProtocol",
-    "augmentation",
-    "balanced_weights",
-    "fine_tune",
-    "train_source",
+    "FINE_TUNING_PROTOCOLS", "PAPER", "QUICK", "RADIMAGENET", "SEED", "SOURCE_PROTOCOLS", "STANDARD", "FineTuned",
+    "FineTuning", "Settings", "SourceProtocol", "augmentation", "balanced_weights", "fine_tune", "train_source",
 ]
+# fmt: on

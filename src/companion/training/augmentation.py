@@ -11,14 +11,9 @@ from torch import Tensor, nn
 def augmentation(kind: str, size: int) -> nn.Module:
     """Build an augmentation for square batches (n, channels, size, size) with values from 0 to 1.
 
-    Random numbers come from torch's global generator, which the training loop seeds.
-
-    Parameters
-    ----------
-    kind
-        ``"paper"``: horizontal flip (p .5), random resized crop (8 to 100 % of the area), rotation by 0 to 5°,
-        sharpness 2 (p .5), autocontrast (p .5), equalise (p .5); ``"light"``: flip, random resized crop (50 to
-        100 %), rotation (p .5); ``"none"``.
+    ``"paper"``: horizontal flip (p .5), random resized crop (8 to 100 % of the area), rotation by 0 to 5°, sharpness 2
+    (p .5), autocontrast (p .5), equalise (p .5). ``"light"``: flip, random resized crop (50 to 100 %), rotation (p .5).
+    ``"none"``. Random numbers come from torch's global generator, which the training loop seeds.
     """
     from kornia import augmentation as aug
 

@@ -6,7 +6,8 @@ import copy
 import datetime
 import functools
 import hashlib
-from importlib import resources
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,20 +47,17 @@ def fine_tune(
         The source; it is left as it was.
     dataset, fold
         The target and the images of it that are trained and validated on; its whole test split is tested on.
-    settings, protocol, seed
-        The point of the grid, the protocol it is a point of, and the seed.
-    device
-        Where; the fastest there is by default.
+    settings, protocol, seed, device
+        The point of the grid, the protocol it is a point of, the seed, and where.
     progress
         Called after every epoch with the fraction done and a line of text.
 
     Returns
     -------
     FineTuned
-        The row has: source, target, fold, seed, the settings, status (``"finished"`` or ``"diverged"``, then without
-        results), epochs run, best epoch (from 1), val_loss, val_auc, val_accuracy, test_loss, test_auc (macro
-        one-vs-rest, 0 to 1), test_auc_per_class, test_accuracy, the curves by epoch, seconds, device, date, and
-        hashes of data, fold, source weights and training code.
+        The row has the settings, status (``"finished"`` or ``"diverged"``, then without results), best epoch (from 1),
+        losses, AUC (macro one-vs-rest, 0 to 1) and accuracy on validation and test images, the curves by epoch,
+        seconds, and hashes of data, fold, source weights and training code.
     """
     device = best_device(device)
     tensors = {
@@ -68,13 +66,10 @@ def fine_tune(
     }
     recipe = Recipe(
         epochs=protocol.epochs,
-        batch_size=settings.batch_size,
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
+        patience=protocol.patience,
         augmentation=protocol.augmentation,
         loss="cross-entropy",
-        patience=protocol.patience,
+        **asdict(settings),
     )
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -88,10 +83,7 @@ def fine_tune(
         "target": dataset.name,
         "fold": fold.number,
         "seed": seed,
-        "lr": settings.lr,
-        "momentum": settings.momentum,
-        "weight_decay": settings.weight_decay,
-        "batch_size": settings.batch_size,
+        **asdict(settings),
         "status": done.status,
         "epochs_run": len(done.curve),
         "best_epoch": done.best_epoch + 1,
@@ -143,9 +135,6 @@ def weights_hash(model: SourceModel) -> str:
 
 @functools.cache
 def code_hash() -> str:
-    """sha256 over the source of this room: rows of another one were made by other code."""
-    total = hashlib.sha256()
-    for file in sorted(resources.files(__package__).iterdir(), key=lambda file: file.name):
-        if file.name.endswith(".py"):
-            total.update(file.read_bytes())
-    return total.hexdigest()
+    """sha256 over the source of this subpackage: rows of another one were made by other code."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -6,6 +6,7 @@ image in one call, normalised and given to the network; no Python runs per image
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from companion.models import best_device, one_core_left_free
 from companion.training.augmentation import augmented
 from companion.training.metrics import auc_per_class, macro_auc
 
-Report = Callable[[float, str], None]
+Report = Callable[[float, str], None]  # called after every epoch with the fraction done and a line of text
 
 
 class Resident:
@@ -51,7 +52,7 @@ class Resident:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the loop itself needs to know of a protocol."""
+    """What the loop itself needs to know of a protocol; see `companion.training.protocols`."""
 
     epochs: int
     batch_size: int
@@ -92,16 +93,9 @@ def fit(
 ) -> Fit:
     """Train `network` in place; it ends with the weights of its best epoch, or the last where nothing is watched.
 
-    Parameters
-    ----------
-    network
-        On the device of the data.
-    seed
-        Of the order of images, augmentation and dropout; set here, so call it inside ``torch.random.fork_rng``.
-    weights
-        Chances of the images, where `recipe.images_per_epoch` says to draw; equal by default.
-    report
-        Called after every epoch with the fraction done and a line of text.
+    `seed` decides the order of images, augmentation and dropout; it is set here, so call this inside
+    ``torch.random.fork_rng``. `weights` are the chances of the images, where `recipe.images_per_epoch` says to draw;
+    equal by default.
     """
     began = time.perf_counter()
     torch.manual_seed(seed)
@@ -125,7 +119,7 @@ def fit(
     )
     scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
     curve: list[dict[str, float]] = []
-    kept: dict[str, Tensor] | None = None
+    kept: dict[str, Any] | None = None
     best, best_epoch, parts = -np.inf, 0, 1
     for epoch in range(recipe.epochs):
         network.train()
@@ -137,7 +131,10 @@ def fit(
                     loss = step(network, train, index, recipe, criterion, optimiser, scaler, parts)
                 except torch.cuda.OutOfMemoryError as error:
                     if parts == 2:
-                        raise EnvironmentFailure(_NO_MEMORY.format(len(index), device)) from error
+                        raise EnvironmentFailure(
+                            f"a batch of {len(index)} images does not fit on {device} even in two halves: use a "
+                            "smaller batch_size or image size"
+                        ) from error
                     parts = 2  # the gradient of the whole batch, gathered over two halves
             total += loss * len(index)
             seen += len(index)
@@ -153,14 +150,13 @@ def fit(
                 measured["auc"] if recipe.watch == "auc" else -measured["loss"], nan=-np.inf
             )
             if recipe.patience and (value > best or epoch == 0):
-                best, best_epoch, kept = value, epoch, _copied(network, kept)
+                best, best_epoch, kept = value, epoch, copy.deepcopy(network.state_dict())
         if report:
             report((epoch + 1) / recipe.epochs, f"epoch {epoch + 1} of {recipe.epochs}")
         if recipe.patience and epoch - best_epoch >= recipe.patience:
             break
     if kept is not None:
-        for name, value in network.state_dict().items():
-            value.copy_(kept[name])
+        network.load_state_dict(kept)
     return Fit(curve, best_epoch if kept else len(curve) - 1, "finished", parts, time.perf_counter() - began)
 
 
@@ -219,17 +215,3 @@ def evaluate(network: nn.Module, data: Resident, loss: str, batch_size: int = 25
     per_class = auc_per_class(labels, probabilities) if known else np.full(logits.shape[1], np.nan)
     accuracy = float((probabilities.argmax(1) == labels).mean())
     return {"loss": float(value), "auc": macro_auc(per_class), "per_class": per_class, "accuracy": accuracy}
-
-
-def _copied(network: nn.Module, into: dict[str, Tensor] | None) -> dict[str, Tensor]:
-    """Copy of the weights, in the memory of the last copy: fresh memory costs more than the copying."""
-    if into is None:
-        return {name: value.clone() for name, value in network.state_dict().items()}
-    for name, value in network.state_dict().items():
-        into[name].copy_(value)
-    return into
-
-
-_NO_MEMORY = (
-    "a batch of {} images does not fit on {} even in two halves: use a smaller batch_size or image size"
-)

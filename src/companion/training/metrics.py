@@ -1,4 +1,4 @@
-"""AUC and accuracy from class probabilities."""
+"""One-vs-rest AUC from class probabilities."""
 
 from __future__ import annotations
 
@@ -7,19 +7,9 @@ from numpy.typing import NDArray
 
 
 def auc_per_class(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """One-vs-rest ROC-AUC of every class.
+    """One-vs-rest ROC-AUC of every class, (C,), 0 to 1, from indices (n,) and probabilities (n, C).
 
-    Parameters
-    ----------
-    labels
-        (n,) class indices.
-    probabilities
-        (n, C).
-
-    Returns
-    -------
-    numpy.ndarray
-        (C,), 0 to 1; NaN for a class without positives or without negatives.
+    NaN for a class without positives or without negatives.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -33,11 +23,7 @@ def auc_per_class(labels: NDArray[np.integer], probabilities: NDArray[np.floatin
 
 
 def macro_auc(per_class: NDArray[np.float64]) -> float:
-    """Test AUC of the paper from `auc_per_class`.
-
-    Binary: ROC-AUC of the positive class (index 1). Otherwise the unweighted mean over the classes that have one;
-    NaN where none has.
-    """
+    """Test AUC of the paper: that of index 1 of two classes, otherwise the mean over the classes that have one."""
     if len(per_class) == 2:
         return float(per_class[1])
     return float(np.nanmean(per_class)) if np.isfinite(per_class).any() else float("nan")

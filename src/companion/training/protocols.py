@@ -25,8 +25,7 @@ from companion.errors import InputError, brief, did_you_mean
 SEED = 24  # the paper's
 STRICT = ConfigDict(extra="forbid")
 
-Augmenting = Literal["paper", "light", "none"]
-Loss = Literal["cross-entropy", "bce"]
+Augmenting = Literal["paper", "light", "none"]  # see `companion.training.augmentation`
 
 
 def _listed(value: Any) -> Any:
@@ -36,47 +35,29 @@ def _listed(value: Any) -> Any:
 
 Grid = TypeVar("Grid")
 Several = Annotated[tuple[Grid, ...], BeforeValidator(_listed), Field(min_length=1)]
-Momentum = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # It becomes part of a file's name.
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
 
 
 @dataclass(frozen=True, config=STRICT)
 class SourceProtocol:
-    """How a source model is trained: SGD from random weights.
-
-    Attributes
-    ----------
-    epochs
-        At most this many.
-    images_per_epoch
-        Images drawn an epoch, with replacement and every class equally likely; None: as many as there are.
-    nesterov
-        Nesterov momentum. The authors' source training has plain momentum, their fine-tuning Nesterov.
-    schedule, step_epochs
-        ``"cosine"`` lets the learning rate fall to zero along half a cosine over the epochs; ``"step"`` divides it by
-        ten every `step_epochs`.
-    patience
-        Stop after this many epochs without a lower validation loss, and keep the weights of the lowest; None: train
-        to the end and keep the last.
-    loss
-        ``"bce"`` on multi-hot labels, ``"cross-entropy"`` on single labels; None: what the labels are.
-    augmentation
-        ``"paper"``: the paper's six; ``"light"``: flip, crop, rotation; ``"none"``.
-    """
+    """How a source model is trained: SGD from random weights, every class equally likely to be drawn."""
 
     name: FileName
-    epochs: PositiveInt
-    images_per_epoch: PositiveInt | None = None
+    epochs: PositiveInt  # at most
+    images_per_epoch: PositiveInt | None = None  # drawn with replacement; None: as many as there are
     batch_size: PositiveInt = 64
     lr: PositiveFloat = 0.02
-    momentum: Momentum = 0.9
-    nesterov: bool = True
+    momentum: Fraction = 0.9
+    nesterov: bool = True  # the authors' source training has plain momentum, their fine-tuning Nesterov
     weight_decay: NonNegativeFloat = 1e-4
-    schedule: Literal["cosine", "step"] = "cosine"
+    schedule: Literal["cosine", "step"] = "cosine"  # half a cosine to zero, or a tenth every `step_epochs`
     step_epochs: PositiveInt = 15
+    # Epochs without a lower validation loss; the weights of the lowest are kept. None: the last are.
     patience: PositiveInt | None = None
-    loss: Loss | None = None
+    loss: Literal["cross-entropy", "bce"] | None = None  # None: "bce" on multi-hot labels only
     augmentation: Augmenting = "light"
 
 
@@ -112,46 +93,29 @@ class Settings:
 class FineTuning:
     """How a source model is fine-tuned on a target: all layers, SGD, early stopping on validation AUC.
 
-    Attributes
-    ----------
-    train_per_class, val_per_class, fold_seed
-        Size and seed of the folds; see `companion.datasets.fold`.
-    folds, seeds
-        Every setting is run on each of these folds with each of these seeds (of the new head, the order of images,
-        augmentation, dropout and, for random weights, the weights).
-    epochs, patience
-        At most this many epochs, cosine annealing over them; stop after `patience` epochs without a higher
-        validation AUC. The weights of the highest are tested, once.
-    lr, momentum, weight_decay, batch_size
-        The grid; a number or a list. Nesterov wherever momentum is not 0. `batch_size` may be a mapping from target to
-        list, with ``default`` for the others.
-    dropout
-        Before the new linear head.
+    The grid is `lr`, `momentum`, `weight_decay` and `batch_size`, each a number or a list; every point of it is run on
+    each of `folds` with each of `seeds` (of the new head, the order of images, augmentation, dropout and, for random
+    weights, the weights).
     """
 
     name: FileName
-    epochs: PositiveInt
-    patience: PositiveInt
+    epochs: PositiveInt  # at most, with cosine annealing over them
+    patience: PositiveInt  # epochs without a higher validation AUC; the weights of the highest are tested
     lr: Several[PositiveFloat]
+    # Or a mapping by target, with "default" for the others.
     batch_size: Several[PositiveInt] | dict[str, Several[PositiveInt]]
-    momentum: Several[Momentum] = (0.9,)
+    momentum: Several[Fraction] = (0.9,)  # Nesterov, wherever it is not 0
     weight_decay: Several[NonNegativeFloat] = (1e-4,)
     folds: Several[PositiveInt] = (1,)
-    seeds: Several[Annotated[int, Field(ge=0, lt=2**32)]] = (SEED,)
-    train_per_class: PositiveInt = TRAIN_PER_CLASS
+    seeds: Several[Seed] = (SEED,)
+    train_per_class: PositiveInt = TRAIN_PER_CLASS  # of the folds: see `companion.datasets.fold`
     val_per_class: PositiveInt = VAL_PER_CLASS
-    fold_seed: Annotated[int, Field(ge=0, lt=2**32)] = FOLD_SEED
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    fold_seed: Seed = FOLD_SEED
+    dropout: Fraction = 0.5  # before the new linear head
     augmentation: Augmenting = "paper"
 
     def settings(self, target: str) -> list[Settings]:
-        """Every point of the grid for one target.
-
-        Raises
-        ------
-        InputError
-            If batch sizes are given by target and neither this one nor ``default`` is among them.
-        """
+        """Every point of the grid for one target; an `InputError` where `batch_size` has neither it nor "default"."""
         sizes = self.batch_size
         if isinstance(sizes, dict):
             if target not in sizes and "default" not in sizes:
@@ -188,13 +152,7 @@ Protocol = TypeVar("Protocol")
 
 
 def checked(kind: type[Protocol], given: Mapping[str, Any], where: str) -> Protocol:
-    """Build a protocol from what somebody wrote.
-
-    Raises
-    ------
-    InputError
-        Naming every key that is unknown, missing or has an impossible value.
-    """
+    """Build a protocol; an `InputError` names every key that is unknown, missing or has an impossible value."""
     try:
         return TypeAdapter(kind).validate_python(given)
     except ValidationError as error:

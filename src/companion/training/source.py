@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
@@ -15,18 +13,10 @@ from companion.training.protocols import QUICK, SEED, SourceProtocol, as_dict
 
 
 def balanced_weights(labels: np.ndarray) -> np.ndarray:
-    """Chance of each image, so that every class is drawn equally often.
+    """Chance of each image, (n,) of sum 1, so that every class is drawn equally often.
 
-    Parameters
-    ----------
-    labels
-        (n,) class indices, or (n, columns) of 0 and 1: an image then has the mean chance of its columns, and those
-        without any column form a class of their own.
-
-    Returns
-    -------
-    numpy.ndarray
-        (n,), sum 1.
+    Labels are class indices, (n,), or columns of 0 and 1, (n, columns): an image then has the mean chance of its
+    columns, and those without any column form a class of their own.
     """
     if labels.ndim == 1:
         weights = 1.0 / np.bincount(labels)[labels]
@@ -53,8 +43,7 @@ def train_source(
     dataset
         Single- or multi-label; the training split is used, and the validation split where the protocol has patience.
     protocol, architecture, seed, device
-        How, what, with which seed and where, by default on the fastest device there is. The global random states
-        are left as they were.
+        How, what, with which seed and where.
     progress
         Called after every epoch with the fraction done and a line of text.
 
@@ -80,28 +69,22 @@ def train_source(
     if loss == "bce" and not multi_label:
         labels = {split: np.eye(dataset.n_classes, dtype=np.int64)[own] for split, own in labels.items()}
     watched = bool(protocol.patience and len(labels.get("val", ())))
-    train, val = (
-        Resident(dataset.images[split], labels[split], PLAIN_NORMALISATION, device) if wanted else None
-        for split, wanted in (("train", True), ("val", watched))
-    )
-    assert train is not None
+    resident = {
+        split: Resident(dataset.images[split], labels[split], PLAIN_NORMALISATION, device)
+        for split in (("train", "val") if watched else ("train",))
+    }
+    train = resident["train"]
     recipe = Recipe(
-        epochs=protocol.epochs,
-        batch_size=protocol.batch_size,
-        lr=protocol.lr,
-        momentum=protocol.momentum,
-        nesterov=protocol.nesterov,
-        weight_decay=protocol.weight_decay,
-        augmentation=protocol.augmentation,
-        loss=loss,
-        schedule=protocol.schedule,
-        step_epochs=protocol.step_epochs,
-        patience=protocol.patience if watched else None,
-        watch="loss",
-        images_per_epoch=protocol.images_per_epoch or len(train),
+        **{name: value for name, value in as_dict(protocol).items() if name != "name"}
+        | {
+            "loss": loss,
+            "patience": protocol.patience if watched else None,
+            "watch": "loss",
+            "images_per_epoch": protocol.images_per_epoch or len(train),
+        }
     )
 
-    def told(fraction: float, text: str) -> None:
+    def report(fraction: float, text: str) -> None:
         if progress:
             progress(fraction, f"training on {dataset.name}, {text}")
 
@@ -112,35 +95,34 @@ def train_source(
         done = fit(
             network,
             train,
-            val,
+            resident.get("val"),
             recipe,
             seed=seed,
             weights=balanced_weights(dataset.labels["train"]),
-            report=told,
+            report=report,
         )
     if done.status == "diverged":
         raise InputError(
             f"training on {dataset.name} diverged in epoch {len(done.curve)}: use a learning rate below {protocol.lr}"
         )
     network.eval().to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    record: dict[str, Any] = {
-        "origin": f"trained here on {dataset.name} with the protocol {protocol.name!r}",
-        "dataset": dataset.name,
-        "data_hash": dataset.content_hash,
-        "lineage": sorted(dataset.lineage),
-        "synthetic": dataset.synthetic,
-        "images": len(train),
-        "classes": dataset.n_classes,
-        "protocol": as_dict(protocol),
-        "seed": seed,
-        "loss_per_epoch": [row["train_loss"] for row in done.curve],
-        "seconds": done.seconds,
-    }
     return SourceModel(
         name=f"train:{dataset.name}",
         head=split_head(network),
         backbone=network,
         architecture=architecture,
         pretraining=dataset.name,
-        provenance=record,
+        provenance={
+            "origin": f"trained here on {dataset.name} with the protocol {protocol.name!r}",
+            "dataset": dataset.name,
+            "data_hash": dataset.content_hash,
+            "lineage": sorted(dataset.lineage),
+            "synthetic": dataset.synthetic,
+            "images": len(train),
+            "classes": dataset.n_classes,
+            "protocol": as_dict(protocol),
+            "seed": seed,
+            "loss_per_epoch": [row["train_loss"] for row in done.curve],
+            "seconds": done.seconds,
+        },
     )
