@@ -77,7 +77,7 @@ def execute(
 ) -> None:
     """Execute one notebook from its source into `out`, with its provenance in its metadata."""
     with tempfile.TemporaryDirectory() as folder:
-        bare = Path(folder) / out.name
+        bare = Path(folder) / f"{source.stem}.ipynb"
         nbformat.write(read(source), bare)
         given = (synthetic(bare) if procedural else {}) | (given or {})
         notebook.execute(bare, given, out)

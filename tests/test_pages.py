@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import pages
-from test_package import ROOMS
+from test_package import MODULES
 
 BOOK = Path(__file__).parents[1] / "book"
 # Pages about results. The page of scores has measurements of its own, which say how they were made.
@@ -37,7 +37,7 @@ def test_nothing_is_computed_that_no_page_shows():
 
 def test_the_modules_listed_are_the_modules():
     text = (BOOK / "architecture.md").read_text(encoding="utf-8")
-    assert re.findall(r"^\| `(\w+)` \|", text, flags=re.M) == list(ROOMS)
+    assert re.findall(r"^\| `(\w+)` \|", text, flags=re.M) == list(MODULES)
 
 
 @pytest.mark.parametrize("name", ["problem", "method"])

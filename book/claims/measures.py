@@ -213,7 +213,7 @@ def imagenet_first() -> float:
 
 @_measure
 def mean_regret(choose: str = COMBINED) -> float:
-    """Mean AUC given away by a score's first choice, or by always taking a source named ``source:NAME``."""
+    """Mean regret of a score's first choice, or of always taking a source named ``source:NAME``."""
     table = _pairs("source_datasets")
     if choose.startswith("source:"):
         return regret(table, lambda _: choose.removeprefix("source:")).mean()
@@ -230,7 +230,7 @@ def without_large(score: str) -> float:
 
 @functools.cache
 def sized_pairs() -> pd.DataFrame:
-    """Published pairs of source datasets with the trivial baselines, training-set size among them."""
+    """Published pairs of source datasets with the baselines, training-set size among them."""
     table = published.table("source_datasets")
     table = table[
         table["auc"].notna() & (table["source"] != table["target"]) & (table["target"] != "chestmnist")

@@ -105,7 +105,7 @@ def bench_score_suite(
 
 
 def bench_nca(repeats: int = 5, size: tuple[int, int, int] = TARGET) -> dict[str, Any]:
-    """NCA with its read-out against scikit-learn's estimator and neighbours at equal iterations.
+    """NCA and its nearest neighbours against scikit-learn's estimator and neighbours at equal iterations.
 
     Both start at the principal components and stop after the same number of iterations, or by the same
     tolerance.
@@ -115,7 +115,7 @@ def bench_nca(repeats: int = 5, size: tuple[int, int, int] = TARGET) -> dict[str
         lambda: scores.nca(x, y, variant="published"),
         lambda: slow.nca(x, y),
         repeats,
-        f"NCA with its 5-NN read-out against scikit-learn's at equal iterations, {_size(*size)}",
+        f"NCA with its 5 nearest neighbours against scikit-learn's at equal iterations, {_size(*size)}",
     )
 
 

@@ -113,7 +113,7 @@ def bootstrap(
     Notes
     -----
     A source drawn twice is tied with itself on both sides. τ_w leaves such pairs out of numerator and denominator, so
-    they do not pull it either way. Measured where the truth is known (14 sources drawn at random, 11 targets, 400
+    they do not pull it either way. Measured where the population is known (14 sources drawn at random, 11 targets, 400
     repeats, population τ_w 0, .43 and .63): bias below .01; the 95 % interval held the population value in 94–95 %
     for one target and in 93–96 % for the mean. The jackknife came to 93–98 % with intervals a fifth wider. On the
     published tables the mean of the draws lies up to .02 below the value. With few sources all intervals are wide:

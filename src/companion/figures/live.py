@@ -1,4 +1,4 @@
-"""What was computed on images at hand: rankings, gradients, training curves, the images themselves."""
+"""What was computed on images: rankings, training curves, the images themselves."""
 
 from __future__ import annotations
 

@@ -54,9 +54,9 @@ def literal(name: str) -> str:
 
 
 def short(name: str) -> str:
-    """Dataset name without MedMNIST's ending, a source without its prefix, a path without its folders."""
+    """Dataset name without MedMNIST's ending, a source without prefix or architecture, a path without its folders."""
     name = name.replace("\\", "/").rsplit("/", 1)[-1]
-    name = name.removeprefix("train:").removeprefix("procedural:")
+    name = name.removeprefix("train:").removeprefix("procedural:").removesuffix("_mobilenet_v2")
     return name.removesuffix("mnist") if name not in ("medmnist", "mnist") else name
 
 
