@@ -166,8 +166,7 @@ def test_the_seed_reaches_the_draw_the_sources_and_the_scores(monkeypatch, targe
         RANKING, "load_source", lambda *given, **how: loaded.append(how["seed"]) or load(*given, **how)
     )
     monkeypatch.setattr(
-        scores,
-        "suite",
+        "companion.scores.from_images.suite",
         lambda *given, **how: scored.append((how["random_state"], how["variant"])) or suite(*given, **how),
     )
     monkeypatch.setattr(
