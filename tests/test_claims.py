@@ -18,8 +18,6 @@ from companion.evaluation import weighted_tau
 # Everything else must hold. A claim that begins or ceases to hold is news and belongs into the book.
 TOLD = {
     "figure-4-no-relation-published",
-    "figure-4-no-relation-replication",
-    "replication-pooled",
     "figure-3-overlap",
     "figure-3-cka",
     "figure-3-separation",
@@ -34,14 +32,20 @@ FAILS = {
     "outperforms-architectures",
     "figure-4-no-relation-published",
     "figure-4-large-sources-are-not-favoured",
-    "figure-6-product-replication",
+    "replication-proposed-over-features",
 }
 UNDECIDED = {
+    "diversity-over-size-replication",
     "figure-4-no-relation-replication",
-    "replication-transfer-helps",
-    "replication-features-alone",
-    "replication-trivial-rules",
+    "figure-6-product-replication",
+    "replication-transfer-helps-medical",
+    "replication-size-of-a-pool",
+    "replication-size-without-natural",
+    "replication-proposed-over-size",
+    "replication-scale-invariant-product",
+    "replication-ranks",
 }
+NOT_JUDGED = {"replication-natural-over-best-medical"}  # it needs a second complete fold
 
 
 def by_evidence(*levels: str):
@@ -50,16 +54,17 @@ def by_evidence(*levels: str):
     return pytest.mark.parametrize("claim", chosen, ids=lambda claim: claim.id)
 
 
+EXPECTED = {
+    claims.FAILS: FAILS,
+    claims.UNDECIDED: UNDECIDED,
+    claims.CAVEAT: TOLD,
+    claims.NOT_ATTEMPTED: NOT_JUDGED,
+}
+
+
 def assert_as_expected(claim: Claim) -> None:
     checked = claims.check(claim)
-    expected = next(
-        (
-            status
-            for status, ids in ((claims.FAILS, FAILS), (claims.UNDECIDED, UNDECIDED), (claims.CAVEAT, TOLD))
-            if claim.id in ids
-        ),
-        claims.HOLDS,
-    )
+    expected = next((status for status, ids in EXPECTED.items() if claim.id in ids), claims.HOLDS)
     assert checked["status"] == expected, f"{claim.id}: found {checked['found']}, said {claim.value}"
     assert bool(checked["caveats"]) == (claim.id in TOLD)
 

@@ -416,6 +416,8 @@ def statement(statement: str, quantity: str) -> float:
     if (statement, quantity) not in table.index:
         raise InputError(f"no quantity {quantity!r} of statement {statement!r} in the replication")
     word = table.loc[(statement, quantity), "word"]
+    if word == "not judged":
+        raise InputError(f"{quantity}: not judged on the folds that are complete")
     return {"supported": 1.0, "contradicted": -1.0}.get(word, 0.0)
 
 
