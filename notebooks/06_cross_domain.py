@@ -148,7 +148,7 @@ means = pd.DataFrame(
 )
 means["inverted in the paper"] = [
     "yes"
-    if name in (*evaluation.INVERTED_ACROSS_DOMAINS, "proposed")
+    if name in (*companion.scores.INVERTED_ACROSS_DOMAINS, "proposed")
     else "no"
     for name in means.index
 ]
