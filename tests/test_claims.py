@@ -33,6 +33,7 @@ FAILS = {
     "figure-4-no-relation-published",
     "figure-4-large-sources-are-not-favoured",
     "replication-proposed-over-features",
+    "replication-proposed-over-size",
 }
 UNDECIDED = {
     "diversity-over-size-replication",
@@ -41,7 +42,6 @@ UNDECIDED = {
     "replication-transfer-helps-medical",
     "replication-size-of-a-pool",
     "replication-size-without-natural",
-    "replication-proposed-over-size",
     "replication-scale-invariant-product",
     "replication-ranks",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -432,6 +433,15 @@ def test_the_table_of_pairs(packaged):
     assert np.allclose(table.set_index("source")["auc"], chosen)
     assert table["proposed"].between(0, 1).all() and not [c for c in table if c.startswith("ncti_term")]
     assert not replication.table("published")["logme"].equals(table["logme"])
+
+
+def test_released_sources_have_the_sizes_that_the_plan_lists():
+    plan = (Path(__file__).parents[1] / "book" / "second_plan.md").read_text(encoding="utf-8")
+    table = replication.table().groupby("source")["training_images"].max()
+    for source, images in tables.RELEASED_IMAGES.items():
+        (row,) = [line for line in plan.splitlines() if line.startswith(f"| `{source}`")]
+        assert f" {images:,} " in row.replace("about ", "") and table[source] == images
+    assert table.notna().all()
 
 
 def test_only_whole_folds_are_judged(packaged, monkeypatch):

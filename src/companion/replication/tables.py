@@ -26,6 +26,12 @@ from companion.training.protocols import checked
 
 RULES = ("lowest_val_loss", "highest_val_auc", "mean_of_best")
 PAIR = ["source", "target"]
+# Training images behind the released weights, which their files do not say; as the plan's page lists them.
+RELEASED_IMAGES = {
+    "imagenet_mobilenet_v2": 1_281_167,
+    "inat2017_birds_mobilenet_v2": 214_000,
+    "inat2017_insects_mobilenet_v2": 101_000,
+}
 NCTI_TERMS = ["ncti_term_1", "ncti_term_2", "ncti_term_3"]
 
 
@@ -69,7 +75,9 @@ def scores(variant: str = "corrected") -> pd.DataFrame:
     if variant not in ("corrected", "published"):
         raise InputError(f"variant {variant!r} is none of corrected, published")
     found = _read("medical_scores")
-    return found[found["variant"] == variant].drop(columns="variant").reset_index(drop=True)
+    found = found[found["variant"] == variant].drop(columns="variant").reset_index(drop=True)
+    images = found["training_images"].astype(float).fillna(found["source"].map(RELEASED_IMAGES))
+    return found.assign(training_images=images)
 
 
 def stored_protocol() -> Replication:
