@@ -25,6 +25,9 @@ TITLES = {
     "proposed": "proposed (NCA × gradients)",
     "nca": "NCA alone",
     "gradient_ratio": "gradients alone",
+    "training_set_size": "training images",
+    "imagenet_then_size": "ImageNet, then size",
+    "mean_rank_elsewhere": "rank elsewhere",
 }
 
 _STYLE: Any = {
