@@ -95,9 +95,14 @@ def test_dask_workers_are_killed_at_random_moments(through, tmp_path):
                 kills.append(victim)
 
     round_ = 0
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
-    ) as cluster:
+    dask = pytest.importorskip("dask")
+    with (
+        # A nanny whose worker was killed while it started gives up; without this the run waits for ever.
+        dask.config.set({"distributed.scheduler.no-workers-timeout": "20s"}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
+        ) as cluster,
+    ):
         killer = threading.Thread(target=kill, args=(cluster,))
         killer.start()
         try:

@@ -199,7 +199,9 @@ def _results(
         for future in distributed.as_completed(futures, loop=client.loop):
             try:
                 yield future.result()
-            except (distributed.KilledWorker, distributed.comm.CommClosedError, OSError) as error:
+            except Exception as error:
+                if not type(error).__module__.startswith(("distributed", "concurrent", "asyncio")):
+                    raise
                 about = f"{label(futures[future].run.spec)} on {futures[future].run.target}"
                 raise EnvironmentFailure(f"Dask lost its workers at {about}; {AGAIN}") from error
         return
