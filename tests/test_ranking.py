@@ -597,9 +597,9 @@ NOISE, OTHER_NOISE = (np.random.default_rng(seed).random((200, 1)) * [[1, -1]] +
     [
         (
             [GOOD, NOISE],
-            r"the ranking was right: a came first of 2, \d\.\d+ AUC ahead of b \(95 % interval over the ",
+            r"the first, a, came first of 2, \d\.\d+ AUC ahead of b \(95 % interval over the ",
         ),
-        ([NOISE, GOOD], r"the ranking was wrong: its first, a, came in place 2 of 2, \d\.\d+ AUC behind b"),
+        ([NOISE, GOOD], r"the first, a, came in place 2 of 2, \d\.\d+ AUC behind b"),
         ([NOISE, OTHER_NOISE], r"the first, a, .* b cannot be told apart on 200 test images"),
         ([GOOD, None], "training of b diverged: nothing can be said"),
     ],
@@ -677,7 +677,7 @@ def test_everything_is_in_the_report(ranked, repeated, tmp_path):
     whole = replace(
         ranked,
         stability=repeated,
-        verification=ranking.Verification(table, "the ranking was right", "quick", 300),
+        verification=ranking.Verification(table, "the first came first", "quick", 300),
         left_out=[ranking.Candidate("imagenet", "there", "some", 224, "not on this machine", 45)],
         remarks={
             first: ["leep: none; why", "small"],
@@ -690,7 +690,7 @@ def test_everything_is_in_the_report(ranked, repeated, tmp_path):
     for wanted in (
         "How stable the order is (5 random halves of the images)",
         "95 % interval over images",
-        "the ranking was right",
+        "the first came first",
         "imagenet (45 MB): not on this machine",
         "fine-tuning each of them once would take about",
         "that of always taking ImageNet was",

@@ -1,4 +1,4 @@
-"""Was a ranking right? Fine-tune its first few and compare."""
+"""Fine-tune the first few sources of a ranking and compare."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check_verifiable(dataset: Dataset, count: int, protocol: str = "quick") -> F
 def verify(
     ranking: Ranking, count: int = 2, *, protocol: str = "quick", progress: Progress | None = None
 ) -> Verification:
-    """Fine-tune the first few sources of a ranking once each, and say whether the ranking was right.
+    """Fine-tune the first few sources of a ranking once each, and say how they compare.
 
     Parameters
     ----------
@@ -139,11 +139,11 @@ def _summary(
         )
     if place == 1:
         return (
-            f"the ranking was right: {names[0]} came first of {len(table)}, {lead:.4f} AUC ahead of {names[rival]} "
+            f"the first, {names[0]}, came first of {len(table)}, {lead:.4f} AUC ahead of {names[rival]} "
             f"({over})"
         )
     return (
-        f"the ranking was wrong: its first, {names[0]}, came in place {place} of {len(table)}, {-lead:.4f} AUC behind "
+        f"the first, {names[0]}, came in place {place} of {len(table)}, {-lead:.4f} AUC behind "
         f"{names[rival]} ({over})"
     )
 
