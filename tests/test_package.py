@@ -39,7 +39,6 @@ MODULES = (
     "evaluation",
     "figures",
     "ranking",
-    "report",
     "notebook",
     "cli",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -89,20 +90,32 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Summarise TARGET before it is ranked for: counts, sizes, duplicates, what is left out."""
-    from companion import report, store
+    from companion import store
     from companion.datasets import inspect as look
 
+    files = ("inspection.json", "examples.png")
     if out is not None:
-        store.check_folder(out, report.LOOK_FILES, force=force)
+        store.check_folder(out, files, force=force)
     with _progress() as progress:
         tell = None if progress is None else lambda line: progress(0.0, line)
         facts = look(target, size=size, seed=seed, data_dir=data_dir, progress=tell)
-    written = report.write_look(facts, out, force=force, images=images) if out is not None else []
-    if as_json:
-        typer.echo(json.dumps(facts.as_document(names=images), indent=1))
-        return
-    typer.echo(report.look_as_text(facts, names=images))
-    _written(written)
+    document = json.dumps(facts.as_document(names=images), indent=1)
+    written = []
+    if out is not None:
+        pictures = _examples(facts.examples) if images else {}
+        written = store.write_files(out, {"inspection.json": document.encode(), **pictures})
+        if not images:  # of an earlier look, which --force lets go
+            (out / "examples.png").unlink(missing_ok=True)
+    typer.echo(document if as_json else facts.as_text(names=images))
+    _written([] if as_json else written)
+
+
+def _examples(dataset: Any) -> dict[str, bytes]:
+    from companion import figures
+
+    buffer = io.BytesIO()
+    figures.examples(dataset).savefig(buffer, format="png", dpi=100)
+    return {"examples.png": buffer.getvalue()}
 
 
 @app.command()

@@ -27,6 +27,7 @@ MIN_EVALUATED = 3  # images of a class to validate or test on, under which an AU
 UNBALANCED = 10
 MAX_NAMED = 5
 EXAMPLES, MAX_CLASSES = 6, 12
+SHOWN = 10  # entries of a list on a terminal
 COMPARED = 224  # side in pixels at which images are compared
 
 
@@ -59,6 +60,46 @@ class Inspection:
             for key in ("duplicates", "unreadable", "skipped", "shared_patients", "errors"):
                 found[key] = len(found[key])
         return found
+
+    def as_text(self, *, names: bool = True) -> str:
+        """Everything for a terminal; without `names` no file or patient is named."""
+        counts = pd.DataFrame(self.counts)
+        split = (
+            "given"
+            if self.official_split
+            else "drawn here, always the same; give your own for a result to publish"
+        )
+        lines = [f"{self.name} ({self.origin}): {int(counts.to_numpy().sum())} images, {len(counts)} classes"]
+        lines += ["", f"images per class (splits: {split})", counts.to_string(), ""]
+        sizes = [f"{width} x {height} ({count})" for (width, height), count in self.sizes.items()]
+        lines += [
+            f"sizes: {_first(sizes)}",
+            f"kinds: {_first([f'{m} ({n})' for m, n in self.modes.items()])}",
+        ]
+        if self.patients:
+            lines.append(f"patients: {self.patients}")
+        lines += [f"! {warning}" for warning in self.warnings]
+        listed = {
+            "the same image": [" = ".join(found) for found in self.duplicates],
+            "patients in several splits": [
+                f"{who} in {', '.join(s)}" for who, s in self.shared_patients.items()
+            ],
+            "why ranking refuses it": list(self.errors),
+            "left out": [f"{what}: {why}" for what, why in self.skipped],
+        }
+        for title, entries in listed.items():
+            lines.append(f"{title}: {len(entries)}")
+            if names:
+                lines += [f"  {entry}" for entry in entries[:SHOWN]]
+                lines += (
+                    [f"  and {len(entries) - SHOWN} more (--json lists them)"] if len(entries) > SHOWN else []
+                )
+        return "\n".join(lines)
+
+
+def _first(entries: list[str], count: int = 6) -> str:
+    rest = f" and {len(entries) - count} more" if len(entries) > count else ""
+    return ", ".join(entries[:count]) + rest
 
 
 def inspect(
