@@ -47,7 +47,7 @@ def scores_against_auc(
         1.45 * len(scores), 1.2 * len(targets), len(targets), len(scores), sharex="row", squeeze=False
     )
     # Dozens of panels: fewer dots an inch keep the page small.
-    figure.set_dpi(80)
+    figure.set_dpi(64)
     line = {"color": "black", "line_kws": {"linewidth": 1}}
     for row, target in zip(axes, targets, strict=True):
         block = table[table["target"] == target]
