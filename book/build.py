@@ -87,7 +87,7 @@ def execute(
     for part in (ran, *ran.cells):  # times and paths of this machine
         part.metadata.pop("papermill", None)
         part.metadata.pop("execution", None)
-    if procedural:
+    if record["synthetic"]:
         ran.cells.insert(1, nbformat.v4.new_markdown_cell(SYNTHETIC_NOTE))
     nbformat.write(ran, out)
 

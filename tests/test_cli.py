@@ -133,10 +133,10 @@ def test_unwritable_output(capsys, npz, tmp_path):
 
 def test_notebooks_are_listed_with_their_parameters(capsys):
     code, out, _ = run(capsys, "notebook", "--list")
-    assert code == 0 and all(f"{name}\n  target = " in out for name in notebook.paths())
-    for arguments in (("05", "--help"), ("05", "--list")):
+    assert code == 0 and all(f"{name}\n  " in out for name in notebook.paths())
+    for arguments in (("04", "--help"), ("04", "--list")):
         code, out, _ = run(capsys, "notebook", *arguments)
-        assert code == 0 and out.startswith("05_ranking_sources\n") and "07_new_target" not in out
+        assert code == 0 and out.startswith("04_gradient_ratio\n") and "07_new_target" not in out
         assert "  per_class = 100  # " in out
 
 

@@ -88,7 +88,9 @@ def test_the_example_output_is_what_the_command_prints(capsys):
     def form(lines: list[str]) -> list[list[str]]:
         """Lines without what another processor's last digits may change: numbers, places, the order of the rows."""
         words = [
-            re.sub(r"train:[\w:]+|scratch", "NAME", re.sub(r"-?\d+(\.\d+)?|–", "#", line)).split()
+            re.sub(
+                r"train:[\w:]+|scratch", "NAME", re.sub(r"-?\d+(\.\d+)?( (s|min|h)\b)?|–", "#", line)
+            ).split()
             for line in lines
         ]
         return sorted(row[1:2] + row[4:] if row[0] == "#" else row for row in words)
