@@ -53,13 +53,20 @@ def number(name: str, digits: int = 3, **arguments: Any) -> str:
         return "(not available when this page was built)"
 
 
+def folds() -> str:
+    """Return which folds of the second replication are complete, and of which."""
+    complete = sorted(replication.ground_truth()["fold"].unique())
+    planned = replication.stored_protocol().fine_tuning.folds
+    return f"{', '.join(map(str, complete))} of {', '.join(map(str, planned))}"
+
+
 def effect(statement: str, quantity: str) -> str:
     """Return one quantity of the second replication: effect, interval, and only then its word."""
     row = evaluation.statements().set_index(["statement", "quantity"]).loc[(statement, quantity)]
     if row["word"] == "not judged":
         return "not judged"
     value, low, high = (shown(row[name], 3) for name in ("value", "low", "high"))
-    return f"{value} (95 % interval {low} to {high}: *{row['word']}*)"
+    return f"{value} (95 % interval {low} to {high}: {row['word']})"
 
 
 def shown(value: Any, digits: int) -> str:
