@@ -175,7 +175,7 @@ draw_augmentations(some, versions, synthetic=first.synthetic)
 # %%
 from torch import nn
 
-from companion.models import build
+from companion.models import build, one_core_left_free
 from companion.training import SourceProtocol, train_source
 from companion.training.augmentation import augmentation
 
@@ -221,11 +221,11 @@ def train_by_hand(dataset, plan):
     return losses
 
 
-with torch.random.fork_rng():
+with torch.random.fork_rng(), one_core_left_free():  # the same threads
     by_hand = train_by_hand(first, tiny)
 package = train_source(first, tiny, seed=seed, device="cpu")
 package = package.provenance["loss_per_epoch"]
-assert np.allclose(by_hand, package, rtol=1e-2), (by_hand, package)
+assert np.allclose(by_hand, package, rtol=1e-3), (by_hand, package)
 print("loss by hand", np.round(by_hand, 4))
 print("loss by the package", np.round(package, 4))
 

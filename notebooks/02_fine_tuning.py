@@ -114,8 +114,8 @@ pd.DataFrame(
 # This is one fine-tuning, without what makes the package's faster: draw the
 # head, then in every epoch shuffle, augment, normalise, step; keep the epoch
 # with the highest validation AUC. Two epochs of it give the training losses of
-# the package. (The validation AUC of so young a network hangs on last digits,
-# which differ with the number of threads.)
+# the package on as many threads. (On another number of threads last digits
+# differ, and the validation AUC of so young a network hangs on them.)
 
 # %%
 import copy
@@ -125,6 +125,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from companion.models import one_core_left_free
 from companion.training import fine_tune
 from companion.training.augmentation import augmentation
 
@@ -199,12 +200,12 @@ from dataclasses import replace
 
 short = replace(tuning, epochs=2, patience=2)
 model = companion.load_source(sources[0], size=size, seed=seed)
-with torch.random.fork_rng():
+with torch.random.fork_rng(), one_core_left_free():  # the same threads
     losses, aucs = fine_tune_by_hand(model, folds[0], 2)
 package = fine_tune(
     model, dataset, folds[0], settings, short, seed=seed, device="cpu"
 ).row
-assert np.allclose(losses, package["curve_train_loss"], rtol=0.05)
+assert np.allclose(losses, package["curve_train_loss"], rtol=0.01)
 pd.DataFrame(
     {
         "loss by hand": losses,
