@@ -62,7 +62,7 @@ def folds() -> str:
 
 def effect(statement: str, quantity: str) -> str:
     """Return one quantity of the second replication: effect, interval, and only then its word."""
-    row = evaluation.statements().set_index(["statement", "quantity"]).loc[(statement, quantity)]
+    row = measures.judged().loc[(statement, quantity)]
     if row["word"] == "not judged":
         return "not judged"
     value, low, high = (shown(row[name], 3) for name in ("value", "low", "high"))
@@ -325,7 +325,7 @@ def ground_truths() -> pd.DataFrame:
 @table
 def statements() -> pd.DataFrame:
     """What the replication says of the statements written down before it."""
-    return evaluation.statements().set_index("statement")
+    return measures.judged().reset_index("quantity")
 
 
 # --- pictures -----------------------------------------------------------------------------------------------

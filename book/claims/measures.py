@@ -20,7 +20,7 @@ from companion.evaluation.agreement import friedman, published_pairs, regret, we
 from companion.evaluation.baselines import baselines
 from companion.evaluation.ceiling import GROUND_TRUTHS, ground_truths, partial_grids
 from companion.evaluation.intervals import bootstrap
-from companion.scores import COMBINED, TERMS, combine
+from companion.scores import COMBINED, TERMS, combine, with_combined
 
 SIMILARITY = ["overlap", "cka", "separation"]  # of a representation to that after fine-tuning, by notebook 03
 SEVEN = (*published.METRICS, COMBINED)
@@ -291,8 +291,7 @@ def bound_on_itself(quantity: str) -> float:
     table = _scored("source_datasets")
     itself = table["source"] == table["target"]
     table.loc[itself, "nca"] = 1.0
-    for _, rows in table.groupby("target"):
-        table.loc[rows.index, COMBINED] = combine(rows["nca"], rows["gradient_ratio"])
+    table = with_combined(table)
     place = table.groupby("target")[COMBINED].rank(ascending=False)
     if quantity == "imagenet_first":
         return (place[table["source"] == "imagenet"] == 1).sum()
@@ -405,14 +404,15 @@ def nleep_sd() -> float:
 
 
 @functools.cache
-def _statements() -> pd.DataFrame:
+def judged() -> pd.DataFrame:
+    """The statements of the second replication, by statement and quantity."""
     return evaluation.statements().set_index(["statement", "quantity"])
 
 
 @_measure
 def statement(statement: str, quantity: str) -> float:
     """1 where our replication supports a statement by one of its quantities, -1 where not, 0 where undecided."""
-    table = _statements()
+    table = judged()
     if (statement, quantity) not in table.index:
         raise InputError(f"no quantity {quantity!r} of statement {statement!r} in the replication")
     word = table.loc[(statement, quantity), "word"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import os
 import shutil
@@ -102,20 +101,16 @@ def inspect(
     document = json.dumps(facts.as_document(names=images), indent=1)
     written = []
     if out is not None:
-        pictures = _examples(facts.examples) if images else {}
-        written = store.write_files(out, {"inspection.json": document.encode(), **pictures})
+        contents = {files[0]: document.encode()}
+        if images:
+            from companion import figures
+
+            contents[files[1]] = figures.png(figures.examples(facts.examples), dpi=100)
+        written = store.write_files(out, contents)
         if not images:  # of an earlier look, which --force lets go
-            (out / "examples.png").unlink(missing_ok=True)
+            (out / files[1]).unlink(missing_ok=True)
     typer.echo(document if as_json else facts.as_text(names=images))
     _written([] if as_json else written)
-
-
-def _examples(dataset: Any) -> dict[str, bytes]:
-    from companion import figures
-
-    buffer = io.BytesIO()
-    figures.examples(dataset).savefig(buffer, format="png", dpi=100)
-    return {"examples.png": buffer.getvalue()}
 
 
 @app.command()

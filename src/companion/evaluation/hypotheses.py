@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from companion import published
-from companion.evaluation.agreement import MIN_SOURCES, tau
+from companion.evaluation.agreement import weighted_tau
 from companion.evaluation.baselines import BASELINES, baselines
 from companion.scores import COMBINED, combine, min_max
 
@@ -46,12 +46,15 @@ def interval(values: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.nda
     low, high : numpy.ndarray
         (…,). It speaks of targets like these, since the spread between them is what it is made of; sources are fixed.
     """
+    given = np.asarray(values, dtype=float)
+    half = _half_width(given.std(-1, ddof=1), given.shape[-1], level)
+    return given.mean(-1) - half, given.mean(-1) + half
+
+
+def _half_width(deviation: ArrayLike, count: ArrayLike, level: float = 0.95) -> np.ndarray:
     from scipy.stats import t
 
-    given = np.asarray(values, dtype=float)
-    count = given.shape[-1]
-    half = t.ppf((1 + level) / 2, count - 1) * given.std(-1, ddof=1) / np.sqrt(count)
-    return given.mean(-1) - half, given.mean(-1) + half
+    return t.ppf((1 + level) / 2, np.subtract(count, 1)) * deviation / np.sqrt(count)
 
 
 def quantities(truth: pd.DataFrame, scores: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
@@ -143,27 +146,13 @@ def with_combinations(scores: pd.DataFrame, auc: pd.DataFrame) -> pd.DataFrame:
 def _taus(auc: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """τ_w per target: of every score, and of the proposed one on the sources that another score has."""
     frame = with_combinations(scores, auc)
-    columns = [
-        *(name for name in (*published.METRICS, *BASELINES, "nca") if name in frame),
-        *(title + suffix for title in (RANKS, PRODUCT) for suffix in ("", ", scale-invariant")),
-        COMBINED,
-        PROPOSED_INVARIANT,
-    ]
-    rows = {}
-    for target, block in frame.groupby("target"):
-        row = {name: _tau(block, name) for name in columns}
-        for name in (*published.METRICS, *BASELINES):
-            if name in block:
-                row[f"proposed beside {name}"] = _tau(block[block[name].notna()], COMBINED)
-        row["size"] = _tau(block, "training_images")
-        row["size, not natural"] = _tau(block[~block["source"].isin(NATURAL)], "training_images")
-        rows[target] = row
-    return pd.DataFrame(rows).T
-
-
-def _tau(block: pd.DataFrame, name: str) -> float:
-    known = block[[name, "auc"]].dropna()
-    return tau(known[name], known["auc"]) if len(known) >= MIN_SOURCES else np.nan
+    compared = [name for name in (*published.METRICS, *BASELINES) if name in frame]
+    extra = {f"proposed beside {name}": frame[COMBINED].where(frame[name].notna()) for name in compared}
+    extra["size"] = frame["training_images"]
+    extra["size, not natural"] = frame["training_images"].where(~frame["source"].isin(NATURAL))
+    combinations = [title + suffix for title in (RANKS, PRODUCT) for suffix in ("", ", scale-invariant")]
+    columns = [*compared, "nca", *combinations, COMBINED, PROPOSED_INVARIANT]
+    return weighted_tau(frame[["source", "target", "auc", *columns]].assign(**extra))
 
 
 def word(values: np.ndarray, statement: str) -> str:
@@ -180,11 +169,8 @@ def word(values: np.ndarray, statement: str) -> str:
 
 def targets_needed(values: np.ndarray, most: int = 1000) -> float:
     """Targets with which the half width of the interval falls below the effect seen; infinite above `most`."""
-    from scipy.stats import t
-
     counts = np.arange(2, most + 1)
-    half = t.ppf(0.975, counts - 1) * values.std(ddof=1) / np.sqrt(counts)
-    enough = counts[half < abs(values.mean())]
+    enough = counts[_half_width(values.std(ddof=1), counts) < abs(values.mean())]
     return float(enough[0]) if len(enough) else np.inf
 
 

@@ -13,7 +13,7 @@ from companion.figures.live import (
     examples,
     ranking,
 )
-from companion.figures.style import TITLES, mark_synthetic, short
+from companion.figures.style import TITLES, mark_synthetic, png, short
 
 __all__ = [
     "TITLES",
@@ -22,6 +22,7 @@ __all__ = [
     "curves",
     "examples",
     "mark_synthetic",
+    "png",
     "ranking",
     "scores_against_auc",
     "short",

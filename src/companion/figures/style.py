@@ -6,6 +6,7 @@ the same on a light and on a dark page.
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import matplotlib as mpl
@@ -49,6 +50,13 @@ def figure_of(
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, **options)
     return figure, axes
+
+
+def png(figure: Figure, *, dpi: int) -> bytes:
+    """Return a figure as a PNG file's bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
 
 
 def literal(name: str) -> str:

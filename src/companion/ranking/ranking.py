@@ -29,7 +29,8 @@ from companion.models import SourceModel, best_device, check_architecture
 from companion.ranking.scoring import DEFAULT_SCORES
 from companion.ranking.sets import LEFT_OUT, CandidateSet, candidate_sets, order
 from companion.scores import COMBINED, TERMS, Scores, combine_ncti
-from companion.scores.from_images import check_scores, score_images
+from companion.scores.from_images import score_images
+from companion.scores.registry import check_scores
 from companion.sources import check_name, load_source, trained_on
 from companion.training import FINE_TUNING_PROTOCOLS, SEED
 

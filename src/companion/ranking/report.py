@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from dataclasses import asdict
 from html import escape
@@ -271,8 +270,8 @@ def save(ranking: Ranking, folder: Path, *, force: bool, images: bool) -> list[P
     from companion import figures
 
     store.check_folder(folder, FILES, force=force)
-    picture = _png(figures.ranking(ranking), dpi=150)
-    examples = _png(figures.examples(sample(ranking.dataset)), dpi=80) if images else b""
+    picture = figures.png(figures.ranking(ranking), dpi=150)
+    examples = figures.png(figures.examples(sample(ranking.dataset)), dpi=80) if images else b""
     contents = (
         ranking.table.to_csv(index=False).encode(),
         json.dumps(as_document(ranking), indent=1).encode(),
@@ -280,9 +279,3 @@ def save(ranking: Ranking, folder: Path, *, force: bool, images: bool) -> list[P
         as_page(ranking, picture, examples).encode(),
     )
     return store.write_files(folder, dict(zip(FILES, contents, strict=True)))
-
-
-def _png(figure: Any, *, dpi: int) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    return buffer.getvalue()

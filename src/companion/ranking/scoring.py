@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from companion.datasets import Dataset, Fold, load_dataset
 from companion.models import SourceModel
 from companion.scores import Scores
-from companion.scores.from_images import check_scores, score_images
+from companion.scores.from_images import score_images
+from companion.scores.registry import check_scores
 from companion.sources import load_source
 from companion.training import SEED
 

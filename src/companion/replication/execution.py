@@ -189,9 +189,6 @@ def _results(
     """Yield every job with its result as soon as it is there."""
     if not jobs:
         return
-    from joblib import Parallel, delayed, parallel_config
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
     if client is not None:
         # joblib's own Dask backend waits for ever where a worker that is killed takes a task with it.
         distributed = require_extra("distributed", "cluster")
@@ -205,8 +202,13 @@ def _results(
                 about = f"{label(futures[future].run.spec)} on {futures[future].run.target}"
                 raise EnvironmentFailure(f"Dask lost its workers at {about}; {AGAIN}") from error
         return
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
     # Each process has its share of the cores.
-    with parallel_config("loky", n_jobs=workers, inner_max_num_threads=_threads(workers)):
+    with parallel_config(
+        "loky", n_jobs=workers, inner_max_num_threads=max(1, torch.get_num_threads() // workers)
+    ):
         parallel = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
         try:
             yield from parallel(delayed(_done)(function, job) for job in jobs)
@@ -214,10 +216,6 @@ def _results(
             raise EnvironmentFailure(
                 f"a worker process died (out of memory?); {AGAIN}, with fewer --workers"
             ) from error
-
-
-def _threads(workers: int) -> int:
-    return max(1, torch.get_num_threads() // workers)
 
 
 def _done(function: Callable[[Job], Any], job: Job) -> tuple[Job, Any]:

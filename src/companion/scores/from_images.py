@@ -13,7 +13,6 @@ from companion.errors import InputError
 from companion.models import SourceModel, best_device
 from companion.scores import REGISTRY, Scores, suite
 from companion.scores.forward_pass import single_pass
-from companion.scores.registry import check_scores as check_scores
 
 
 def score_images(
