@@ -35,6 +35,7 @@ MODULES = (
     "scores",
     "training",
     "sources",
+    "tuning",
     "replication",
     "evaluation",
     "figures",

@@ -17,6 +17,7 @@ _FUNCTIONS = {
     "load_source": "companion.sources",
     "score": "companion.ranking",
     "rank": "companion.ranking",
+    "tune": "companion.tuning",
 }
 _MODULES = (
     "datasets",
@@ -32,6 +33,7 @@ _MODULES = (
     "sources",
     "store",
     "training",
+    "tuning",
 )
 
 __all__ = [*_FUNCTIONS, *_MODULES, "__version__"]
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from companion.ranking import rank as rank
     from companion.ranking import score as score
     from companion.sources import load_source as load_source
+    from companion.tuning import tune as tune
 
 
 def __getattr__(name: str) -> Any:

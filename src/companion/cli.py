@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -45,19 +46,41 @@ Trust = Annotated[bool, Option("--trust", help="Accept downloads without a publi
 Force = Annotated[bool, Option("--force", help="Overwrite what an earlier run wrote there.")]
 Size = Annotated[int | None, Option(help="Image side in pixels: 28, 64, 128 or 224.")]
 Seed = Annotated[int, Option(min=0, max=2**32 - 1, help="Seed of everything random, 0 or more.")]
-Sources = Annotated[list[str] | None, Option("--source", "-s", help="Once for each; else what is available.")]
+Sources = Annotated[
+    list[str] | None,
+    Option(
+        "--source",
+        "-s",
+        help="Once for each, FILE@ARCHITECTURE too, or a .csv that lists them; else what is here.",
+    ),
+]
 PerClass = Annotated[int, Option(min=3, max=10_000, help="Images scored, times the number of classes.")]
 Repeats = Annotated[int, Option(callback=_zero_or(5), help="Rankings of random halves, 5 or more; 0: none.")]
-Verify = Annotated[int, Option(callback=_zero_or(2), help="First sources to fine-tune, 2 or more; 0: none.")]
+Verify = Annotated[
+    int,
+    Option(
+        callback=_zero_or(2),
+        help="First sources to fine-tune and compare, six runs each, 2 or more; 0: none.",
+    ),
+]
+Architecture = Annotated[str, Option(help="Of sources that do not say theirs.")]
 Variant = Annotated[Literal["corrected", "published"], Option(help="Variant of the scores.")]
 TARGET = "MedMNIST flag, .npz file, folder of class folders, .csv or .tsv of path and label, procedural:NAME."
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[float, str], None] | None]:
-    """Show a bar with an estimate on a terminal; None, so silence, where stderr is piped."""
+def _progress() -> Iterator[Callable[[float, str], None]]:
+    """Show a bar with an estimate on a terminal; where stderr is piped, a line a source and every ten seconds."""
     if not sys.stderr.isatty():
-        yield None
+        last = {"subject": "", "time": 0.0}
+
+        def tell(fraction: float, text: str) -> None:
+            subject, now = text.partition(":")[0], time.monotonic()
+            if subject != last["subject"] or now - last["time"] > 10 or "to go" in text:
+                last.update(subject=subject, time=now)
+                _note(f"{fraction:4.0%}  {text}")
+
+        yield tell
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -96,8 +119,9 @@ def inspect(
     if out is not None:
         store.check_folder(out, files, force=force)
     with _progress() as progress:
-        tell = None if progress is None else lambda line: progress(0.0, line)
-        facts = look(target, size=size, seed=seed, data_dir=data_dir, progress=tell)
+        facts = look(
+            target, size=size, seed=seed, data_dir=data_dir, progress=lambda line: progress(0.0, line)
+        )
     document = json.dumps(facts.as_document(names=images), indent=1)
     written = []
     if out is not None:
@@ -124,7 +148,7 @@ def rank(
     verify: Verify = 0,
     variant: Variant = "corrected",
     device: Device = "auto",
-    architecture: Annotated[str, Option(help="Of sources that do not say theirs.")] = "resnet18",
+    architecture: Architecture = "resnet18",
     trust: Trust = False,
     out: Annotated[Path | None, Option(help="Folder for the table, the figure and the report.")] = None,
     images: Annotated[bool, Option(help="With example pictures of TARGET in the report.")] = True,
@@ -140,11 +164,10 @@ def rank(
     if out is not None:
         store.check_folder(out, FILES, force=force)
     with store.data_directory(data_dir):
+        if source:
+            ranking.by_name(source)  # what cannot be ranked is refused before anything is loaded
         with _progress() as progress:
-            if source:
-                ranking.check_sources(source)
-            tell = None if progress is None else lambda line: progress(0.0, line)
-            dataset = load_dataset(target, size=size, trust=trust, progress=tell)
+            dataset = load_dataset(target, size=size, trust=trust, progress=lambda line: progress(0.0, line))
             if verify:
                 ranking.check_verifiable(dataset, verify)
             found = ranking.rank(
@@ -158,20 +181,68 @@ def rank(
                 trust=trust,
                 progress=progress,
             )
-        if (repeats or verify) and not found.ordered:
-            _note("no candidate set has an order, so there is nothing to repeat or to verify")
-        if repeats and found.ordered:
+        if repeats:
             _note(f"{repeats} repeats: about {ranking.duration(ranking.stability_cost(found, repeats))}")
             with _progress() as progress:
                 found = replace(found, stability=ranking.stability(found, repeats, progress=progress))
-        if verify and found.ordered:
-            chosen = found.first(verify)
-            seconds = found.fine_tuning_seconds("quick", chosen)
-            _note(f"fine-tuning {', '.join(chosen)}: about {ranking.duration(seconds)}")
+        if verify:
+            seconds = ranking.duration(ranking.verification_cost(found, verify))
+            _note(f"fine-tuning {', '.join(found.first(verify))}, six runs each: about {seconds}")
             with _progress() as progress:
                 found = replace(found, verification=ranking.verify(found, verify, progress=progress))
     written = found.save(out, force=force, images=images) if out is not None else []
     typer.echo(json.dumps(found.as_document(), indent=1) if as_json else str(found))
+    _written([] if as_json else written)
+
+
+@app.command()
+def tune(
+    target: Annotated[str, Argument(help=TARGET)],
+    source: Annotated[str, Option("--source", "-s", help="The source to fine-tune.")],
+    out: Annotated[Path, Option(help="Folder for weights, predictions, tables and report.")],
+    protocol: Annotated[Literal["quick", "standard"], Option(help="How long to train.")] = "quick",
+    seeds: Annotated[
+        int, Option(min=1, max=100, help="Trainings with another seed each, for the spread.")
+    ] = 1,
+    size: Size = None,
+    seed: Seed = 24,
+    device: Device = "auto",
+    architecture: Architecture = "resnet18",
+    trust: Trust = False,
+    force: Force = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune one source on TARGET: weights, test AUC with its interval, predictions, a report."""
+    from companion import store, tuning
+    from companion.datasets import load_dataset
+    from companion.sources import check_name, load_source
+
+    store.check_folder(out, tuning.FILES, force=force)
+    check_name(source)
+    with store.data_directory(data_dir), _progress() as progress:
+        dataset = load_dataset(target, size=size, trust=trust, progress=lambda line: progress(0.0, line))
+        model = load_source(
+            source,
+            target=dataset.name,
+            architecture=architecture,
+            seed=seed,
+            device=device,
+            trust=trust,
+            progress=progress,
+        )
+        wanted = range(seed, seed + seeds)
+        done = tuning.tune(model, dataset, protocol=protocol, seeds=wanted, device=device, progress=progress)
+    written = done.save(out, force=force)
+    lines = [
+        done.summary,
+        *done.remarks,
+        "",
+        done.per_class.round(3).to_string(index=False),
+        "",
+        tuning.NOT_CLINICAL,
+    ]
+    typer.echo(json.dumps(done.as_document(), indent=1) if as_json else "\n".join(lines))
     _written([] if as_json else written)
 
 
@@ -258,8 +329,7 @@ def replicate(
         _note(line)
     if not dry_run:
         with _progress() as progress:
-            tell = progress or (lambda _, text: _note(text))
-            replication.execute(plan, workers=workers, scheduler=scheduler, device=chosen, report=tell)
+            replication.execute(plan, workers=workers, scheduler=scheduler, device=chosen, report=progress)
     runs, scores = replication.frames(plan)
     files = [] if dry_run else replication.write(plan, (runs, scores))
     if as_json:

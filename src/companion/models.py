@@ -2,7 +2,7 @@
 
 A network here is split in two: the *backbone*, which ends in the penultimate features, and the *head*, the
 last linear layer, which may be missing. MobileNetV3 alone is split before its whole classifier, as in the released
-code. Training and scoring live elsewhere.
+code. Names of architectures are torchvision's, or timm's where that extra is installed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import copy
 import importlib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,13 @@ PLAIN_NORMALISATION = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 ARCHITECTURES = (
     *("densenet121", "efficientnet_v2_s", "googlenet", "mnasnet1_0", "mobilenet_v3_small", "vgg11"),
     *("convnext_tiny", "shufflenet_v2_x0_5", "resnet18"),
+)
+
+# What else a checkpoint that does not say its architecture is tried against.
+USUAL = (
+    *("resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2", "mobilenet_v3_large", "densenet169"),
+    *("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4", "vgg16"),
+    *("vgg16_bn", "vgg19", "convnext_small", "convnext_base", "vit_b_16", "swin_t", "inception_v3"),
 )
 
 _declared: list[torch.library.Library] = []  # the declarations live exactly as long as these objects
@@ -75,15 +83,14 @@ class SourceModel:
     architecture: str
     pretraining: str  # what it was trained on
     normalisation: Normalisation = PLAIN_NORMALISATION  # for images scaled to 0..1
-    first_conv: str | None = (
-        None  # the two convolutions whose gradients are compared, by their names in `backbone`;
-    )
-    second_conv: str | None = None  # None where the network has no two
+    # The two layers whose gradients are compared, by their names in `backbone`: see `first_layers`.
+    first_conv: str | None = None
+    second_conv: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict)  # where the weights came from
 
     def __post_init__(self) -> None:
         if self.first_conv is None:
-            self.first_conv, self.second_conv = convolutions(self.backbone)
+            self.first_conv, self.second_conv = first_layers(self.backbone)
 
     def __repr__(self) -> str:
         return f"SourceModel({self.name!r}: {self.architecture}, pre-trained on {self.pretraining})"
@@ -108,6 +115,22 @@ class SourceModel:
             ]
         return np.concatenate(parts)
 
+    def predict(self, images: np.ndarray, *, device: torch.device | str | None = None) -> np.ndarray:
+        """Class probabilities, (n, classes), of uint8 images (n, h, w) or (n, h, w, 3), by the model's own head.
+
+        Raises
+        ------
+        InputError
+            If the model has no head.
+        """
+        if self.head is None:
+            raise InputError(
+                f"{self.name} has no head, so it predicts nothing: fine-tune it first (companion tune)"
+            )
+        features = torch.from_numpy(self.features(images, device=device))
+        with torch.inference_mode():
+            return copy.deepcopy(self.head).cpu().eval()(features).softmax(1).numpy()
+
 
 def to_batch(
     images: np.ndarray, normalisation: Normalisation, device: torch.device | str = "cpu"
@@ -124,20 +147,50 @@ def to_batch(
     return batch.float().div_(255).sub_(mean).div_(deviation)
 
 
-def convolutions(network: nn.Module) -> tuple[str | None, str | None]:
+def first_layers(network: nn.Module) -> tuple[str | None, str | None]:
     """Names of the first two 2-D convolutions, in the order of the network's definition.
 
-    For the paper's nine architectures these are the layers the released code names.
+    For the paper's nine architectures these are the layers the released code names. A network with fewer, such as a
+    vision transformer, has its first two layers with a weight matrix instead (patch embedding and first block): an
+    extension that nobody has validated, and `extended` says where it is in use. None where there are no two.
     """
-    names = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    found = [
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.weight.requires_grad
+    ]
+    names = [name for name, module in found if isinstance(module, nn.Conv2d)]
+    if len(names) < 2:
+        names = [name for name, _ in found]
     return (names[0], names[1]) if len(names) > 1 else (None, None)
 
 
-def split_head(network: nn.Module) -> nn.Module:
-    """Replace the head of `network` by the identity and return it; see `SourceModel`."""
+def extended(model: SourceModel) -> bool:
+    """Whether a model's gradient ratio is of layers that the paper does not speak of: see `first_layers`."""
+    names = [name for name in (model.first_conv, model.second_conv) if name is not None]
+    return any(not isinstance(model.backbone.get_submodule(name), nn.Conv2d) for name in names)
+
+
+def family(architecture: str) -> str:
+    """Architecture without its patch and input size: networks that differ in nothing else are compared."""
+    return re.sub(r"(_patch\d+.*|_\d{3})$", "", architecture)
+
+
+def split_head(network: nn.Module) -> nn.Module | None:
+    """Replace the head of `network` by the identity and return it; None where a timm network has none.
+
+    Raises
+    ------
+    InputError
+        If the network has no linear layer.
+    """
     if isinstance(network, torchvision().models.MobileNetV3):
         whole, network.classifier = network.classifier, nn.Identity()
         return whole.eval()
+    if hasattr(network, "reset_classifier"):  # timm's
+        head = network.get_classifier()
+        network.reset_classifier(0)
+        return head if isinstance(head, nn.Linear) else None
     linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise InputError(f"{type(network).__name__} has no linear layer: where its features end is not known")
@@ -145,6 +198,45 @@ def split_head(network: nn.Module) -> nn.Module:
     parent, _, attribute = name.rpartition(".")
     setattr(network.get_submodule(parent), attribute, nn.Identity())
     return head
+
+
+def from_module(
+    network: nn.Module, *, name: str = "", normalisation: Normalisation = PLAIN_NORMALISATION
+) -> SourceModel:
+    """Make a source of any network that takes images (n, 3, h, w); it is copied.
+
+    Its last linear layer is the head where the network's output is that layer's; otherwise the output is the features.
+
+    Raises
+    ------
+    InputError
+        If the network does not return a tensor.
+    """
+    kind, whole = type(network).__name__, copy.deepcopy(network).eval()
+    backbone, head = copy.deepcopy(whole), None
+    parameter = next(whole.parameters(), None)
+    probe = torch.rand(1, 3, 224, 224, device=None if parameter is None else parameter.device)
+    with torch.inference_mode():
+        output = whole(probe)
+        if not isinstance(output, torch.Tensor):
+            raise InputError(
+                f"{kind} returns {type(output).__name__}: wrap it so that it returns features or logits"
+            )
+        with contextlib.suppress(InputError, RuntimeError):
+            head = split_head(backbone)
+            same = head is not None and torch.allclose(
+                head(backbone(probe).flatten(1)), output.flatten(1), atol=1e-5
+            )
+            head = head if same else None
+    return SourceModel(
+        name=name or kind,
+        backbone=whole if head is None else backbone,
+        head=head,
+        architecture=kind,
+        pretraining=name or "unknown",
+        normalisation=normalisation,
+        provenance={"origin": "a network given in Python", "normalisation_from": "assumed"},
+    )
 
 
 def folded(model: SourceModel) -> SourceModel:
@@ -155,21 +247,31 @@ def folded(model: SourceModel) -> SourceModel:
 
 
 def check_architecture(architecture: str) -> None:
-    """Raise `InputError`, with the nearest name, for what is no classification network of torchvision's."""
+    """Raise `InputError`, with the nearest name, for what is no classification network of torchvision's or timm's."""
     models = torchvision().models
     known = models.list_models(module=models)
-    if architecture not in known:
+    if architecture not in known and not _of_timm(architecture):
         near = did_you_mean(architecture, known)
-        raise InputError(f"torchvision has no classification model {architecture!r}.{near}")
+        raise InputError(
+            f"neither torchvision nor timm (an extra) has a classification model {architecture!r}.{near}"
+        )
+
+
+def _of_timm(architecture: str) -> bool:
+    try:
+        timm = importlib.import_module("timm")
+    except ImportError:
+        return False
+    return timm.is_model(architecture)
 
 
 def build(architecture: str, *, classes: int = 1000, seed: int | None = None) -> nn.Module:
-    """Build a torchvision classification network with random weights.
+    """Build a classification network with random weights.
 
     Parameters
     ----------
     architecture
-        A torchvision name, for example ``"resnet18"``.
+        A torchvision name, for example ``"resnet18"``, or one of timm's.
     classes
         Outputs of the last layer.
     seed
@@ -178,16 +280,19 @@ def build(architecture: str, *, classes: int = 1000, seed: int | None = None) ->
     Raises
     ------
     InputError
-        If torchvision has no classification model of that name.
+        If there is no classification model of that name.
     """
     check_architecture(architecture)
+    models = torchvision().models
     options: dict[str, Any] = {"num_classes": classes}
     if architecture in ("googlenet", "inception_v3"):
         options |= {"aux_logits": False, "init_weights": True}
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
-        return torchvision().models.get_model(architecture, weights=None, **options)
+        if architecture in models.list_models(module=models):
+            return models.get_model(architecture, weights=None, **options)
+        return importlib.import_module("timm").create_model(architecture, **options)
 
 
 @contextlib.contextmanager
@@ -271,6 +376,43 @@ def read_state(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[s
         raise InputError(f"{path} {reason}") from error
 
 
+def guess_architecture(state: Mapping[str, torch.Tensor]) -> str | None:
+    """Name of the usual network that a state dict covers completely, by names and shapes of its tensors."""
+    for name in (*ARCHITECTURES, *USUAL):
+        options = (
+            {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        )
+        with torch.device("meta"):
+            network = torchvision().models.get_model(name, weights=None, **options)
+        split_head(network)
+        if not _misfit(network, state, name):
+            return name
+    return None
+
+
+def _misfit(network: nn.Module, state: Mapping[str, torch.Tensor], architecture: str) -> str:
+    """Why a state dict is not one of a backbone; empty where it is.
+
+    At least 99 % of the backbone's tensors are there in the right shape, and none of its parts has more convolutions in
+    the file than in the network.
+    """
+    whole = network.state_dict()
+    wanted = [key for key in whole if not key.endswith("num_batches_tracked")]
+    misfits = [key for key in wanted if key not in state or state[key].shape != whole[key].shape]
+    if len(misfits) > 0.01 * len(wanted):
+        count = len(wanted) - len(misfits)
+        first = f"first one {'has another shape' if misfits[0] in state else 'is missing'}: {misfits[0]}"
+        share = f"{count / len(wanted):.0%} of the backbone of {architecture}"
+        return f"covers {share} ({count} of {len(wanted)} tensors; {first})"
+    parts = {name for name, _ in network.named_children()}
+    deeper = [
+        key for key in state.keys() - whole.keys() if state[key].ndim == 4 and key.partition(".")[0] in parts
+    ]
+    if deeper:
+        return f"holds {len(deeper)} convolution(s) that {architecture} does not have (one of them: {min(deeper)})"
+    return ""
+
+
 def from_state(
     state: Mapping[str, torch.Tensor],
     *,
@@ -287,36 +429,30 @@ def from_state(
     Raises
     ------
     InputError
-        If fewer than 99 % of the backbone's tensors are there in the right shape, or one of its parts has more
-        convolutions in the file than in the network.
+        If these are weights of another architecture.
     """
     network = build(architecture)
     head = split_head(network)
+    misfit = _misfit(network, state, architecture)
+    if misfit:
+        raise InputError(
+            f"{origin or name} {misfit}: these are weights of another architecture; name theirs (FILE@ARCHITECTURE, or "
+            "--architecture for all)"
+        )
     whole = network.state_dict()  # with the versions of its parts, which MnasNet asks for
     wanted = [key for key in whole if not key.endswith("num_batches_tracked")]
     fitting = [key for key in wanted if key in state and state[key].shape == whole[key].shape]
-    covered, another = len(fitting) / len(wanted), "these are weights of another architecture"
-    if covered < 0.99:
-        missing = next(key for key in wanted if key not in fitting)
-        first = f"first one {'has another shape' if missing in state else 'is missing'}: {missing}"
-        share = f"{covered:.0%} of the backbone of {architecture} ({len(fitting)} of {len(wanted)} tensors; {first})"
-        raise InputError(f"{origin or name} covers {share}: {another}")
-    parts = {name for name, _ in network.named_children()}
     outside = {key: value for key, value in state.items() if key not in whole}
-    deeper = [key for key, value in outside.items() if value.ndim == 4 and key.partition(".")[0] in parts]
-    if deeper:
-        more = f"{len(deeper)} convolution(s) that {architecture} does not have (first one: {deeper[0]})"
-        raise InputError(f"{origin or name} holds {more}: {another}")
     whole.update({key: state[key].float() for key in fitting})
     network.load_state_dict(whole)
     return SourceModel(
         name=name,
         backbone=network.eval(),
-        head=_head_from(outside, head),
+        head=None if head is None else _head_from(outside, head),
         architecture=architecture,
         pretraining=pretraining,
         normalisation=normalisation,
-        provenance={"origin": origin, "tensors": len(fitting), "covered": covered},
+        provenance={"origin": origin, "tensors": len(fitting), "covered": len(fitting) / len(wanted)},
     )
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 
 from companion import store
@@ -23,6 +25,7 @@ from companion.models import (
     best_device,
     check_architecture,
     from_state,
+    guess_architecture,
     read_state,
     scratch,
     split_head,
@@ -68,12 +71,13 @@ def load_source(
     source
         - ``"imagenet"``: torchvision's ImageNet weights of `architecture`; ``"torchvision:NAME"``, the same
           for another of its architectures;
-        - ``"timm:NAME"``: a timm model with its pre-trained weights (extra ``timm``);
+        - ``"timm:NAME"``: a timm model with its pre-trained weights (extra ``timm``), also of a Hugging Face
+          repository, ``"timm:hf-hub:OWNER/NAME"``;
         - a MedMNIST flag: MedMNIST's own released ResNet-18 weights;
         - ``"medmnist"`` (needs `target`, which was left out) and ``"radimagenet"``: files put in the data
           directory by hand, see Raises;
         - a checkpoint: safetensors (preferred) or a torch file that holds tensors only, by its path or its name in
-          the folder ``weights`` of the data directory;
+          the folder ``weights`` of the data directory; ``"PATH@NAME"`` says its architecture;
         - ``"scratch"``: random weights, seeded;
         - ``"train:DATASET"``: trained here with `protocol` on anything `load_dataset` takes, once; kept.
           ``"train:A+B"`` pools datasets in the paper's joint label space: its leave-target-out sources;
@@ -81,7 +85,8 @@ def load_source(
     target
         Target dataset, for ``"medmnist"``.
     architecture
-        For ``"imagenet"``, a checkpoint, ``"scratch"`` and ``"train:…"``.
+        For ``"imagenet"``, ``"scratch"``, ``"train:…"``, and a checkpoint that fits it and does not say its own; other
+        checkpoints are tried against the usual architectures.
     size
         Image size a ``"train:…"`` model is trained at; 28 where nothing is said.
     seed
@@ -122,7 +127,8 @@ def load_source(
         if name in medmnist_flags():
             return _medmnist_weights(name, checksum=checksum, trust=trust)
         if not name.startswith("train:"):
-            return _checkpoint(checkpoint_file(name), architecture=architecture)
+            path, _, own = _split_architecture(name)
+            return _checkpoint(checkpoint_file(path), architecture=own or None, default=architecture)
         parts = [
             load_dataset(part, size=size or 28, checksum=checksum, trust=trust) for part in trained_on(name)
         ]
@@ -148,6 +154,12 @@ def _pool_size(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def _split_architecture(name: str) -> tuple[str, str, str]:
+    """Path, at sign and architecture of ``PATH@ARCHITECTURE``; a path may have an at sign of its own."""
+    path, sign, architecture = name.rpartition("@")
+    return (path, sign, architecture) if path.endswith(CHECKPOINT_SUFFIXES) else (name, "", "")
+
+
 def checkpoint_file(name: str) -> Path:
     """File of a checkpoint, named by its path or by its name in the folder ``weights`` of the data directory."""
     path = Path(name).expanduser()
@@ -158,18 +170,79 @@ def checkpoint_file(name: str) -> Path:
 def check_name(source: str | os.PathLike) -> None:
     """Raise `InputError`, before any work, for what cannot be a source; nothing is loaded."""
     name = os.fspath(source)
+    path, _, architecture = _split_architecture(name)
     if name.startswith("train:"):
         for part in trained_on(name):
             find(part)
-    elif name.endswith(CHECKPOINT_SUFFIXES):
-        if not checkpoint_file(name).is_file():
-            raise InputError(f"{name}: there is no such checkpoint file")
+    elif path.endswith(CHECKPOINT_SUFFIXES):
+        if architecture:
+            check_architecture(architecture)
+        if not checkpoint_file(path).is_file():
+            raise InputError(f"{path}: there is no such checkpoint file")
     elif name.startswith("torchvision:"):
         check_architecture(name.removeprefix("torchvision:"))
     elif name not in ("scratch", "imagenet", *BY_HAND, *medmnist_flags()) and not name.startswith("timm:"):
+        models = torchvision().models.list_models(module=torchvision().models)
         near = did_you_mean(name, [*KINDS, *medmnist_flags()])
+        if name in models:
+            near = f" Did you mean 'torchvision:{name}'?"
         files = f"a MedMNIST flag or a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)})"
         raise InputError(f"no source {name!r}: give {', '.join(KINDS)}, {files}.{near}")
+
+
+def read_sources(path: str | os.PathLike) -> list[SourceModel]:
+    """Load the checkpoints that a table lists: what a file itself does not say stands there.
+
+    Parameters
+    ----------
+    path
+        A ``.csv`` with the columns ``name`` and ``path`` (relative to the table), and where wanted ``architecture``,
+        ``pretraining``, ``mean`` and ``std`` (one number or three, with spaces between) and ``classes`` (outputs of the
+        head, to be checked).
+
+    Raises
+    ------
+    InputError
+        If the table or a checkpoint cannot be used.
+    """
+    path, known = Path(path), {"name", "path", "architecture", "pretraining", "mean", "std", "classes"}
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a table of sources ({error})") from error
+    unknown = [name for name in table if name not in known]
+    if unknown or not {"name", "path"} <= set(table):
+        raise InputError(f"{path}: columns name and path are needed, and may be {', '.join(sorted(known))}")
+    found = []
+    for number, row in enumerate(table.to_dict("records"), start=2):
+        where, file = f"{path}, line {number}", path.parent / row["path"]
+        model = _checkpoint(file, architecture=row.get("architecture") or None, default="resnet18")
+        values = [_three(row.get(name, ""), f"{where}: {name}") for name in ("mean", "std")]
+        if any(values):
+            if not all(values) or min(values[1]) <= 0:
+                raise InputError(f"{where}: mean and std are needed together, std above 0")
+            model.normalisation = (values[0], values[1])
+            model.provenance["normalisation_from"] = "the table of sources"
+            model.provenance["remarks"] = [
+                r for r in model.provenance.get("remarks", ()) if NORMALISED not in r
+            ]
+        outputs = 0 if model.head is None else [*model.head.parameters()][-1].shape[0]
+        if row.get("classes") and row["classes"] != str(outputs):
+            raise InputError(f"{where}: {file.name} has a head of {outputs} classes, not {row['classes']}")
+        model.name, model.pretraining = row["name"], row.get("pretraining") or model.pretraining
+        found.append(model)
+    return found
+
+
+def _three(text: str, where: str) -> tuple[float, ...]:
+    """One number or three as three; none where there is no text."""
+    try:
+        values = tuple(map(float, text.split()))
+    except ValueError:
+        values = (np.nan,)
+    if len(values) not in (0, 1, 3) or not np.isfinite(values).all():
+        raise InputError(f"{where} is {text!r}: one number or three are needed")
+    return values * 3 if len(values) == 1 else values
 
 
 def _imagenet(architecture: str, *, name: str) -> SourceModel:
@@ -215,8 +288,8 @@ def imagenet_file(architecture: str) -> tuple[Any, Path]:
 def _timm(name: str) -> SourceModel:
     timm = require_extra("timm", "timm")
     whole = name.removeprefix("timm:")
-    architecture, _, pretraining = whole.partition(".")
-    if not timm.is_model(whole):
+    architecture, _, pretraining = whole.rpartition("/")[2].partition(".")
+    if not whole.startswith("hf-hub:") and not timm.is_model(whole):
         raise InputError(f"timm has no model {whole!r}.{did_you_mean(whole, timm.list_models())}")
     try:
         network = timm.create_model(whole, pretrained=True)
@@ -225,12 +298,17 @@ def _timm(name: str) -> SourceModel:
             f"cannot download the weights of {name} from its model hub: fetch them where there is a connection "
             f"({type(error).__name__})"
         ) from error
+    return from_timm(network.eval(), name=name, architecture=architecture, pretraining=pretraining)
+
+
+def from_timm(network: Any, *, name: str, architecture: str, pretraining: str = "") -> SourceModel:
+    """Make a source of a network of timm's, with the normalisation and the origin that it carries."""
     data = network.pretrained_cfg or {}
     mean, deviation = IMAGENET_NORMALISATION
     head = split_head(network)
     return SourceModel(
         name=name,
-        backbone=network.eval(),
+        backbone=network,
         head=head,
         architecture=architecture,
         pretraining=pretraining or "timm's default",
@@ -239,6 +317,7 @@ def _timm(name: str) -> SourceModel:
             "origin": data.get("hf_hub_id") or data.get("url") or name,
             "licence": data.get("license"),
             "input_size": (data.get("input_size") or (None,))[-1],
+            "normalisation_from": "timm",
         },
     )
 
@@ -282,28 +361,59 @@ def by_hand_file(name: str, target: str | None) -> Path:
     return next((path for path in files if path.is_file()), files[0])
 
 
-def _checkpoint(path: Path, *, architecture: str) -> SourceModel:
+NORMALISED = "normalisation assumed"
+
+
+def _checkpoint(path: Path, *, architecture: str | None, default: str) -> SourceModel:
+    """Load a checkpoint: its architecture as given, else as it says, else the default one or a usual one it fits."""
     state, metadata = read_state(path)
     record = _record(metadata, path)
-    model = from_state(
-        state,
-        architecture=record.get("architecture", architecture),
-        name=str(path),
-        pretraining=record.get("pretraining", path.stem),
-        normalisation=record["normalisation"],
-        origin=f"checkpoint {path.name}",
-    )
-    model.provenance |= record["provenance"]
+    chosen, remarks = architecture or record.get("architecture"), []
+
+    def load(architecture: str) -> SourceModel:
+        return from_state(
+            state,
+            architecture=architecture,
+            name=str(path),
+            pretraining=record.get("pretraining", path.stem),
+            normalisation=record.get("normalisation", PLAIN_NORMALISATION),
+            origin=f"checkpoint {path.name}",
+        )
+
+    try:
+        model = load(chosen or default)
+    except InputError:
+        guessed = None if chosen else guess_architecture(state)
+        if guessed is None:
+            raise
+        model = load(guessed)
+        remarks.append(f"architecture guessed from its tensors: {guessed}")
+    if "normalisation" not in record:
+        weight = None if model.head is None else next(model.head.parameters())
+        if weight is not None and len(weight) in (1000, 1001, 21841):
+            model.normalisation, said = (
+                IMAGENET_NORMALISATION,
+                "ImageNet's, as its head has ImageNet's classes",
+            )
+        else:
+            said = "mean .5, sd .5; torchvision's and timm's own networks mostly have ImageNet's"
+        remarks.append(
+            f"{NORMALISED} ({said}), since the file does not say: other values give other scores; a table of sources "
+            "gives them (mean, std)"
+        )
+    model.provenance |= record["provenance"] | {"remarks": remarks}
+    model.provenance["normalisation_from"] = "the file" if "normalisation" in record else "assumed"
     return model
 
 
 def _record(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     """What `save` wrote beside the tensors; for a file of another maker little more than nothing."""
-    empty: dict[str, Any] = {"provenance": {}, "normalisation": PLAIN_NORMALISATION}
+    if "companion" not in metadata:
+        return {"provenance": {}}
     try:
-        record = empty | json.loads(metadata.get("companion", "{}"))
+        record = {"provenance": {}} | json.loads(metadata["companion"])
         mean, deviation = record["normalisation"] = tuple(
-            tuple(map(float, each)) for each in record["normalisation"]
+            tuple(map(float, each)) for each in record.get("normalisation", PLAIN_NORMALISATION)
         )
         texts = all(isinstance(record.get(name, ""), str) for name in ("architecture", "pretraining"))
         if not texts or not isinstance(record["provenance"], dict) or len(mean) != 3 or len(deviation) != 3:
@@ -342,7 +452,7 @@ def _trained(
     path = trained_file(dataset, protocol, architecture=architecture, seed=seed)
     about = {"licence": f"of its data: {dataset.origin}", "input_size": dataset.size}
     with contextlib.suppress(InputError):  # not there, or cut off by a full disk or a crash of the machine
-        model = _checkpoint(path, architecture=architecture)
+        model = _checkpoint(path, architecture=architecture, default=architecture)
         if model.head is not None:  # every model trained here has one
             model.name = f"train:{dataset.name}"
             model.provenance |= about | {"cached": True}
@@ -352,7 +462,10 @@ def _trained(
         dataset, protocol, architecture=architecture, seed=seed, device=chosen, progress=progress
     )
     model.provenance |= {"run": store.provenance(seed=seed, device=str(chosen))} | about
-    save(model, path)
+    try:
+        save(model, path)
+    except EnvironmentFailure as error:  # a full disk: the model is here and good
+        model.provenance["remarks"] = [f"not kept for another time: {error}"]
     return model
 
 

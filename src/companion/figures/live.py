@@ -24,39 +24,39 @@ from companion.figures.style import (
 
 
 def ranking(found: Any) -> Figure:
-    """Draw a ranking: the combined score and the two terms of every source, one row a candidate set, best on top.
+    """Draw a ranking: what the order of each candidate set goes by and its two terms, one below the other.
 
     Parameters
     ----------
     found
         `companion.ranking.Ranking`, as `companion.rank` returns it.
     """
-    sets = found.sets
-    heights = [len(one.table) + 1 for one in sets]
-    height = max(2.4, sum(0.42 * rows + 0.58 for rows in heights))
-    figure, axes = figure_of(8, height, len(sets), 3, squeeze=False, gridspec_kw={"height_ratios": heights})
-    columns = (
-        ("proposed", "combined score", BLUE),
-        ("nca", "NCA", GREEN),
-        ("gradient_ratio", "gradient ratio", ORANGE),
+    panels = []
+    for one in found.sets:
+        by = (
+            ("combined", "combined score")
+            if one.ordered
+            else ("feature_rank", "mean rank by features (1 is best)")
+        )
+        terms = (("nca", "NCA", GREEN), ("gradient_ratio_scale_invariant", "gradient ratio", ORANGE))
+        panels += [(one, *panel) for panel in ((*by, BLUE), *terms)]
+    heights = [len(one.table) + 1.8 for one, *_ in panels]
+    figure, axes = figure_of(
+        5, 0.3 * sum(heights), len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights}
     )
-    for row, one in zip(axes, sets, strict=True):
-        # As the table calls them, but for the folders of a path.
-        names = [literal(name.rsplit("/", 1)[-1]) for name in one.table["source"]][::-1]
-        for axis, (column, label, colour) in zip(row, columns, strict=True):
-            values = one.table[column].to_numpy(dtype=float)[::-1]
-            known = np.isfinite(values)
-            axis.barh(np.flatnonzero(known), values[known], color=colour)
-            for place in np.flatnonzero(~known) if known.any() else ():
-                at = ("axes fraction", "data")
-                axis.annotate("missing", (0, place), xycoords=at, color=INK, va="center")
-            if not known.any():
-                axis.set_xticks([])
-                axis.text(0.5, 0.5, "order undetermined", ha="center", transform=axis.transAxes, color=INK)
-            axis.set_xlabel(label)
-            axis.set_yticks(range(len(names)), names if axis is row[0] else [""] * len(names))
-            axis.set_ylim(-0.6, len(names) - 0.4)
-        row[0].set_title(one.title, loc="left", fontsize=10)
+    for place, (axis, (one, column, label, colour)) in enumerate(zip(axes[:, 0], panels, strict=True)):
+        values = one.table[column].to_numpy(dtype=float)[::-1]
+        known = np.isfinite(values)
+        axis.barh(np.flatnonzero(known), values[known], color=colour)
+        for missing in np.flatnonzero(~known):
+            axis.annotate("missing", (0, missing), xycoords=("axes fraction", "data"), color=INK, va="center")
+        if not known.any():
+            axis.set_xticks([])
+        axis.set_xlabel(label)
+        axis.set_yticks(range(len(values)), [literal(name) for name in one.table["source"]][::-1])
+        axis.set_ylim(-0.6, len(values) - 0.4)
+        if place % 3 == 0:
+            axis.set_title(one.title, loc="left", fontsize=10)
     mark_synthetic(figure, found.synthetic)
     return figure
 

@@ -2,37 +2,23 @@
 
 The combined score is relative to its candidate set. Sources of one architecture and different pre-training form one
 set; different architectures with one pre-training form another, in which the paper inverts both terms. The two are
-never merged.
+never merged; too few of either kind are compared by the scores of their features alone.
 """
 
-from companion.ranking.candidates import Candidate, candidates, default_sources
-from companion.ranking.ranking import Ranking, check_sources, rank
-from companion.ranking.report import duration
+from companion.ranking.candidates import Candidate, default_sources
+from companion.ranking.evidence import context, elsewhere
+from companion.ranking.ranking import Ranking, by_name, rank
+from companion.ranking.report import duration, recommendation
 from companion.ranking.scoring import DEFAULT_SCORES, score
 from companion.ranking.sets import MIN_CANDIDATES, CandidateSet, agreement, candidate_sets, order
 from companion.ranking.stability import MIN_REPEATS, Stability, stability, stability_cost
-from companion.ranking.verification import Verification, check_verifiable, verify
+from companion.ranking.verification import Verification, check_verifiable, verification_cost, verify
 
+# fmt: off
 __all__ = [
-    "DEFAULT_SCORES",
-    "MIN_CANDIDATES",
-    "MIN_REPEATS",
-    "Candidate",
-    "CandidateSet",
-    "Ranking",
-    "Stability",
-    "Verification",
-    "agreement",
-    "candidate_sets",
-    "candidates",
-    "check_sources",
-    "check_verifiable",
-    "default_sources",
-    "duration",
-    "order",
-    "rank",
-    "score",
-    "stability",
-    "stability_cost",
-    "verify",
+    "DEFAULT_SCORES", "MIN_CANDIDATES", "MIN_REPEATS", "Candidate", "CandidateSet", "Ranking", "Stability",
+    "Verification", "agreement", "by_name", "candidate_sets", "check_verifiable", "context", "default_sources",
+    "duration", "elsewhere", "order", "rank", "recommendation", "score", "stability", "stability_cost",
+    "verification_cost", "verify",
 ]
+# fmt: on

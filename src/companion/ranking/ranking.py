@@ -15,23 +15,23 @@ import pandas as pd
 from torch import nn
 
 from companion import store
-from companion.datasets import (
-    SIZES,
-    Dataset,
-    cached_file,
-    in_several_splits,
-    load_dataset,
-    medmnist_flags,
-    too_few,
-)
+from companion.datasets import Dataset, in_several_splits, load_dataset, too_few
 from companion.errors import InputError
-from companion.models import SourceModel, best_device, check_architecture
+from companion.models import SourceModel, best_device, check_architecture, extended, from_module
 from companion.ranking.scoring import DEFAULT_SCORES
-from companion.ranking.sets import LEFT_OUT, CandidateSet, candidate_sets, order
+from companion.ranking.sets import (
+    FEATURE_SCORES,
+    LEFT_OUT,
+    RECOMMENDED,
+    SCALE_INVARIANT,
+    CandidateSet,
+    candidate_sets,
+    order,
+)
 from companion.scores import COMBINED, TERMS, Scores, combine_ncti
 from companion.scores.from_images import score_images
 from companion.scores.registry import check_scores
-from companion.sources import check_name, load_source, trained_on
+from companion.sources import CHECKPOINT_SUFFIXES, check_name, load_source, read_sources
 from companion.training import FINE_TUNING_PROTOCOLS, SEED
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from companion.ranking.verification import Verification
 
 Progress = Callable[[float, str], None]
-Source = str | os.PathLike | SourceModel
-TRAINED_AT = 64  # largest side in pixels at which "train:" sources are trained for a target
+Source = str | os.PathLike | SourceModel | nn.Module
+ALWAYS = tuple(dict.fromkeys((*TERMS, SCALE_INVARIANT, *FEATURE_SCORES)))
 # Seconds of training over seconds of the pass, an image; evaluation costs a quarter of that. Measured with one thread
 # of a processor: ResNet-18 1.6 to 1.8 from 64 to 224 px, ResNet-50 1.6 and MobileNetV2 1.2 at 64 px; at 28 px 3.4, 2.3
 # and 2.7, where the pass shrinks and the optimiser's step over the weights does not.
@@ -63,12 +63,12 @@ class Options:
         """Load a source as it is ranked for `dataset`: see `companion.load_source`."""
         if isinstance(source, SourceModel):
             return source
-        name = os.fspath(source)
+        if isinstance(source, nn.Module):
+            return from_module(source)
         return load_source(
             source,
             target=dataset.name,
             architecture=self.architecture,
-            size=training_size(name, dataset.size) if name.startswith("train:") else None,
             seed=self.seed,
             device=self.device,
             trust=self.trust,
@@ -94,10 +94,9 @@ class Ranking:
         Candidate sets, each with its own order; the last holds the sources that were trained on the target itself.
     dataset, sources, options
         The target, the sources by their names in the tables, and how they were ranked.
-    left_out
-        Sources that are no default candidates, with the reasons; empty where sources were named.
     origins
-        Where each source comes from: ``source``, ``origin``, ``licence``, ``input_size`` (pixels, or None).
+        Where each source comes from: ``source``, ``origin``, ``licence``, ``input_size`` (pixels, or None),
+        ``normalisation`` (mean and standard deviation a channel, and who says so).
     remarks
         Source -> what to know of its scores.
     notes
@@ -107,6 +106,8 @@ class Ranking:
     cost
         ``seconds`` and ``peak_memory_gb`` of the whole, ``images`` scored, ``by_source`` the seconds of ``loading``,
         ``scoring`` and, of these, in the ``network``.
+    left_out
+        Sources that are no default candidates, with the reasons; empty where sources were named.
     stability, verification
         As `companion.ranking.stability` and `companion.ranking.verify` return them; None where not asked for.
     """
@@ -129,34 +130,37 @@ class Ranking:
     def table(self) -> pd.DataFrame:
         """One row per source and candidate set, best first in each.
 
-        ``candidate_set``, ``rank``, ``source``, ``proposed``, ``gap``, ``order``, the scores, ``architecture``,
-        ``pretraining``, ``note``.
+        ``candidate_set``, ``rank``, ``source``, ``combined`` (NCA and the scale-invariant gradient ratio), ``gap``,
+        ``order``, ``feature_rank``, ``proposed`` (the paper's form), the scores, ``architecture``, ``pretraining``,
+        ``note``.
         """
         parts = [one.table.assign(candidate_set=one.title) for one in self.sets]
         table = pd.concat(parts, ignore_index=True)
         table["note"] = ["; ".join(self.remarks[name]) for name in table["source"]]
-        first = ["candidate_set", "rank", "source", COMBINED, "gap", "order", *TERMS]
+        first = ["candidate_set", "rank", "source", RECOMMENDED, "gap", "order", "feature_rank", COMBINED]
         last = ["architecture", "pretraining", "note"]
         return table[[*first, *table.columns.difference([*first, *last], sort=False), *last]]
 
     @property
-    def ordered(self) -> CandidateSet | None:
-        """The largest candidate set that has an order."""
-        return max((one for one in self.sets if one.ordered), key=lambda one: len(one.table), default=None)
+    def best(self) -> CandidateSet | None:
+        """The candidate set that the recommendation is about: the largest, one with an order before all others."""
+        return max(
+            (one for one in self.sets if one.advised),
+            key=lambda one: (one.ordered, len(one.table)),
+            default=None,
+        )
 
     def first(self, count: int) -> list[str]:
-        """Name the first `count` sources of the largest candidate set that has an order.
+        """Name the first `count` sources of the set that the recommendation is about; see `CandidateSet.advised`.
 
         Raises
         ------
         InputError
-            If none has.
+            If there is none.
         """
-        if self.ordered is None:
-            raise InputError(
-                "no candidate set has an order, so there is none to verify: name four or more sources of one kind"
-            )
-        return list(self.ordered.table["source"][:count])
+        if self.best is None:
+            raise InputError("every source was trained on the target itself: name others to compare")
+        return self.best.advised[:count]
 
     def fine_tuning_seconds(self, protocol: str, names: Iterable[str] | None = None) -> float:
         """Seconds that fine-tuning sources once each will take, estimated from the ranking's own pass.
@@ -212,7 +216,7 @@ class Ranking:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        """Show the tables in a notebook."""
+        """Show the recommendation and the tables in a notebook."""
         from companion.ranking.report import as_html
 
         return as_html(self)
@@ -220,7 +224,7 @@ class Ranking:
 
 def rank(
     target: str | os.PathLike | Dataset,
-    sources: Sequence[Source] | None = None,
+    sources: Source | Sequence[Source] | None = None,
     *,
     size: int | None = None,
     seed: int = SEED,
@@ -239,14 +243,14 @@ def rank(
     target, size, trust
         As for `load_dataset`.
     sources
-        As for `load_source`, at least two; None takes those that can be had here without a download, see
-        `companion.ranking.candidates`. ``"train:…"`` is trained at the target's size, 64 px at most.
+        As for `load_source`, or networks; at least two. None takes those that can be had here without a download, see
+        `companion.ranking.candidates`.
     seed
         Seed of the draw of images, of random weights and of training.
     per_class, scores, variant, device
-        As for `score`; the proposed score's two terms are always computed.
+        As for `score`; the terms of the combined score and the scores of features are always computed.
     architecture
-        Of ``"imagenet"``, ``"scratch"``, ``"train:…"`` and checkpoints that do not say theirs.
+        Of ``"imagenet"``, ``"scratch"``, ``"train:…"`` and checkpoints that fit it and do not say theirs.
     progress
         Called with the fraction done and a line of text.
 
@@ -259,54 +263,53 @@ def rank(
     """
     began = time.perf_counter()
     report = progress or (lambda fraction, text: None)
-    if sources is not None:
-        check_sources(sources)
-    wanted = list(dict.fromkeys([*TERMS, *scores]))
+    wanted = list(dict.fromkeys([*ALWAYS, *scores]))
     check_scores(wanted)
     check_architecture(architecture)
+    named = None if sources is None else by_name(sources)
     options = Options(per_class, variant, architecture, seed, str(best_device(device)), trust)
     if not isinstance(target, Dataset):
         report(0.0, f"loading {os.fspath(target)}")
         target = load_dataset(target, size=size, trust=trust, progress=lambda line: report(0.0, line))
     left_out: Sequence[Candidate] = ()
-    if sources is None:
+    if named is None:
         from companion.ranking.candidates import default_sources
 
-        sources, left_out = default_sources(target, architecture=architecture, seed=seed)
-    by_name = {source_name(source): source for source in sources}
+        chosen, left_out = default_sources(target.name, architecture=architecture, seed=seed)
+        named = by_name(chosen)
     # Drawn, and so decoded, once for all sources; an unusable target is reported before any is loaded or trained.
     images, labels = target.draw(per_class, seed=seed)
-    found, models, seconds = [], [], {}
-    for index, (name, source) in enumerate(by_name.items()):
-        start, base, share = time.perf_counter(), index / len(by_name), 0.8 / len(by_name)
+    found, models, seconds, remarks = [], [], {}, {}
+    for index, (name, source) in enumerate(named.items()):
+        start, base, share = time.perf_counter(), index / len(named), 0.8 / len(named)
 
         def step(fraction: float, text: str, base: float = base, share: float = share) -> None:
             report(base + share * fraction, text)
 
-        step(0.0, f"{name}: loading")
-        model = options.load(source, target, step)
+        step(0.0, f"{name}: loading ({index + 1} of {len(named)})")
+        model = replace(options.load(source, target, step), name=name)
         step(1.0, f"{name}: scoring")
         loaded = time.perf_counter()
         found.append(options.score(model, images, labels, wanted))
+        remarks[name] = _remarks(found[-1], model)
+        done = time.perf_counter()
         seconds[name] = {
             "loading": loaded - start,
-            "scoring": time.perf_counter() - loaded,
+            "scoring": done - loaded,
             "network": found[-1].provenance["seconds_in_the_network"],
         }
         # The weights are not needed any more: nine networks need no more memory than one.
         models.append(replace(model, backbone=nn.Identity(), head=None))
-    report(1.0, "done")
+        left = (done - began) / (index + 1) * (len(named) - index - 1)
+        report((index + 1) / len(named), f"{name}: scored in {done - start:.1f} s, about {left:.0f} s to go")
     total = time.perf_counter() - began
     return Ranking(
-        sets=_sets(list(by_name), found, models, target, variant),
+        sets=_sets(found, models, target, variant),
         dataset=target,
-        sources=by_name,
+        sources=named,
         options=options,
-        origins=[_origin(name, model) for name, model in zip(by_name, models, strict=True)],
-        remarks={
-            name: _remarks(own, model, target)
-            for name, own, model in zip(by_name, found, models, strict=True)
-        },
+        origins=[_origin(model) for model in models],
+        remarks=remarks,
         notes=_notes(target),
         synthetic=_synthetic(target, models),
         cost={
@@ -321,63 +324,51 @@ def rank(
             data={target.name: target.content_hash},
             variant=variant,
             images=len(labels),
-            sources={name: model.provenance for name, model in zip(by_name, models, strict=True)},
+            sources={model.name: model.provenance for model in models},
             seconds=round(total, 2),
         ),
         left_out=left_out,
     )
 
 
-def check_sources(sources: Sequence[Source]) -> None:
-    """Refuse sources that cannot be ranked, before any work.
+def by_name(sources: Source | Sequence[Source]) -> dict[str, Source]:
+    """Sources by what they are called in a table; those that cannot be ranked are refused before any work.
+
+    A checkpoint is called by its file's name, and a ``.csv`` stands for the checkpoints that it lists.
 
     Raises
     ------
     InputError
         If there are fewer than two, one is named twice, or one does not exist.
     """
-    if isinstance(sources, str | os.PathLike | SourceModel):
-        raise InputError(f"sources: a list is needed, got {source_name(sources)!r} alone")
-    for source in sources:
-        if not isinstance(source, SourceModel):
+    given = [sources] if isinstance(sources, str | os.PathLike | SourceModel | nn.Module) else list(sources)
+    tables = [isinstance(one, str | os.PathLike) and os.fspath(one).endswith(".csv") for one in given]
+    listed = [read_sources(one) if table else [one] for one, table in zip(given, tables, strict=True)]
+    given, names = [one for several in listed for one in several], []
+    for source in given:
+        if isinstance(source, SourceModel):
+            names.append(source.name)
+        elif isinstance(source, nn.Module):
+            names.append(f"{type(source).__name__} {len(names) + 1}")
+        else:
             check_name(source)
-    names = [source_name(source) for source in sources]
+            name = os.fspath(source)
+            is_file = name.partition("@")[0].endswith(CHECKPOINT_SUFFIXES)
+            names.append(Path(name).name if is_file else name)
     if len(names) < 2:
-        raise InputError(f"a ranking needs at least two sources: got {len(names)}")
+        raise InputError(f"a ranking needs at least two sources: got {', '.join(names) or 'none'}")
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled:
         raise InputError(f"source {doubled!r} is named twice")
-
-
-def source_name(source: Source) -> str:
-    """Return what a source is called in a table."""
-    return source.name if isinstance(source, SourceModel) else os.fspath(source)
-
-
-def training_size(name: str, size: int) -> int:
-    """Side of the images that a ``train:`` source is trained on, for a target of `size` pixels.
-
-    At most `TRAINED_AT`; and 28 where that is the only size of a MedMNIST set on this machine.
-    """
-    wanted = _offered(size)
-    flags = [part for part in trained_on(name) if part in medmnist_flags()]
-    if any(cached_file(flag, wanted) is None for flag in flags) and all(
-        cached_file(flag, 28) for flag in flags
-    ):
-        return 28
-    return wanted
-
-
-def _offered(size: int) -> int:
-    return max((offered for offered in SIZES if offered <= min(size, TRAINED_AT)), default=SIZES[0])
+    return dict(zip(names, given, strict=True))
 
 
 def _sets(
-    names: list[str], found: list[Scores], models: list[SourceModel], dataset: Dataset, variant: str
+    found: list[Scores], models: list[SourceModel], dataset: Dataset, variant: str
 ) -> list[CandidateSet]:
     """Put the sources of each candidate set in order; those trained on the target itself stand apart."""
     scores = pd.DataFrame([dict(own) for own in found])
-    scores.insert(0, "source", names)
+    scores.insert(0, "source", [model.name for model in models])
     scores["architecture"] = [model.architecture for model in models]
     scores["pretraining"] = [model.pretraining for model in models]
     terms = np.array([own.ncti_terms or (np.nan,) * 3 for own in found])
@@ -387,13 +378,13 @@ def _sets(
     for kind, title, places in candidate_sets([models[index] for index in others]):
         members = [others[place] for place in places]
         block = scores.iloc[members].copy()
-        if np.isfinite(terms[members]).any():
+        if kind != "mixed" and np.isfinite(terms[members]).any():
             block["ncti"] = combine_ncti(terms[members], variant=variant)
         table, reason = order(block, kind=kind)
-        warnings = _warnings([names[i] for i in members], [found[i] for i in members])
-        sets.append(CandidateSet(kind, title, table, reason, tuple(warnings)))
+        sets.append(CandidateSet(kind, title, table, reason, tuple(_warnings([found[i] for i in members]))))
     if own_data:
-        table = scores.iloc[own_data].assign(order="undetermined", gap=np.nan, **{COMBINED: np.nan})
+        table = scores.iloc[own_data].assign(order="undetermined", gap=np.nan, feature_rank=np.nan)
+        table = table.assign(**{COMBINED: np.nan, RECOMMENDED: np.nan})
         table["rank"] = pd.array([pd.NA] * len(table), dtype="Int64")
         reason = "features learnt from the target's own images flatter every score"
         sets.append(CandidateSet("left_out", LEFT_OUT, table, reason))
@@ -406,7 +397,7 @@ def _same_data(model: SourceModel, dataset: Dataset) -> bool:
     return bool(learnt & {*dataset.lineage, dataset.content_hash})
 
 
-def _warnings(names: list[str], found: list[Scores]) -> list[str]:
+def _warnings(found: list[Scores]) -> list[str]:
     """Warn where the gradient ratio as published cannot be compared, since it depends on how a network is written."""
     warnings = []
     for what, key in (
@@ -414,33 +405,37 @@ def _warnings(names: list[str], found: list[Scores]) -> list[str]:
         ("networks without batch norm beside networks with it", "batch_norm"),
     ):
         groups: dict[Any, list[str]] = {}
-        for name, own in zip(names, found, strict=True):
-            groups.setdefault(own.provenance[key], []).append(name)
+        for own in found:
+            groups.setdefault(own.provenance[key], []).append(own.provenance["source"])
         if len(groups) > 1:
             rarest = min(groups.values(), key=len)
             warnings.append(
-                f"{what} ({', '.join(rarest)}): gradient_ratio, and with it the proposed score, depends on that; "
-                "gradient_ratio_scale_invariant does not"
+                f"{what} ({', '.join(rarest)}): the gradient ratio in the paper's form depends on that, the "
+                "scale-invariant one does not"
             )
     return warnings
 
 
-def _origin(name: str, model: SourceModel) -> dict[str, Any]:
+def _origin(model: SourceModel) -> dict[str, Any]:
     known = model.provenance
     return {
-        "source": name,
+        "source": model.name,
         "origin": str(known.get("origin") or f"trained on {model.pretraining}"),
         "licence": known.get("licence"),
         "input_size": known.get("input_size"),
+        "normalisation": model.normalisation,
+        "normalisation_from": known.get("normalisation_from", "the source itself"),
     }
 
 
-def _remarks(own: Scores, model: SourceModel, dataset: Dataset) -> list[str]:
-    remarks = [f"{name}: {reason.removeprefix(f'{name}: ')}" for name, reason in own.reasons.items()]
-    side = model.provenance.get("input_size")
-    if side and model.name.startswith("train:") and side < _offered(dataset.size):
-        remarks.append(f"trained at {side} px, the size of its data on this machine")
-    return remarks
+def _remarks(own: Scores, model: SourceModel) -> list[str]:
+    scores = [f"{name}: {reason.removeprefix(f'{name}: ')}" for name, reason in own.reasons.items()]
+    if extended(model):
+        scores.append(
+            f"gradient ratio of {model.first_conv} and {model.second_conv}: an extension to networks without two "
+            "convolutions, which nobody has validated"
+        )
+    return [*scores, *model.provenance.get("remarks", ())]
 
 
 def _notes(dataset: Dataset) -> list[str]:

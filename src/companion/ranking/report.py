@@ -12,93 +12,114 @@ from typing import Any
 
 import pandas as pd
 
-from companion import published, store
+from companion import store
 from companion.datasets import sample
+from companion.ranking.evidence import context, elsewhere
 from companion.ranking.ranking import Ranking
-from companion.ranking.sets import CandidateSet, agreement
+from companion.ranking.sets import RECOMMENDED, SCALE_INVARIANT, CandidateSet, agreement
+from companion.ranking.verification import verification_cost
+from companion.scores import COMBINED, REGISTRY
+from companion.tuning import NOT_CLINICAL
 
 FILES = ("ranking.csv", "ranking.json", "ranking.png", "ranking.html")
-NOT_CLINICAL = "Research software, not for clinical use."
+TITLES = {name: info.title for name, info in REGISTRY.items()} | {
+    RECOMMENDED: "Combined",
+    "feature_rank": "Mean rank by features",
+    COMBINED: "Combined, paper's form",
+    "gradient_ratio": "Gradient ratio, paper's form",
+    SCALE_INVARIANT: "Gradient ratio",
+    "linear_probe": "Linear probe",
+    "knn": "k-NN",
+}
+MAIN = ("rank", "source", RECOMMENDED, "feature_rank", "linear_probe", "knn", "nca", SCALE_INVARIANT)
 
 
 def recommendation(ranking: Ranking) -> list[str]:
     """What to do, in plain words: which to fine-tune first, how sure that is, the baseline, what checking costs."""
-    best = ranking.ordered
+    best = ranking.best
     if best is None:
+        return ["No recommendation: every source was trained on the target itself."]
+    first, *others = best.advised
+    if not others:
         return [
-            "No order: "
-            + "; ".join(f"{one.title}: {one.reason}" for one in ranking.sets if one.kind != "left_out")
+            f"No recommendation: {first} is the only candidate that was not trained on the target itself."
         ]
-    first, second = best.table.iloc[0], best.table.iloc[1]
-    lines = [
-        f"Fine-tune {first['source']} first, then {second['source']}: of {len(best.table)} candidates "
-        f"({best.title}) they have the highest combined scores, {first['proposed']:.2f} and {second['proposed']:.2f}."
-    ]
-    if ranking.stability is not None:
-        lines.append(f"How sure: {ranking.stability.summaries[best.title]}.")
-    methods = agreement(best)
-    methods = methods[methods["sources"] == len(best.table)]
-    votes = int((methods["first"] == first["source"]).sum())
-    lines.append(
-        f"{votes} of {len(methods)} scores put {first['source']} first; mean Kendall τ between their orders "
-        f"{methods['tau'].mean():.2f}."
+    basis = (
+        "by the combined score" if best.ordered else "by the mean rank over linear probe, k-NN, NCA and LogME"
     )
-    if best.kind == "source_datasets":
-        lines.append(_baseline(best))
+    lines = [
+        f"Fine-tune {first} first, then {others[0]}: {basis}, of {len(best.table)} candidates ({best.title})."
+    ]
+    if not best.ordered:
+        lines.append(f"There is no combined score: {best.reason}.")
+    lines += [*_sureness(ranking, best), *_beside_the_order(best), *_elsewhere(ranking, best)]
     if ranking.verification is not None:
-        lines.append(f"Checked: {ranking.verification.summary}.")
-    else:
-        seconds = ranking.fine_tuning_seconds("quick", [first["source"], second["source"]])
-        lines.append(f"To check, fine-tune both: about {duration(seconds)} with the quick protocol (verify).")
+        return [*lines, f"Checked by fine-tuning: {ranking.verification.summary}."]
+    if {"val", "test"} <= set(ranking.dataset.labels):
+        seconds = duration(verification_cost(ranking, 2))
+        lines.append(f"Not checked by fine-tuning: --verify 2 compares the first two, about {seconds} here.")
     return lines
 
 
-def _baseline(best: CandidateSet) -> str:
-    """Put the answer that needs no score, ImageNet first, beside the order of a candidate set."""
-    found = best.table[best.table["pretraining"] == "imagenet"]
+def _sureness(ranking: Ranking, best: CandidateSet) -> list[str]:
+    first = best.advised[0]
+    methods = agreement(best)
+    methods = methods[methods["sources"] == len(best.table)]
+    votes = int((methods["first"] == first).sum())
+    agreed = f"{votes} of {len(methods)} scores put {first} first"
+    if len(best.table) > 2:
+        agreed += f"; the mean Kendall τ between their orders is {methods['tau'].mean():.2f}"
+    if ranking.stability is None:
+        return [
+            f"How sure: {agreed}. Whether other images would change the order was not checked (--repeats 10)."
+        ]
+    summary = ranking.stability.summaries.get(best.title, "the order was not repeated")
+    return [f"How sure: {summary}. {agreed}."]
+
+
+def _beside_the_order(best: CandidateSet) -> list[str]:
+    """The paper's own form of the score, and the answer that needs no score: ImageNet first."""
+    lines = []
+    if best.ordered and best.table[COMBINED].notna().all():
+        of_paper = best.table.sort_values(COMBINED, ascending=False, kind="stable")["source"].iloc[0]
+        same = "the same source" if of_paper == best.advised[0] else of_paper
+        lines.append(
+            f"The score in the paper's own form, which depends on how a file was written, puts {same} first."
+        )
+    if best.kind == "architectures":
+        return lines
+    found = best.table[best.table["pretraining"].map(is_imagenet)]
     if found.empty:
-        return (
-            "The baseline, ImageNet first, is not among these: companion fetch imagenet brings it, and named with "
-            "--source beside these, or without any --source, it is ranked too."
+        lines.append(
+            "The trivial choice, ImageNet, is not among these: companion fetch imagenet brings it for ResNet-18."
         )
-    return (
-        f"The baseline is ImageNet first: {found['source'].iloc[0]}, here in place {found['rank'].iloc[0]} of "
-        f"{len(best.table)}."
+    else:
+        name = found["source"].iloc[0]
+        lines.append(
+            f"The trivial choice is ImageNet: {name}, here in place {best.advised.index(name) + 1} of "
+            f"{len(best.table)}."
+        )
+    return lines
+
+
+def is_imagenet(pretraining: str) -> bool:
+    """Whether a name of a pre-training, such as a checkpoint's stem or a tag of timm's, says ImageNet."""
+    name = pretraining.lower().replace("radimagenet", "")
+    return "imagenet" in name or "in1k" in name
+
+
+def _elsewhere(ranking: Ranking, best: CandidateSet) -> list[str]:
+    known = elsewhere(best, ranking.dataset.name)
+    if known.empty:
+        return []
+    order = ", ".join(
+        f"{row.source} {row.elsewhere:.1f}" for row in known.sort_values("elsewhere").itertuples()
     )
-
-
-def context(ranking: Ranking) -> list[str]:
-    """What rankings of each kind were worth in the published ground truth; computed, never typed."""
-    kinds = [
-        (one.kind, bool(one.table["pretraining"].isin(published.LARGE).any()))
-        for one in ranking.sets
-        if one.kind != "left_out"
+    return [
+        f"Known from elsewhere: mean place after fine-tuning on {known['targets'].iloc[0]} other targets: {order}. "
+        f"The mean of this and the place here puts {known['source'].iloc[0]} first; on the replication's targets that "
+        "mean ranked better than the paper's score. The order above does not use it."
     ]
-    return [_context(*kind) for kind in dict.fromkeys(kinds)]
-
-
-def _context(kind: str, large: bool) -> str:
-    """One kind; whether one of ImageNet, RadImageNet and pooled MedMNIST, on which the order rests, is in the set."""
-    from companion import evaluation
-
-    pairs = evaluation.published_pairs(kind)
-    among = f"({kind.replace('_', ' ')})"
-    if kind == "source_datasets" and not large:
-        pairs = pairs[~pairs["source"].isin(published.LARGE)]
-        among = "among the sources other than ImageNet, RadImageNet and pooled MedMNIST (none of which is here either)"
-    taus = evaluation.weighted_tau(pairs.drop(columns=["gradient_ratio", "nca"])).mean()
-    line = (
-        f"In the published ground truth, {among}, this score's order had a mean weighted τ of {taus['proposed']:.2f}, "
-        f"and the mean regret of its first choice was {evaluation.regret(pairs, 'proposed').mean():.4f} AUC"
-    )
-    if kind == "architectures":
-        best = taus.idxmax()
-        return (
-            f"{line}. Both terms are inverted there, decided after the fact; the highest mean τ was {best}'s."
-        )
-    everything = evaluation.published_pairs(kind)
-    imagenet = evaluation.regret(everything, lambda rows: "imagenet").mean()
-    return f"{line}; that of always taking ImageNet was {imagenet:.4f}."
 
 
 def duration(seconds: float) -> str:
@@ -120,54 +141,66 @@ def cost(ranking: Ranking) -> str:
     )
 
 
-def _shown(candidates: CandidateSet) -> pd.DataFrame:
-    """Columns people compare, as text."""
+def shown(candidates: CandidateSet) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The columns that people compare, as text, and the other scores."""
     table = candidates.table
-    front = ["rank", "source", "proposed", "order", "nca", "gradient_ratio"]
-    rest = table.columns.difference([*front, "gap", "architecture", "pretraining"], sort=False)
-    shown = table[[*front, *rest]].copy()
-    for column in shown.columns.difference(["source", "order"]):
-        digits = 0 if column == "rank" else 3
-        shown[column] = ["–" if pd.isna(value) else f"{value:.{digits}f}" for value in shown[column]]
-    return shown
+    main = [name for name in MAIN if name in table]
+    hidden = {"gap", "order", "architecture", "pretraining"}
+    rest = ["source", *(name for name in table if name not in {*main, *hidden})]
+    return _as_text(table[main]), _as_text(table[rest])
 
 
-def _beside(ranking: Ranking) -> dict[str, list[str]]:
-    """What stands below the tables, as titled lists of lines."""
+def _as_text(table: pd.DataFrame) -> pd.DataFrame:
+    text = table.copy()
+    for column in text.columns.difference(["source"]):
+        digits = {"rank": 0, "feature_rank": 1}.get(column, 3)
+        text[column] = ["–" if pd.isna(value) else f"{value:.{digits}f}" for value in text[column]]
+    return text.rename(columns=TITLES | {"rank": "Place", "source": "Source"})
+
+
+def _sections(ranking: Ranking) -> dict[str, list[str]]:
+    """What stands below the tables, as titled lists of lines: evidence first, provenance last."""
     sections: dict[str, list[str]] = {}
-    if ranking.notes:
-        sections["About the images"] = ranking.notes
+    sections["About the images"] = ranking.notes
     if ranking.stability is not None:
         found = ranking.stability
-        lines = list(found.summaries.values()) or ["no candidate set has an order"]
+        lines = list(found.summaries.values())
         for row in found.table.itertuples():
             places = f"{row.highest} to {row.lowest}" if row.highest != row.lowest else row.highest
             lines.append(f"{row.source}: first in {row.first:.0%}, place {places}")
         sections[f"How stable the order is ({found.repeats} random halves of the {found.of})"] = lines
     if ranking.verification is not None:
         checked = ranking.verification
-        sections[f"Fine-tuned to see ({checked.protocol} protocol)"] = [
+        sections[f"Fine-tuned to see ({checked.protocol} protocol; {checked.runs})"] = [
             checked.summary,
+            *checked.remarks,
             *(
-                f"{row.source}: test AUC {row.test_auc:.4f} on {checked.test_images} images, {row.epochs} epochs, "
-                f"{duration(row.seconds)}"
-                for row in checked.table.itertuples()
+                f"{row['source']}: test AUC {row['test_auc']:.3f} ({row['low']:.3f} to {row['high']:.3f}), frozen "
+                f"{row['frozen_auc']:.3f}, "
+                + ", ".join(
+                    f"{name.removeprefix('auc of ')} {row[name]:.3f}"
+                    for name in row.index
+                    if name.startswith("auc of ")
+                )
+                for _, row in checked.table.iterrows()
             ),
         ]
+    sections["What such a ranking is worth"] = [*context(ranking), cost(ranking)]
     sections["About the scores"] = _grouped(
         (remark, name) for name, remarks in ranking.remarks.items() for remark in remarks
     )
     sections["Where the sources come from"] = [
         f"{one['source']}: {one['origin']}; image side: {one['input_size'] or 'not given'}; licence: "
-        f"{one['licence'] or 'not given'}"
+        f"{one['licence'] or 'not given'}; normalisation {_normalisation(one)}"
         for one in ranking.origins
     ]
-    sections["Left out"] = _grouped(
-        (one.reason, one.source + (f" ({one.megabytes} MB)" if one.megabytes else ""))
-        for one in ranking.left_out
-    )
-    sections["What such a ranking is worth"] = [*context(ranking), cost(ranking)]
+    sections["Left out"] = _grouped((one.reason, one.source) for one in ranking.left_out)
     return {title: lines for title, lines in sections.items() if lines}
+
+
+def _normalisation(origin: dict[str, Any]) -> str:
+    mean, deviation = (" ".join(f"{value:g}" for value in values) for values in origin["normalisation"])
+    return f"mean {mean}, sd {deviation} ({origin['normalisation_from']})"
 
 
 def _grouped(pairs: Any) -> list[str]:
@@ -178,32 +211,32 @@ def _grouped(pairs: Any) -> list[str]:
     return [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
 
 
-def as_text(ranking: Ranking) -> str:
-    """Lay the ranking out for a terminal: what to do, the tables, and what stands beside them."""
-    lines = [f"target: {ranking.dataset!r}"]
-    if ranking.synthetic:
-        lines.append(f"{ranking.synthetic.upper()}: such numbers say nothing about medical images")
-    lines += ["", *recommendation(ranking)]
-    for one in ranking.sets:
-        lines += ["", one.title, _shown(one).to_string(index=False)]
-        lines += [f"  {line}" for line in (_state(one), *one.warnings) if line]
-    for title, entries in _beside(ranking).items():
-        lines += ["", title, *(f"  {entry}" for entry in entries)]
-    return "\n".join([*lines, "", NOT_CLINICAL])
-
-
 def _state(candidates: CandidateSet) -> str:
     """What of a set's order is undetermined, and why."""
     return candidates.reason if candidates.ordered else f"order undetermined: {candidates.reason}"
+
+
+def as_text(ranking: Ranking) -> str:
+    """Lay the ranking out for a terminal: what to do, the tables, and what stands beside them."""
+    lines = list(recommendation(ranking))
+    if ranking.synthetic:
+        lines.insert(0, f"{ranking.synthetic.upper()}: such numbers say nothing about medical images")
+    for one in ranking.sets:
+        lines += ["", one.title]
+        for table in shown(one):
+            lines += [table.to_string(index=False), ""]
+        lines += [f"  {line}" for line in (_state(one), *one.warnings) if line]
+    for title, entries in _sections(ranking).items():
+        lines += ["", title, *(f"  {entry}" for entry in entries)]
+    return "\n".join([*lines, "", f"Target: {ranking.dataset!r}", NOT_CLINICAL])
 
 
 def as_html(ranking: Ranking) -> str:
     """What to do and the tables, for a notebook."""
     parts = [f"<p>{escape(line)}</p>" for line in recommendation(ranking)]
     for one in ranking.sets:
-        parts.append(
-            f"<p><strong>{escape(one.title)}</strong></p>{_shown(one).to_html(index=False, border=0)}"
-        )
+        parts.append(f"<p><strong>{escape(one.title)}</strong></p>")
+        parts += [table.to_html(index=False, border=0) for table in shown(one)]
         parts += [f"<p>{escape(line)}</p>" for line in (_state(one), *one.warnings) if line]
     return "".join(parts)
 
@@ -215,10 +248,12 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def as_document(ranking: Ranking) -> dict[str, Any]:
     """Turn the ranking into what ``--json`` prints."""
+    best = ranking.best
     document: dict[str, Any] = {
+        "recommendation": recommendation(ranking),
+        "order": best.advised if best else [],
         "target": repr(ranking.dataset),
         "synthetic": ranking.synthetic,
-        "recommendation": recommendation(ranking),
         "notes": ranking.notes,
         "candidate_sets": [
             {
@@ -232,6 +267,7 @@ def as_document(ranking: Ranking) -> dict[str, Any]:
             }
             for one in ranking.sets
         ],
+        "elsewhere": _records(elsewhere(best, ranking.dataset.name)) if best else [],
         "remarks": ranking.remarks,
         "sources": ranking.origins,
         "left_out": [asdict(candidate) for candidate in ranking.left_out],
@@ -257,8 +293,8 @@ def as_page(ranking: Ranking, picture: bytes, examples: bytes = b"") -> str:
     return template.render(
         ranking=ranking,
         recommendation=recommendation(ranking),
-        sets=[(one, _state(one), _shown(one)) for one in ranking.sets],
-        beside=_beside(ranking),
+        sets=[(one, _state(one), *shown(one)) for one in ranking.sets],
+        sections=_sections(ranking),
         not_clinical=NOT_CLINICAL,
         picture=base64.b64encode(picture).decode(),
         examples=base64.b64encode(examples).decode(),

@@ -17,6 +17,8 @@ DEFAULT_SCORES = (
     "nca",
     "gradient_ratio",
     "gradient_ratio_scale_invariant",
+    "linear_probe",
+    "knn",
     "logme",
     "parc",
     "sfda",

@@ -8,11 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from companion.models import SourceModel
-from companion.scores import COMBINED, INVERTED_ACROSS_DOMAINS, REGISTRY, TERMS, combine
+from companion.models import SourceModel, family
+from companion.scores import COMBINED, INVERTED_ACROSS_DOMAINS, REGISTRY, combine
 
 MIN_CANDIDATES = 4
+SCALE_INVARIANT = "gradient_ratio_scale_invariant"
+# The product of NCA and the scale-invariant ratio. The order rests on it, not on the paper's own form, since it ranks
+# better in the second replication and does not depend on how a file was written; a test holds both.
+RECOMMENDED = "combined"
+# Scores that mean something without other candidates.
+FEATURE_SCORES = ("linear_probe", "knn", "nca", "logme")
 LEFT_OUT = "left out: trained on the target itself"
+TOO_FEW = "fewer than four of one kind"
 
 
 @dataclass(frozen=True)
@@ -20,41 +27,49 @@ class CandidateSet:
     """Sources that can be ranked against each other, and their order."""
 
     kind: str
-    """``"source_datasets"`` (one architecture), ``"architectures"`` (one pre-training: both terms are inverted), or
-    ``"left_out"`` (trained on the target itself)."""
+    """``"source_datasets"`` (one architecture), ``"architectures"`` (one pre-training: both terms are inverted),
+    ``"mixed"`` (too few of one kind: no combined score), or ``"left_out"`` (trained on the target itself)."""
     title: str
     table: pd.DataFrame
-    """One row per source, best first: ``rank``, ``source``, the combined score, ``gap``, ``order``, the scores."""
+    """One row per source, best first; see `order`."""
     reason: str = ""
     """Why the order is undetermined, or what of it is; empty where all of it is determined."""
     warnings: tuple[str, ...] = ()
 
     @property
     def ordered(self) -> bool:
-        """Whether there is an order."""
+        """Whether the combined score gives an order."""
         return bool(self.table["rank"].notna().any())
+
+    @property
+    def advised(self) -> list[str]:
+        """Sources in the order in which to try them: by the combined score, else by the scores of features."""
+        if self.kind == "left_out":
+            return []
+        by = "rank" if self.ordered else "feature_rank"
+        return list(self.table.dropna(subset=by).sort_values(by, kind="stable")["source"])
 
 
 def candidate_sets(models: Sequence[SourceModel]) -> list[tuple[str, str, list[int]]]:
     """Group models into sets, each with its kind, its title and its members' positions.
 
-    A model that shares nothing with another is a set of its own; one that shares its architecture with some and its
-    pre-training with others is in two.
+    Models of one architecture (and its variants of other patch or input size) with different pre-training form a set,
+    and so do architectures with one pre-training; one that shares its architecture with some and its pre-training with
+    others is in two. Those in no set of four are shown together, without a combined score.
     """
+    keys = [(family(model.architecture), model.pretraining) for model in models]
     found = []
-    for kind, same, other, title in (
-        ("source_datasets", "architecture", "pretraining", "{}, different pre-training"),
-        ("architectures", "pretraining", "architecture", "architectures pre-trained on {}"),
+    for kind, same, title in (
+        ("source_datasets", 0, "{}, different pre-training"),
+        ("architectures", 1, "architectures pre-trained on {}"),
     ):
-        for shared in dict.fromkeys(getattr(model, same) for model in models):
-            members = [i for i, model in enumerate(models) if getattr(model, same) == shared]
-            if len({getattr(models[i], other) for i in members}) > 1:
+        for shared in dict.fromkeys(key[same] for key in keys):
+            members = [place for place, key in enumerate(keys) if key[same] == shared]
+            several = len({keys[place][1 - same] for place in members}) > 1
+            if several and len(members) >= MIN_CANDIDATES:
                 found.append((kind, title.format(shared), members))
-    alone = [i for i in range(len(models)) if not any(i in members for *_, members in found)]
-    for architecture in dict.fromkeys(models[i].architecture for i in alone):
-        members = [i for i in alone if models[i].architecture == architecture]
-        found.append(("source_datasets", f"{architecture}, different pre-training", members))
-    return found
+    rest = [place for place in range(len(models)) if not any(place in members for *_, members in found)]
+    return [*found, *([("mixed", TOO_FEW, rest)] if rest else [])]
 
 
 def order(scores: pd.DataFrame, *, kind: str) -> tuple[pd.DataFrame, str]:
@@ -63,46 +78,59 @@ def order(scores: pd.DataFrame, *, kind: str) -> tuple[pd.DataFrame, str]:
     Parameters
     ----------
     scores
-        One row per source with the columns ``source``, ``nca`` and ``gradient_ratio``.
+        One row per source with ``source``, ``nca``, ``gradient_ratio`` and, where the order is to rest on it,
+        ``gradient_ratio_scale_invariant``.
     kind
-        ``"source_datasets"``, or ``"architectures"``, where both terms are inverted.
+        As of `CandidateSet`; among ``"architectures"`` both terms are inverted.
 
     Returns
     -------
     table : pandas.DataFrame
-        The rows, best first, with ``rank``, ``proposed``, ``gap`` (lead over the next) and ``order``. Where
-        the order is undetermined ``rank`` is missing and the rows stay as they were given.
+        The rows, best first, with ``proposed`` (the paper's form), ``combined`` (with the scale-invariant ratio, where
+        there is one), ``rank`` and ``gap`` (lead over the next) by the latter, ``order``, and ``feature_rank`` (mean
+        rank by `FEATURE_SCORES`, 1 is best). Where the order is undetermined ``rank`` is missing.
     reason : str
         As of `CandidateSet`.
     """
-    table = scores.copy()
-    table[COMBINED] = combine(table["nca"], table["gradient_ratio"], invert=kind == "architectures")
+    table, inverted = scores.reset_index(drop=True), kind == "architectures"
+    features = [name for name in FEATURE_SCORES if name in table and table[name].notna().all()]
+    table["feature_rank"] = table[features].rank(ascending=False).mean(axis=1)
+    table[COMBINED] = combine(table["nca"], table["gradient_ratio"], invert=inverted)
+    by, ratio = COMBINED, "gradient_ratio"
+    if SCALE_INVARIANT in table:
+        by, ratio = RECOMMENDED, SCALE_INVARIANT
+        table[by] = combine(table["nca"], table[ratio], invert=inverted)
     table["rank"] = pd.array([pd.NA] * len(table), dtype="Int64")
     table["gap"], table["order"] = np.nan, "undetermined"
-    if len(table) < MIN_CANDIDATES:
-        return table, (
-            f"{len(table)} source(s) in the candidate set, and the combined score needs {MIN_CANDIDATES} to mean "
+    tied = table[by].duplicated(keep=False)
+    reason = _undetermined(table, kind, ("nca", ratio), list(table["source"][tied & (table[by] > 0)]))
+    if reason:
+        if kind == "mixed" or len(table) < MIN_CANDIDATES:
+            table[[by, COMBINED]] = np.nan
+        return table.sort_values("feature_rank", kind="stable"), reason
+    table["rank"] = table[by].rank(ascending=False, method="min").astype("Int64")
+    table["order"] = np.where(tied, "undetermined", "determined")
+    table = table.sort_values(by, ascending=False, kind="stable")
+    table["gap"] = table[by].diff(-1)
+    lowest = "the lowest of the set in either term has a combined score of 0, whatever its other term"
+    return table, f"{lowest}: the last are tied" if tied.any() else lowest
+
+
+def _undetermined(
+    table: pd.DataFrame, kind: str, terms: tuple[str, str], tied_above_zero: Sequence[str]
+) -> str:
+    """Why the combined score gives no order; empty where it does."""
+    if kind == "mixed" or len(table) < MIN_CANDIDATES:
+        return (
+            f"the combined score needs {MIN_CANDIDATES} sources of one architecture, or of one pre-training, to mean "
             "anything"
         )
-    for term in TERMS:
+    for term in terms:
         if table[term].isna().any():
-            return table, f"{term} is not defined for every source"
+            return f"{term} is not defined for every source"
         if table[term].nunique() < 2:
-            return table, f"{term} is the same for every source"
-    tied = table[COMBINED].duplicated(keep=False)
-    if (tied & (table[COMBINED] > 0)).any():
-        names = ", ".join(table["source"][tied & (table[COMBINED] > 0)])
-        return table, f"{names} have the same combined score"
-    table["rank"] = table[COMBINED].rank(ascending=False, method="min").astype("Int64")
-    table["order"] = np.where(tied, "undetermined", "determined")
-    table = table.sort_values(COMBINED, ascending=False, kind="stable")
-    table["gap"] = table[COMBINED].diff(-1)
-    # The lowest source in either term has 0, so two at 0 are the rule and say nothing about each other.
-    return table, (
-        "the last ones are tied at 0: each is the lowest of its candidate set in one of the two terms"
-        if tied.any()
-        else ""
-    )
+            return f"{term} is the same for every source"
+    return f"{', '.join(tied_above_zero)} have the same combined score" if tied_above_zero else ""
 
 
 def agreement(candidates: CandidateSet) -> pd.DataFrame:
@@ -118,22 +146,13 @@ def agreement(candidates: CandidateSet) -> pd.DataFrame:
     """
     block = candidates.table.set_index("source")
     values = {}
-    for name in (COMBINED, *REGISTRY):
-        if name not in block or block[name].nunique() < 2 or (name == COMBINED and not candidates.ordered):
+    for name in (RECOMMENDED, COMBINED, *REGISTRY):
+        if name not in block or block[name].nunique() < 2:
             continue
-        term = name in INVERTED_ACROSS_DOMAINS or name == "gradient_ratio_scale_invariant"
-        inverted = candidates.kind == "architectures" and term
+        inverted = candidates.kind == "architectures" and name in (*INVERTED_ACROSS_DOMAINS, SCALE_INVARIANT)
         values[name] = -block[name].astype(float) if inverted else block[name].astype(float)
     taus = pd.DataFrame(values).corr(method="kendall", min_periods=3) if values else pd.DataFrame()
     for name in values:
         taus.loc[name, name] = np.nan
-    rows = [
-        {
-            "method": name,
-            "first": column.idxmax(),
-            "sources": int(column.notna().sum()),
-            "tau": taus[name].mean(),
-        }
-        for name, column in values.items()
-    ]
+    rows = [(name, one.idxmax(), int(one.notna().sum()), taus[name].mean()) for name, one in values.items()]
     return pd.DataFrame(rows, columns=["method", "first", "sources", "tau"])

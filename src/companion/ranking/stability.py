@@ -10,8 +10,8 @@ import pandas as pd
 
 from companion.errors import InputError
 from companion.ranking.ranking import Progress, Ranking
-from companion.ranking.sets import CandidateSet, order
-from companion.scores import COMBINED, TERMS
+from companion.ranking.sets import FEATURE_SCORES, RECOMMENDED, SCALE_INVARIANT, CandidateSet, order
+from companion.scores import TERMS
 
 PART = 0.5
 MIN_REPEATS = 5
@@ -25,9 +25,10 @@ class Stability:
     """How far other images could move the order of a ranking."""
 
     table: pd.DataFrame
-    """One row per source of every candidate set that has an order: ``candidate_set``, ``source``, ``rank``, ``lowest``
-    and ``highest`` (the 97.5 % and 2.5 % quantiles of its rank), ``first`` (share of halves in which it came first),
-    ``gap`` (lead over the next in the combined score), ``gap_low`` and ``gap_high`` (95 % interval over images)."""
+    """One row per source of every candidate set: ``candidate_set``, ``source``, ``highest`` and ``lowest`` (the 2.5 %
+    and 97.5 % quantiles of its place), ``first`` (share of halves in which it came first), ``gap`` (lead over the next
+    in the combined score, or in mean rank by the scores of features where there is none), ``gap_low`` and ``gap_high``
+    (95 % interval over images)."""
     summaries: dict[str, str]
     """Candidate set -> a sentence."""
     repeats: int
@@ -49,7 +50,7 @@ def stability(ranking: Ranking, repeats: int = 20, *, progress: Progress | None 
     ranking
         What `companion.rank` returned.
     repeats
-        At least 5; each costs half a ranking by the two terms alone.
+        At least 5; each costs half a ranking by the scores that the order rests on.
     progress
         Called with the fraction done and a line of text.
 
@@ -70,33 +71,34 @@ def stability(ranking: Ranking, repeats: int = 20, *, progress: Progress | None 
         raise InputError(f"{repeats} repeats say too little: give at least {MIN_REPEATS}")
     began = time.perf_counter()
     report = progress or (lambda fraction, text: None)
-    sets = [one for one in ranking.sets if one.ordered]
     dataset, options = ranking.dataset, ranking.options
+    sets = [one for one in ranking.sets if len(one.advised) > 1]
     images, labels = dataset.draw(options.per_class, seed=options.seed)
     patients = dataset.patients.get("train")
     whose = None if patients is None else patients[dataset.drawn(options.per_class, seed=options.seed)]
     parts = halves(labels, repeats, seed=options.seed, patients=whose)
+    rows = []
     names = list(dict.fromkeys(name for one in sets for name in one.table["source"]))
-    terms: dict[str, np.ndarray] = {}
     for index, name in enumerate(names):
         model = options.load(ranking.sources[name], dataset)
-        found = []
+        mine = [one for one in sets if name in set(one.table["source"])]
+        wanted = [*TERMS, *((SCALE_INVARIANT,) if any(one.ordered for one in mine) else ())]
+        wanted += FEATURE_SCORES if not all(one.ordered for one in mine) else ()
         for number, part in enumerate(parts):
             report((index + number / repeats) / len(names), f"{name}: half {number + 1} of {repeats}")
-            scores = options.score(model, images[part], labels[part], TERMS)
-            found.append([scores[term] for term in TERMS])
-        terms[name] = np.array(found)
-    of = "images" if whose is None else "patients"
+            scores = options.score(model, images[part], labels[part], list(dict.fromkeys(wanted)))
+            rows.append({"source": name, "half": number, **scores})
+    found, of = pd.DataFrame(rows), "images" if whose is None else "patients"
     tables, summaries = [], {}
     for one in sets:
-        combined = _combined(one, terms, repeats)
-        if len(combined) < MIN_REPEATS:
+        values = _values(one, found)
+        if len(values) < MIN_REPEATS:
             summaries[one.title] = (
-                f"only {len(combined)} of {repeats} halves of the {of} had an order: nothing can be said"
+                f"only {len(values)} of {repeats} halves of the {of} had an order: nothing can be said"
             )
             continue
-        tables.append(_spread(one, combined))
-        summaries[one.title] = _summary(tables[-1], len(combined), repeats, of)
+        tables.append(_spread(one, values))
+        summaries[one.title] = _summary(one, tables[-1], len(values), repeats, of)
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     return Stability(table, summaries, repeats, of, time.perf_counter() - began)
 
@@ -129,37 +131,43 @@ def lead(value: float, in_halves: np.ndarray) -> tuple[float, float]:
     return float(value - half_width), float(value + half_width)
 
 
-def _combined(candidates: CandidateSet, terms: dict[str, np.ndarray], repeats: int) -> np.ndarray:
-    """(halves with an order, sources) combined scores, each rescaled within its candidate set as in a ranking."""
-    names = list(candidates.table["source"])
-    found = []
-    for number in range(repeats):
-        scores = pd.DataFrame([terms[name][number] for name in names], columns=list(TERMS), index=names)
-        ordered, _ = order(scores.assign(source=names), kind=candidates.kind)
-        if ordered["rank"].notna().any():
-            found.append(ordered.loc[names, COMBINED].to_numpy(dtype=float))
-    return np.array(found).reshape(-1, len(names))
+def _merit(table: pd.DataFrame, names: list[str], by_rank: bool) -> np.ndarray:
+    """What the order goes by, higher is better: the combined score, else the mean rank turned round."""
+    block = table.set_index("source").loc[names]
+    return (block[RECOMMENDED] if by_rank else -block["feature_rank"]).to_numpy(dtype=float)
 
 
-def _spread(candidates: CandidateSet, combined: np.ndarray) -> pd.DataFrame:
-    table = candidates.table[["source", "rank", "gap"]].reset_index(drop=True)
-    table.insert(0, "candidate_set", candidates.title)
-    ranks = pd.DataFrame(-combined).rank(axis=1, method="min").to_numpy()
+def _values(candidates: CandidateSet, found: pd.DataFrame) -> np.ndarray:
+    """(halves with an order, sources): what the order goes by, within its candidate set as in a ranking."""
+    names, values = candidates.advised, []
+    for _, half in found[found["source"].isin(candidates.table["source"])].groupby("half"):
+        table, _ = order(half, kind=candidates.kind)
+        if table["rank" if candidates.ordered else "feature_rank"].notna().any():
+            values.append(_merit(table, names, candidates.ordered))
+    return np.array(values).reshape(-1, len(names))
+
+
+def _spread(candidates: CandidateSet, values: np.ndarray) -> pd.DataFrame:
+    table = pd.DataFrame({"candidate_set": candidates.title, "source": candidates.advised})
+    ranks = pd.DataFrame(-values).rank(axis=1, method="min").to_numpy()
     table["highest"], table["lowest"] = np.quantile(ranks, [0.025, 0.975], axis=0, method="nearest").astype(
         int
     )
     table["first"] = (ranks == 1).mean(axis=0)
-    gaps = combined[:, :-1] - combined[:, 1:]
+    whole = _merit(candidates.table, candidates.advised, candidates.ordered)
+    table["gap"] = [*(whole[:-1] - whole[1:]), np.nan]
+    gaps = values[:, :-1] - values[:, 1:]
     limits = [lead(gap, own) for gap, own in zip(table["gap"], gaps.T, strict=False)]
     table[["gap_low", "gap_high"]] = [*limits, (np.nan, np.nan)]
     return table
 
 
-def _summary(table: pd.DataFrame, ordered: int, repeats: int, of: str) -> str:
+def _summary(candidates: CandidateSet, table: pd.DataFrame, ordered: int, repeats: int, of: str) -> str:
     first, second = table.iloc[0], table.iloc[1]
     changes = "hardly" if first["gap_low"] > 0 else "easily"
+    what = "of the combined score" if candidates.ordered else "places on average over the scores of features"
     line = (
-        f"{first['source']} leads {second['source']} by {first['gap']:.2f} of the combined score, 95 % interval over "
+        f"{first['source']} leads {second['source']} by {first['gap']:.2f} {what}, 95 % interval over "
         f"{of} {first['gap_low']:.2f} to {first['gap_high']:.2f}: other {of} like these would {changes} change which "
         f"of the two is ahead; {first['source']} came first in {first['first']:.0%} of {ordered} halves"
     )

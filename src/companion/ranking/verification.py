@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from companion.datasets import Dataset, Fold, fold
 from companion.errors import InputError
-from companion.models import SourceModel, best_device, one_core_left_free
 from companion.ranking.ranking import Progress, Ranking
-from companion.training import FINE_TUNING_PROTOCOLS, FineTuned, fine_tune
-from companion.training.metrics import auc_per_class, macro_auc
+from companion.training import FINE_TUNING_PROTOCOLS
+from companion.tuning import LEARNING_RATES, RESAMPLES, Tuned, mean_auc, resampled, tune
 
-BATCH = 256
-RESAMPLES = 200
+SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -27,11 +22,15 @@ class Verification:
     """What fine-tuning the first sources of a ranking gave."""
 
     table: pd.DataFrame
-    """One row a source, in the ranking's order: ``source``, ``rank``, ``test_auc`` (macro one-vs-rest, 0 to 1),
-    ``test_accuracy``, ``epochs``, ``seconds``."""
+    """One row a source, in the ranking's order: ``source``, ``place``, ``test_auc`` (macro one-vs-rest, 0 to 1, mean
+    over seeds), ``low`` and ``high`` (95 % interval over seeds and test images), ``frozen_auc`` (a linear classifier on
+    the features), ``auc of CLASS``, ``seconds``."""
     summary: str
-    """A line: whether the first was the best, and whether the test images can tell it from the best of the others."""
+    """A line: which was ahead, by how much, and what the interval of the difference is."""
+    remarks: tuple[str, ...]
     protocol: str
+    runs: str
+    """How many runs stand behind a row."""
     test_images: int
 
 
@@ -51,110 +50,100 @@ def check_verifiable(dataset: Dataset, count: int, protocol: str = "quick") -> F
     return fold(dataset, 1, train_per_class=plan.train_per_class, val_per_class=plan.val_per_class)
 
 
+def verification_cost(ranking: Ranking, count: int, protocol: str = "quick") -> float:
+    """Seconds that `verify` will take, about: from what the ranking itself took."""
+    return ranking.fine_tuning_seconds(protocol, ranking.first(count)) * SEEDS * len(LEARNING_RATES)
+
+
 def verify(
     ranking: Ranking, count: int = 2, *, protocol: str = "quick", progress: Progress | None = None
 ) -> Verification:
-    """Fine-tune the first few sources of a ranking once each, and say how they compare.
+    """Fine-tune the first few sources of a ranking with three seeds and two learning rates, and say how they compare.
 
     Parameters
     ----------
     ranking
         What `companion.rank` returned.
     count
-        How many of the largest candidate set's sources, from the first on.
+        How many sources of the set that the recommendation is about, from the first on.
     protocol
-        Fine-tuning protocol: quick, standard or paper; its first setting is used, once.
+        Fine-tuning protocol: quick, standard or paper.
     progress
         Called with the fraction done and a line of text.
 
     Raises
     ------
     InputError
-        If there is no order to verify, or the target lacks validation or test images.
+        If there is nothing to compare, the target lacks validation or test images, or training diverges.
     """
     dataset, options = ranking.dataset, ranking.options
-    drawn, plan = check_verifiable(dataset, count, protocol), FINE_TUNING_PROTOCOLS[protocol]
-    names, where = ranking.first(count), best_device(options.device)
+    drawn, names = check_verifiable(dataset, count, protocol), ranking.first(count)
     report = progress or (lambda fraction, text: None)
-    rows: list[dict[str, Any]] = []
-    probabilities: list[np.ndarray] = []
+    found: list[Tuned] = []
     for index, name in enumerate(names):
 
-        def step(fraction: float, text: str, index: int = index, name: str = name) -> None:
-            report((index + fraction) / len(names), f"{name}: {text}")
+        def step(fraction: float, text: str, index: int = index) -> None:
+            report((index + fraction) / len(names), text)
 
-        began = time.perf_counter()
-        model = options.load(ranking.sources[name], dataset)
-        settings = plan.settings(dataset.name)[0]
-        done = fine_tune(
-            model, dataset, drawn, settings, plan, seed=options.seed, device=where, progress=step
+        found.append(
+            tune(
+                options.load(ranking.sources[name], dataset),
+                dataset,
+                protocol=protocol,
+                seeds=range(options.seed, options.seed + SEEDS),
+                images=drawn,
+                device=options.device,
+                progress=step,
+            )
         )
-        probabilities.append(_probabilities(done, model, dataset.images["test"], where))
-        rows.append(
-            {
-                "source": name,
-                "rank": index + 1,
-                "test_auc": done.row.get("test_auc", float("nan")),
-                "test_accuracy": done.row.get("test_accuracy", float("nan")),
-                "epochs": done.row["epochs_run"],
-                "seconds": round(time.perf_counter() - began, 2),
-            }
-        )
-    table, labels = pd.DataFrame(rows), dataset.labels["test"]
-    summary = _summary(table, probabilities, labels, seed=options.seed)
-    return Verification(table, summary, protocol, len(labels))
-
-
-@one_core_left_free()
-def _probabilities(
-    tuned: FineTuned, model: SourceModel, images: np.ndarray, device: torch.device
-) -> np.ndarray:
-    """(n, classes) of a fine-tuned network, on the CPU."""
-    network = tuned.network.to(device)
-    with torch.inference_mode():
-        parts = [
-            network(model.prepare(images[start : start + BATCH], device)).float().softmax(1).cpu().numpy()
-            for start in range(0, len(images), BATCH)
-        ]
-    return np.concatenate(parts)
-
-
-def _summary(
-    table: pd.DataFrame, probabilities: Sequence[np.ndarray], labels: np.ndarray, *, seed: int
-) -> str:
-    """Say whether the first was the best, and whether the test images can tell."""
-    diverged = table.loc[table["test_auc"].isna(), "source"]
-    if len(diverged):
-        return f"training of {', '.join(diverged)} diverged: nothing can be said"
-    names, aucs = list(table["source"]), table["test_auc"].to_numpy()
-    place = int((aucs > aucs[0]).sum()) + 1
-    rival = 1 + int(aucs[1:].argmax())
-    low, high = _interval(probabilities[0], probabilities[rival], labels, seed)
-    over = f"95 % interval over the {len(labels)} test images {low:.4f} to {high:.4f}; one run each"
-    lead = aucs[0] - aucs[rival]
-    if low <= 0 <= high:
-        return (
-            f"the first, {names[0]}, and {names[rival]} cannot be told apart on {len(labels)} test images: "
-            f"{lead:+.4f} AUC ({over})"
-        )
-    if place == 1:
-        return (
-            f"the first, {names[0]}, came first of {len(table)}, {lead:.4f} AUC ahead of {names[rival]} "
-            f"({over})"
-        )
-    return (
-        f"the first, {names[0]}, came in place {place} of {len(table)}, {-lead:.4f} AUC behind "
-        f"{names[rival]} ({over})"
+    rows = []
+    for place, (name, one) in enumerate(zip(names, found, strict=True), start=1):
+        row = {
+            "source": name,
+            "place": place,
+            **dict(zip(("test_auc", "low", "high"), one.test_auc, strict=True)),
+        }
+        row |= {"frozen_auc": one.frozen_auc}
+        row |= {f"auc of {kind}": auc for kind, auc in one.per_class.set_index("class")["auc"].items()}
+        rows.append(row | {"seconds": one.runs["seconds"].sum()})
+    table = pd.DataFrame(rows)
+    remarks = dict.fromkeys(
+        f"{name}: {line}" for name, one in zip(names, found, strict=True) for line in one.remarks
+    )
+    frozen = table.loc[table["frozen_auc"].idxmax()]
+    if frozen["frozen_auc"] > table["test_auc"].max():
+        remarks[
+            f"{frozen['source']} with all layers frozen and a linear classifier on its features reached "
+            f"{frozen['frozen_auc']:.3f}, more than any fine-tuning here: freezing costs seconds"
+        ] = None
+    return Verification(
+        table,
+        _summary(names, [one.probabilities for one in found], dataset, seed=options.seed),
+        tuple(remarks),
+        protocol,
+        f"{SEEDS} seeds, the better of {len(LEARNING_RATES)} learning rates by validation loss",
+        len(dataset.labels["test"]),
     )
 
 
-def _interval(first: np.ndarray, rival: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float, float]:
-    """95 % percentile interval of the difference in AUC, over test images resampled in pairs."""
-    rng = np.random.default_rng(seed)
-    differences = []
+def _summary(names: Sequence[str], chances: Sequence[np.ndarray], dataset: Dataset, *, seed: int) -> str:
+    """Compare the first with the best of the others: the difference, and its interval over seeds and test images."""
+    labels = dataset.labels["test"]
+    aucs = np.array([mean_auc(labels, each) for each in chances])
+    rival = 1 + int(aucs[1:].argmax())
+    rng, differences = np.random.default_rng(seed), []
     for _ in range(RESAMPLES):
-        index = rng.integers(len(labels), size=len(labels))
-        one, other = (macro_auc(auc_per_class(labels[index], each[index])) for each in (first, rival))
-        differences.append(one - other)
+        index = resampled(dataset, "test", rng)
+        drawn = [
+            mean_auc(labels[index], each[rng.integers(len(each), size=len(each))][:, index])
+            for each in (chances[0], chances[rival])
+        ]
+        differences.append(drawn[0] - drawn[1])
     low, high = np.nanquantile(differences, [0.025, 0.975])
-    return float(low), float(high)
+    place = int((aucs > aucs[0]).sum()) + 1
+    line = (
+        f"{names[0]}, first in the ranking, came in place {place} of {len(names)} with a test AUC of {aucs[0]:.3f}, "
+        f"{aucs[0] - aucs[rival]:+.3f} against {names[rival]} (95 % interval over {len(chances[0])} seeds and "
+        f"{len(labels)} test images {low:+.3f} to {high:+.3f})"
+    )
+    return f"{line}: these images cannot tell the two apart" if low <= 0 <= high else line

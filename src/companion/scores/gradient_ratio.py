@@ -59,15 +59,11 @@ def gradient_ratio(
     so on n. As its own source a target never comes first by the published form: 0 of the 11 published targets. Source:
     Juodelyte et al. (2024), arXiv:2412.20172.
     """
-    import copy
-
     from torch import nn
 
-    from companion.models import SourceModel, split_head
+    from companion.models import from_module
     from companion.scores.forward_pass import single_pass
 
     if isinstance(model, nn.Module):
-        network = copy.deepcopy(model)
-        head = split_head(network)
-        model = SourceModel(type(model).__name__, network, head, type(model).__name__, "unknown")
+        model = from_module(model)
     return single_pass(model, images, labels, device=device).ratio(variant)

@@ -1,0 +1,108 @@
+"""What is known from fine-tunings elsewhere: how good such orders were, and how the candidates themselves did."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pandas as pd
+
+from companion import evaluation, published, replication
+from companion.evaluation import hypotheses
+from companion.ranking.ranking import Ranking
+from companion.ranking.sets import CandidateSet
+from companion.scores import COMBINED
+
+BASELINE = "imagenet_then_size"
+
+
+def context(ranking: Ranking) -> list[str]:
+    """What orders like these were worth where the ground truth is known; computed, never typed."""
+    kinds = dict.fromkeys(one.kind for one in ranking.sets if _as_published(one))
+    return [*map(_published, kinds), _replicated()]
+
+
+def _as_published(one: CandidateSet) -> bool:
+    """Whether a candidate set is of the kind that the paper's ground truth speaks of, ImageNet among its sources."""
+    if not one.ordered:
+        return False
+    known = published.table(one.kind)["source"]
+    if one.kind == "architectures":
+        return bool(one.table["architecture"].isin(known).all())
+    sources = one.table["pretraining"]
+    pretrained = sources[~sources.str.startswith("nothing")]
+    return (
+        set(one.table["architecture"]) == {"resnet18"}
+        and "imagenet" in set(sources)
+        and pretrained.isin(known).all()
+    )
+
+
+@functools.cache
+def _published(kind: str) -> str:
+    pairs = evaluation.published_pairs(kind)
+    taus = evaluation.weighted_tau(pairs.drop(columns=["gradient_ratio", "nca"])).mean()
+    line = (
+        f"In the published ground truth ({kind.replace('_', ' ')}) the order by the paper's score had a mean "
+        f"weighted τ of {taus[COMBINED]:.2f}, and the mean regret of its first choice was "
+        f"{evaluation.regret(pairs, COMBINED).mean():.4f} AUC"
+    )
+    if kind == "architectures":
+        highest = f"the highest mean τ was {taus.idxmax()}'s"
+        return f"{line}. Both terms are inverted there, decided after the fact; {highest}."
+    simple = evaluation.weighted_tau(
+        pairs[["source", "target", "auc"]].join(evaluation.baselines(pairs)[BASELINE])
+    )
+    imagenet = evaluation.regret(pairs, lambda rows: "imagenet").mean()
+    return f"{line}; ImageNet first, then training-set size: τ {simple[BASELINE].mean():.2f}, regret {imagenet:.4f}."
+
+
+@functools.cache
+def _replicated() -> str:
+    """How the order used here, the paper's and the baseline did on the second replication's targets."""
+    truth = replication.ground_truth()
+    auc = truth.pivot_table(index="target", columns="source", values="auc")
+    frame = hypotheses.with_combinations(replication.pair_scores(), auc)
+    here, baseline = hypotheses.PROPOSED_INVARIANT, BASELINE
+    taus = evaluation.weighted_tau(frame[["source", "target", "auc", here, COMBINED, baseline]])
+    gain = (taus[here] - taus[COMBINED]).to_numpy()
+    low, high = hypotheses.interval(gain)
+    return (
+        f"In this package's replication ({auc.shape[1]} MobileNetV2 sources, {len(auc)} medical targets, "
+        f"{truth['fold'].nunique()} fold(s)) NCA times the scale-invariant ratio, which the order here goes by, had a "
+        f"mean weighted τ of {taus[here].mean():.2f}; the paper's form {taus[COMBINED].mean():.2f} (difference "
+        f"{gain.mean():+.2f}, 95 % interval over targets {low:+.2f} to {high:+.2f}; some files there have batch norm "
+        f"folded in); ImageNet first, then size {taus[baseline].mean():.2f}, without any score."
+    )
+
+
+def elsewhere(one: CandidateSet, target: str) -> pd.DataFrame:
+    """Candidates that were fine-tuned on other targets, in the published or the replicated ground truth.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per known source: ``source``, ``elsewhere`` (mean rank by AUC among these over the other targets, 1 is
+        best), ``here`` (rank by the order of `one`), ``mean`` of both, ``targets``; empty for fewer than two.
+    """
+    empty = pd.DataFrame(columns=["source", "elsewhere", "here", "mean", "targets"])
+    architectures = set(one.table["architecture"])
+    if architectures == {"resnet18"}:
+        truth = published.table("source_datasets")
+    elif architectures == {"mobilenet_v2"}:
+        truth = replication.ground_truth()
+    else:
+        return empty
+    stems = one.table["source"].str.partition(".")[0]  # a file is known by its name
+    names = one.table["source"].set_axis(stems.where(stems.isin(truth["source"]), one.table["pretraining"]))
+    names = names[~names.index.duplicated() & names.index.isin(truth["source"])]
+    if len(names) < 2:
+        return empty
+    wide = truth[truth["target"] != target].pivot_table(index="target", columns="source", values="auc")
+    ranks = wide[list(names.index)].rank(axis=1, ascending=False)
+    places = pd.Series(np.arange(1.0, len(one.advised) + 1), one.advised).reindex(names).rank()
+    found = pd.DataFrame(
+        {"source": names.to_numpy(), "elsewhere": ranks.mean().to_numpy(), "here": places.to_numpy()}
+    )
+    found["mean"], found["targets"] = found[["elsewhere", "here"]].mean(axis=1), len(wide)
+    return found.sort_values("mean", ignore_index=True)

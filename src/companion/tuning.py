@@ -1,0 +1,326 @@
+"""Fine-tune one source for a target and keep what comes out: weights, predictions, and what they are worth."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from companion import store
+from companion.datasets import Dataset, Fold, fold
+from companion.errors import InputError
+from companion.models import SourceModel, best_device
+from companion.sources import save
+from companion.training import FINE_TUNING_PROTOCOLS, SEED, fine_tune
+from companion.training.metrics import auc_per_class, macro_auc
+
+LEARNING_RATES = (0.001, 0.01)  # of each seed the run with the lower validation loss counts
+RESAMPLES = 200
+FILES = ("model.safetensors", "predictions.csv", "per_class.csv", "tuning.json", "tuning.html")
+NOT_CLINICAL = "Research software, not for clinical use."
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A source fine-tuned on a target, and its results on the target's test images."""
+
+    model: SourceModel
+    """The network of the first seed, head included: ``model.predict(images)`` gives class probabilities."""
+    dataset: Dataset
+    runs: pd.DataFrame
+    """One row a seed: ``seed``, ``lr`` (chosen on validation), ``epochs``, ``val_auc``, ``test_auc`` (macro
+    one-vs-rest, 0 to 1), ``test_accuracy``, ``seconds``."""
+    probabilities: np.ndarray
+    """(seeds, test images, classes)."""
+    test_auc: tuple[float, float, float]
+    """Mean over seeds, and its 95 % interval over seeds and test images (patients where they are known)."""
+    frozen_auc: float
+    """Test AUC of a logistic regression on the source's features: all layers but the last left as they were."""
+    remarks: tuple[str, ...]
+    provenance: dict[str, Any]
+
+    @property
+    def summary(self) -> str:
+        """A line: AUC with its interval, beside that of the frozen network."""
+        value, low, high = self.test_auc
+        return (
+            f"test AUC {value:.3f}, 95 % interval {low:.3f} to {high:.3f} over {len(self.runs)} seed(s) and "
+            f"{self.probabilities.shape[1]} test images; {self.frozen_auc:.3f} with the network frozen and only a "
+            "linear classifier trained"
+        )
+
+    @property
+    def per_class(self) -> pd.DataFrame:
+        """One row a class, first seed: ``class``, ``images``, ``auc``, ``sensitivity``, ``precision``."""
+        from sklearn.metrics import precision_recall_fscore_support
+
+        truth, chances = self.dataset.labels["test"], self.probabilities[0]
+        places = np.arange(self.dataset.n_classes)
+        precision, recall, _, images = precision_recall_fscore_support(
+            truth, chances.argmax(1), labels=places, zero_division=np.nan
+        )
+        columns = {"class": self.dataset.classes, "images": images, "auc": auc_per_class(truth, chances)}
+        return pd.DataFrame(columns | {"sensitivity": recall, "precision": precision})
+
+    @property
+    def confusion(self) -> pd.DataFrame:
+        """Test images of each class (rows) by predicted class (columns), first seed."""
+        from sklearn.metrics import confusion_matrix
+
+        names, truth = list(self.dataset.classes), self.dataset.labels["test"]
+        counts = confusion_matrix(truth, self.probabilities[0].argmax(1), labels=range(len(names)))
+        return pd.DataFrame(counts, index=names, columns=names)
+
+    @property
+    def calibration(self) -> pd.DataFrame:
+        """Test images by the probability of their predicted class: ``images``, mean ``probability``, ``accuracy``."""
+        chances = self.probabilities[0]
+        frame = pd.DataFrame(
+            {
+                "probability": chances.max(1),
+                "accuracy": (chances.argmax(1) == self.dataset.labels["test"]).astype(float),
+            }
+        )
+        bins = pd.cut(frame["probability"], np.linspace(0, 1, 11))
+        found = frame.groupby(bins, observed=True).mean()
+        found.insert(0, "images", frame.groupby(bins, observed=True).size())
+        return found.reset_index(drop=True)
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """One row a test image, in the order of the split: ``truth``, ``predicted``, a probability a class."""
+        names, chances = np.array(self.dataset.classes), self.probabilities[0]
+        table = pd.DataFrame(
+            {"truth": names[self.dataset.labels["test"]], "predicted": names[chances.argmax(1)]}
+        )
+        return table.join(pd.DataFrame(chances, columns=[f"probability of {name}" for name in names]))
+
+    def as_document(self) -> dict[str, Any]:
+        """Everything but the predictions as JSON-able values."""
+        document = {
+            "source": self.provenance["source"],
+            "target": repr(self.dataset),
+            "summary": self.summary,
+            "test_auc": dict(zip(("mean", "low", "high"), self.test_auc, strict=True)),
+            "frozen_auc": self.frozen_auc,
+            "remarks": self.remarks,
+            "runs": self.runs.to_dict("records"),
+            "per_class": self.per_class.to_dict("records"),
+            "confusion": self.confusion.to_dict("split", index=True),
+            "calibration": self.calibration.to_dict("records"),
+            "provenance": self.provenance,
+        }
+        text = json.dumps(document, default=lambda value: getattr(value, "item", lambda: str(value))())
+        return json.loads(text, parse_constant=lambda _: None)
+
+    def save(self, folder: str | os.PathLike, *, force: bool = False) -> list[Path]:
+        """Write weights, predictions, per-class table, document and report to a folder, all of them or none.
+
+        Raises
+        ------
+        InputError
+            If the folder is a file, cannot be written or holds such results.
+        """
+        import jinja2
+
+        folder = Path(folder)
+        store.check_folder(folder, FILES, force=force)
+        page = jinja2.Environment(autoescape=True).from_string(
+            resources.files("companion").joinpath("tuning.html").read_text(encoding="utf-8")
+        )
+        tables = [
+            ("Runs", self.runs, False),
+            ("Classes (first seed)", self.per_class, False),
+            ("Confusion matrix (first seed): classes in rows, predictions in columns", self.confusion, True),
+            (
+                "Calibration (first seed): is a probability of .8 right in eight of ten?",
+                self.calibration,
+                False,
+            ),
+        ]
+        html = page.render(
+            tuned=self,
+            tables=[
+                (title, table.to_html(border=0, index=index, float_format="%.3f"))
+                for title, table, index in tables
+            ],
+            not_clinical=NOT_CLINICAL,
+        )
+        written = store.write_files(
+            folder,
+            {
+                FILES[1]: self.predictions.to_csv(index_label="image").encode(),
+                FILES[2]: self.per_class.to_csv(index=False).encode(),
+                FILES[3]: json.dumps(self.as_document(), indent=1).encode(),
+                FILES[4]: html.encode(),
+            },
+        )
+        return [save(self.model, folder / FILES[0]), *written]
+
+
+def tune(
+    model: SourceModel,
+    dataset: Dataset,
+    *,
+    protocol: str = "quick",
+    seeds: Sequence[int] = (SEED,),
+    images: Fold | None = None,
+    device: str | None = None,
+    progress: Callable[[float, str], None] | None = None,
+) -> Tuned:
+    """Fine-tune a source on a target, once a seed with the better of two learning rates, and test it.
+
+    Parameters
+    ----------
+    model, dataset
+        The source, and the target with its validation and test split.
+    protocol
+        ``"quick"`` or ``"standard"``: epochs, early stopping, augmentation.
+    seeds
+        Of the new head, the order of images, augmentation and dropout; each costs two runs.
+    images
+        Which images to train and validate on; all of both splits by default.
+    device, progress
+        Where; called with the fraction done and a line of text.
+
+    Raises
+    ------
+    InputError
+        If the protocol is unknown, a split is missing, or training diverges with both learning rates.
+    """
+    if protocol not in FINE_TUNING_PROTOCOLS:
+        raise InputError(f"protocol {protocol!r} is none of {', '.join(FINE_TUNING_PROTOCOLS)}")
+    plan, report = FINE_TUNING_PROTOCOLS[protocol], progress or (lambda fraction, text: None)
+    most = max(len(labels) for labels in dataset.labels.values())
+    chosen_images = images or fold(dataset, 1, train_per_class=most, val_per_class=most)
+    where = best_device(device)
+    rows, networks, total = [], [], len(seeds) * len(LEARNING_RATES)
+    for number, seed in enumerate(seeds):
+        found = []
+        for lr in LEARNING_RATES:
+            done = number * len(LEARNING_RATES) + len(found)
+
+            def step(fraction: float, text: str, done: int = done, lr: float = lr, seed: int = seed) -> None:
+                report((done + fraction) / total, f"{model.name}: seed {seed}, learning rate {lr}, {text}")
+
+            settings = replace(plan.settings(dataset.name)[0], lr=lr)
+            run = fine_tune(
+                model, dataset, chosen_images, settings, plan, seed=seed, device=where, progress=step
+            )
+            found.append(run)
+        best = min(found, key=lambda run: run.row.get("val_loss", np.inf))
+        if best.row["status"] != "finished":
+            rates = " and ".join(map(str, LEARNING_RATES))
+            raise InputError(f"{model.name}: training diverged with the learning rates {rates}")
+        rows.append(
+            {name: best.row[name] for name in ("seed", "lr", "val_auc", "test_auc", "test_accuracy")}
+            | {"epochs": best.row["epochs_run"], "seconds": sum(run.row["seconds"] for run in found)}
+        )
+        networks.append(best.network)
+    record = store.provenance(
+        seed=int(seeds[0]),
+        device=str(where),
+        data={dataset.name: dataset.content_hash},
+        source=model.name,
+        protocol=protocol,
+        source_provenance=model.provenance,
+    )
+    tuned = [_as_model(network, model, dataset, record) for network in networks]
+    chances = {
+        split: np.stack([one.predict(dataset.images[split], device=str(where)) for one in tuned])
+        for split in ("val", "test")
+    }
+    intervals = {split: _interval(dataset, split, found, int(seeds[0])) for split, found in chances.items()}
+    return Tuned(
+        tuned[0],
+        dataset,
+        pd.DataFrame(rows),
+        chances["test"],
+        intervals["test"],
+        _frozen(model, dataset, chosen_images, str(where)),
+        tuple(_disagreement(**intervals)),
+        record,
+    )
+
+
+def _as_model(network: Any, model: SourceModel, dataset: Dataset, record: dict[str, Any]) -> SourceModel:
+    """The fine-tuned network as a model that can be saved, loaded back, asked for predictions, and be a source."""
+    backbone, _, head = network
+    learnt = {*model.provenance.get("lineage", ()), *dataset.lineage}
+    return replace(
+        model,
+        name=f"{model.name}, fine-tuned on {dataset.name}",
+        backbone=backbone,
+        head=head,
+        pretraining=f"{model.pretraining}, then {dataset.name}",
+        provenance={
+            "origin": f"{model.name}, fine-tuned on {dataset.name}",
+            "classes": list(dataset.classes),
+            "input_size": dataset.size,
+            "lineage": sorted(learnt),
+            "data_hash": dataset.content_hash,
+            "synthetic": dataset.synthetic,
+            "run": json.loads(json.dumps(record, default=str)),
+        },
+    )
+
+
+def resampled(dataset: Dataset, split: str, rng: np.random.Generator) -> np.ndarray:
+    """Indices of a split drawn with replacement, whole patients where they are known."""
+    patients = dataset.patients.get(split)
+    if patients is None:
+        size = len(dataset.labels[split])
+        return rng.integers(size, size=size)
+    names, whose = np.unique(patients, return_inverse=True)
+    members = np.split(np.argsort(whose, kind="stable"), np.cumsum(np.bincount(whose))[:-1])
+    return np.concatenate([members[one] for one in rng.integers(len(names), size=len(names))])
+
+
+def mean_auc(labels: np.ndarray, chances: np.ndarray) -> float:
+    """Mean over seeds of the macro AUC, from (seeds, n, classes)."""
+    return float(np.mean([macro_auc(auc_per_class(labels, each)) for each in chances]))
+
+
+def _interval(dataset: Dataset, split: str, chances: np.ndarray, seed: int) -> tuple[float, float, float]:
+    """Mean AUC over seeds, and its 95 % percentile interval over seeds and images."""
+    rng, labels = np.random.default_rng(seed), dataset.labels[split]
+    drawn = []
+    for _ in range(RESAMPLES):
+        index, of = resampled(dataset, split, rng), rng.integers(len(chances), size=len(chances))
+        drawn.append(mean_auc(labels[index], chances[of][:, index]))
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return mean_auc(labels, chances), float(low), float(high)
+
+
+def _frozen(model: SourceModel, dataset: Dataset, images: Fold, device: str) -> float:
+    """Test AUC of a logistic regression on the source's features, fitted on the images that fine-tuning has."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    train = model.features(dataset.images["train"][images.train], device=device)
+    labels = dataset.labels["train"][images.train]
+    test = model.features(dataset.images["test"], device=device)
+    # Standardised features are many and correlated: a hundredth of scikit-learn's default weight on the fit.
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)).fit(train, labels)
+    chances = np.zeros((len(test), dataset.n_classes))
+    chances[:, probe.classes_] = probe.predict_proba(test)
+    return macro_auc(auc_per_class(dataset.labels["test"], chances))
+
+
+def _disagreement(val: tuple[float, float, float], test: tuple[float, float, float]) -> list[str]:
+    """Say so where validation and test disagree by more than their intervals: the test set is a different one."""
+    if val[1] <= test[2] and test[1] <= val[2]:
+        return []
+    return [
+        f"validation AUC {val[0]:.3f} ({val[1]:.3f} to {val[2]:.3f}) and test AUC {test[0]:.3f} ({test[1]:.3f} to "
+        f"{test[2]:.3f}) disagree by more than their intervals: the test images come from somewhere else, or images of "
+        "validation resemble the training images; a ranking on the training images speaks of images like those"
+    ]
