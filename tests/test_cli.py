@@ -42,10 +42,10 @@ def npz(tmp_path):
 SOURCES = ("--source", "scratch", "--source", "train:procedural:cells")
 
 
-def test_rank_prints_a_table_and_nothing_on_stderr_when_piped(capsys, npz):
+def test_imagenet_without_a_connection_is_an_error_of_the_environment(capsys, npz):
     code, out, err = run(capsys, "rank", npz(), "-s", "scratch", "-s", "torchvision:resnet18")
     # Without a connection ImageNet cannot be had: the environment failed, in one line that names the file to put.
-    assert code == 3 and out == "" and err.count("\n") == 1 and "put the file at" in err
+    assert code == 3 and out == "" and "put the file at" in err.splitlines()[-1]
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def four_sources(tmp_path):
 
 def test_rank_json_is_one_document_and_twice_the_same(capsys, npz, four_sources):
     outcomes = [run(capsys, "rank", npz(), *four_sources, "--json") for _ in range(2)]
-    documents = [json.loads(out) for code, out, err in outcomes if code == 0 and err == ""]
-    assert len(documents) == 2
+    documents = [json.loads(out) for _, out, _ in outcomes]
+    assert all(err.count("\n") == err.count("to go") >= 4 for _, _, err in outcomes)
     assert documents[0]["candidate_sets"] == documents[1]["candidate_sets"]
     (one,) = documents[0]["candidate_sets"]
     assert one["order"] == "determined" and len(one["rows"]) == 4
@@ -190,5 +190,5 @@ def test_ctrl_c_gets_one_line_and_leaves_nothing(tmp_path):
         env=os.environ | {"COMPANION_CACHE": str(tmp_path / "cache")},
     )
     assert (done.returncode, done.stdout) == (130, "")
-    assert done.stderr.count("\n") == 1 and "interrupted" in done.stderr
+    assert done.stderr.splitlines()[-1] == "companion: interrupted; nothing half-written was kept"
     assert not (tmp_path / "out").exists() and not list(tmp_path.rglob("*.part"))

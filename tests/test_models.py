@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_convolutions_and_features(architecture):
     assert architecture in models.ARCHITECTURES
     first, second, width = NINE[architecture]
     network = build_meta(architecture)
-    assert models.convolutions(network) == (first, second)
+    assert models.first_layers(network) == (first, second)
     assert network.get_submodule(first).in_channels == 3
     whole = copy.deepcopy(network)
     head = models.split_head(network)
@@ -70,7 +71,7 @@ def test_convolutions_and_features(architecture):
 
 
 def test_a_network_without_convolutions_or_linear_layer():
-    assert models.convolutions(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())) == (None, None)
+    assert models.first_layers(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())) == (None, None)
     with pytest.raises(InputError, match="Sequential has no linear layer"):
         models.split_head(nn.Sequential(nn.Conv2d(3, 4, 3)))
 
@@ -311,3 +312,80 @@ def test_the_devices_that_ran_are_noted(monkeypatch):
     assert models.devices_used == set()
     models.scratch(SMALL).features(IMAGES[:1], device="cpu")
     assert models.devices_used == {"cpu"}
+
+
+# --- what the paper does not speak of ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "layers", "is_extended"),
+    [
+        ("vit_tiny_patch16_224", 224, ("patch_embed.proj", "blocks.0.attn.qkv"), True),
+        ("convnext_atto", 64, ("stem.0", "stages.0.blocks.0.conv_dw"), False),
+        ("resnet50", 64, ("conv1", "layer1.0.conv1"), False),
+        ("efficientnet_b0", 64, ("conv_stem", "blocks.0.0.conv_dw"), False),
+    ],
+)
+def test_networks_of_timm_have_features_a_head_and_two_first_layers(architecture, size, layers, is_extended):
+    timm = pytest.importorskip("timm")
+    network = timm.create_model(architecture, num_classes=9).eval()
+    images = np.random.default_rng(0).integers(0, 256, (2, size, size)).astype(np.uint8)
+    batch = models.to_batch(images, models.IMAGENET_NORMALISATION)
+    with torch.inference_mode():
+        expected = network(batch).softmax(1).numpy()
+    model = sources.from_timm(network, name=f"timm:{architecture}.tag", architecture=architecture)
+    assert (model.first_conv, model.second_conv) == layers and models.extended(model) == is_extended
+    assert model.normalisation[1][0] != 0.5 or architecture.startswith("vit")
+    found = replace(model, normalisation=models.IMAGENET_NORMALISATION).predict(images, device="cpu")
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    state = network.state_dict() | {
+        "companion_head." + key: value for key, value in model.head.state_dict().items()
+    }
+    back = models.from_state(state, architecture=model.architecture, name="x", pretraining="y")
+    assert torch.equal(back.head.weight, model.head.weight)
+    assert models.family(model.architecture) == models.family(architecture)
+
+
+def test_a_network_given_in_python_keeps_its_function():
+    network = models.build(SMALL, classes=5, seed=0).eval()
+    model = models.from_module(network, name="mine")
+    batch = models.to_batch(IMAGES, model.normalisation)
+    with torch.inference_mode():
+        expected = network(batch)
+        assert torch.allclose(model.head(model.backbone(batch)), expected, atol=1e-5)
+    # Where the last linear layer is not the output, the output is the features.
+    inner = nn.Sequential(nn.Flatten(), nn.Linear(3 * 224 * 224, 4), nn.ReLU())
+    assert models.from_module(inner).head is None
+    with pytest.raises(InputError, match="returns tuple: wrap it"):
+        models.from_module(Pair())
+
+
+class Pair(nn.Module):
+    def forward(self, images):
+        return images, images
+
+
+def test_a_model_without_a_head_predicts_nothing():
+    with pytest.raises(InputError, match="has no head, so it predicts nothing"):
+        models.scratch(SMALL).predict(IMAGES)
+
+
+@pytest.mark.parametrize("architecture", ["resnet50", "mobilenet_v2", "vgg16_bn", SMALL])
+def test_an_architecture_is_guessed_from_its_tensors(architecture):
+    state = build_meta(architecture).state_dict()
+    assert models.guess_architecture(state) == architecture
+    del state[next(key for key in state if key.endswith("weight"))]
+    assert models.guess_architecture(dict(list(state.items())[:20])) is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "family"),
+    [
+        ("vit_small_patch14_dinov2", "vit_small"),
+        ("vit_small_patch16_224", "vit_small"),
+        ("resnet50", "resnet50"),
+        ("efficientnet_v2_s", "efficientnet_v2_s"),
+    ],
+)
+def test_the_family_of_an_architecture(architecture, family):
+    assert models.family(architecture) == family

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,10 +21,10 @@ from companion import cli, datasets, evaluation, models, published, rank, rankin
 from companion import sources as source_models
 from companion.datasets import files, images
 from companion.errors import InputError
-from companion.ranking import report, verification
-from companion.ranking.candidates import training_size
-from companion.ranking.sets import CandidateSet
-from companion.ranking.stability import _combined, _spread, _summary, halves, lead
+from companion.evaluation import hypotheses
+from companion.ranking import evidence, report, verification
+from companion.ranking.sets import FEATURE_SCORES, CandidateSet
+from companion.ranking.stability import _spread, _summary, _values, halves, lead
 from companion.scores import REGISTRY
 from companion.scores.forward_pass import ForwardPass
 from companion.training import FINE_TUNING_PROTOCOLS, SourceProtocol, train_source
@@ -68,19 +69,27 @@ def five(target, sources) -> ranking.Ranking:
 @pytest.mark.parametrize(
     ("given", "sets"),
     [
-        ([("a", "x"), ("a", "y"), ("a", "z")], [("source_datasets", [0, 1, 2])]),
-        ([("a", "x"), ("b", "x"), ("c", "x")], [("architectures", [0, 1, 2])]),
-        # The one in both is ranked in both, one that shares nothing with any stands alone; nothing is merged.
-        (
-            [("a", "y"), ("a", "x"), ("b", "x"), ("c", "z")],
-            [("source_datasets", [0, 1]), ("architectures", [1, 2]), ("source_datasets", [3])],
-        ),
+        ("ax ay az aw", [("source_datasets", [0, 1, 2, 3])]),
+        ("ax bx cx dx", [("architectures", [0, 1, 2, 3])]),
+        # The one in both is ranked in both; nothing is merged.
+        ("ax ay az aw bx cx dx", [("source_datasets", [0, 1, 2, 3]), ("architectures", [0, 4, 5, 6])]),
+        # Too few of one kind are compared by their features alone, all together.
+        ("ax ay az bx cw", [("mixed", [0, 1, 2, 3, 4])]),
+        ("ax ay az aw bv", [("source_datasets", [0, 1, 2, 3]), ("mixed", [4])]),
     ],
 )
 def test_candidate_sets(given, sets):
-    found = ranking.candidate_sets([stub(*names) for names in given])
+    found = ranking.candidate_sets([stub(*names) for names in given.split()])
     assert [(kind, members) for kind, _, members in found] == sets
     assert len({title for _, title, _ in found}) == len(sets)
+
+
+def test_other_patch_and_input_sizes_are_of_one_family():
+    names = ("vit_small_patch16_224", "vit_small_patch14_dinov2", "vit_small_patch16_384", "vit_small")
+    found = ranking.candidate_sets([stub(name, name) for name in names])
+    assert [(kind, title) for kind, title, _ in found] == [
+        ("source_datasets", "vit_small, different pre-training")
+    ]
 
 
 # --- the combination ---------------------------------------------------------------------------------------
@@ -98,7 +107,11 @@ def test_min_max_by_hand():
 def test_both_terms_are_inverted_among_architectures():
     given = terms([0.1, 0.4, 0.6, 0.9], [1.0, 3.0, 2.0, 4.0])
     plain, reason = ranking.order(given, kind="source_datasets")
-    assert plain["source"].iloc[0] == "s3" and plain["proposed"].iloc[0] == 1 and reason == ""
+    assert (
+        plain["source"].iloc[0] == "s3"
+        and plain["proposed"].iloc[0] == 1
+        and "has a combined score of 0" in reason
+    )
     inverted, _ = ranking.order(given, kind="architectures")
     assert inverted["source"].iloc[0] == "s0" and inverted["proposed"].iloc[0] == 1
     assert list(plain["rank"]) == [1, 2, 3, 4]
@@ -111,7 +124,7 @@ def test_both_terms_are_inverted_among_architectures():
 @pytest.mark.parametrize(
     ("nca", "gradient_ratio", "reason"),
     [
-        ([0.1, 0.5, 0.9], [1.0, 2.0, 3.0], r"3 source\(s\) in the candidate set, .* needs 4"),
+        ([0.1, 0.5, 0.9], [1.0, 2.0, 3.0], "the combined score needs 4 sources of one architecture"),
         ([0.5, 0.5, 0.5, 0.5], [1.0, 2.0, 3.0, 4.0], "nca is the same for every source"),
         ([0.1, 0.2, 0.3, 0.4], [2.0, 2.0, 2.0, 2.0], "gradient_ratio is the same for every source"),
         ([0.1, 0.2, np.nan, 0.4], [1.0, 2.0, 3.0, 4.0], "nca is not defined for every source"),
@@ -132,7 +145,38 @@ def test_two_at_zero_are_the_rule_and_no_tie_of_the_first():
     found, said = ranking.order(terms([0.1, 0.5, 0.7, 0.9], [3.0, 1.0, 2.0, 4.0]), kind="source_datasets")
     assert list(found["rank"]) == [1, 2, 3, 3]
     assert list(found["order"]) == ["determined", "determined", "undetermined", "undetermined"]
-    assert "tied at 0" in said
+    assert said.endswith("the last are tied")
+
+
+def test_the_order_goes_by_the_scale_invariant_ratio_where_there_is_one():
+    given = terms([0.1, 0.4, 0.6, 0.9], [1.0, 3.0, 2.0, 4.0])
+    found, _ = ranking.order(
+        given.assign(gradient_ratio_scale_invariant=[1.0, 2.0, 9.0, 3.0]), kind="source_datasets"
+    )
+    assert found["source"].iloc[0] == "s2" and found["combined"].iloc[0] == pytest.approx(5 / 8)
+    assert found.set_index("source").loc["s3", "proposed"] == 1
+    assert found["gap"].iloc[0] == pytest.approx(found["combined"].iloc[0] - found["combined"].iloc[1])
+
+
+def test_few_are_ordered_by_their_features():
+    scores = {"linear_probe": [0.5, 0.9], "knn": [0.4, 0.8], "nca": [0.9, 0.5], "logme": [1.0, 2.0]}
+    table, reason = ranking.order(
+        pd.DataFrame({"source": ["a", "b"], "gradient_ratio": 1.0} | scores), kind="mixed"
+    )
+    one = CandidateSet("mixed", "few", table, reason)
+    assert one.advised == ["b", "a"] and not one.ordered and table["proposed"].isna().all()
+    assert list(table["feature_rank"]) == [1.25, 1.75]
+    assert set(scores) == set(FEATURE_SCORES)
+
+
+def test_the_recommendation_rests_on_what_the_replication_supports():
+    """The form that the order goes by ranks better than the paper's, and so does its mean with ranks from elsewhere."""
+    words = evaluation.statements().set_index("quantity")["word"]
+    assert words[f"{hypotheses.RANKS}, scale-invariant minus proposed"] == "supported"
+    assert words[f"{hypotheses.PRODUCT}, scale-invariant minus proposed"] == "supported"
+    (said,) = [line for line in [evidence._replicated()] if "difference" in line]
+    low = float(re.search(r"over targets ([+-][\d.]+) to", said)[1])
+    assert low > 0
 
 
 @pytest.mark.parametrize("setting", published.SETTINGS)
@@ -176,7 +220,8 @@ def test_the_seed_reaches_the_draw_the_sources_and_the_scores(monkeypatch, targe
     rank(target, ["scratch", sources[0]], architecture=SMALL, **how)
     score(sources[0], target, **how)
     assert drawn == [7, 7] and loaded == [7]
-    assert scored == [(7, "published")] * 3 and ratios == ["published"] * 3
+    assert scored == [(7, "published")] * 3
+    assert ratios == ["published", "scale_invariant"] * 2 + ["published"]
 
 
 # --- one source on one target ------------------------------------------------------------------------------
@@ -200,7 +245,7 @@ def test_a_source_with_a_head_has_leep(target, sources):
 
 
 def test_a_network_without_convolutions_gets_the_reason(target):
-    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 28 * 28, 8).requires_grad_(False))
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 28 * 28, 8))
     card = score(
         models.SourceModel("flat", flat, None, "flat", "x"), target, per_class=20, scores=("gradient_ratio",)
     )
@@ -224,9 +269,10 @@ def test_a_ranking_is_ordered_and_complete(five):
     table = five.table
     ranked = table[table["candidate_set"] == f"{SMALL}, different pre-training"]
     assert sorted(ranked["source"]) == [f"scratch {seed}" for seed in range(4)]
-    assert list(ranked["proposed"]) == sorted(ranked["proposed"], reverse=True)
+    assert list(ranked["combined"]) == sorted(ranked["combined"], reverse=True)
     assert ranked["rank"].iloc[0] == 1 and ranked["gap"].iloc[0] > 0
-    assert list(table.columns[:7]) == ["candidate_set", "rank", "source", "proposed", "gap", "order", "nca"]
+    assert list(table.columns[:5]) == ["candidate_set", "rank", "source", "combined", "gap"]
+    assert table[list(FEATURE_SCORES)].notna().all(axis=None)
     assert table["note"].str.contains("leep").any()  # random networks have no source classes
     assert five.synthetic and five.provenance["data"]
 
@@ -294,24 +340,42 @@ def test_progress_rises_to_one(target, sources):
     assert all(text and "\n" not in text for _, text in told)
 
 
-def test_two_architectures_under_four_are_shown_and_not_ordered(target):
+def test_two_are_ordered_by_their_features_and_verified(target):
     pair = [models.scratch(name, seed=0, name=name) for name in (SMALL, "mobilenet_v3_small")]
     found = rank(target, pair, per_class=10, scores=())
     (one,) = found.sets
-    assert one.kind == "architectures" and not one.ordered and found.ordered is None
-    assert one.table[["nca", "gradient_ratio"]].notna().all(axis=None)
-    assert re.search(
-        r"No order: architectures pre-trained on .*: 2 source\(s\) in the candidate set", str(found)
+    assert (
+        one.kind == "mixed"
+        and not one.ordered
+        and found.best is one
+        and sorted(found.first(5)) == sorted([SMALL, "mobilenet_v3_small"])
     )
+    assert one.table[["nca", "gradient_ratio", "feature_rank"]].notna().all(axis=None)
+    first, reason = report.recommendation(found)[:2]
+    assert (
+        first.startswith(f"Fine-tune {found.first(1)[0]} first")
+        and "linear probe, k-NN, NCA and LogME" in first
+    )
+    assert "There is no combined score: the combined score needs 4" in reason
+    assert len(ranking.stability(found, 5).table) == 2
+
+
+def test_networks_are_taken_as_they_are_and_transformers_with_a_remark(target):
+    first, second = (models.build(SMALL, seed=seed) for seed in (0, 1))
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 224 * 224, 8), nn.Linear(8, 4))
+    found = rank(target, [first, second], per_class=10, scores=())
+    assert sorted(found.table["source"]) == ["ShuffleNetV2 1", "ShuffleNetV2 2"]
+    assert not any("nobody has validated" in line for lines in found.remarks.values() for line in lines)
+    assert models.extended(models.from_module(nn.Sequential(flat, nn.ReLU())))
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["scratch"], "a ranking needs at least two sources: got 1"),
+        (["scratch"], "a ranking needs at least two sources: got scratch"),
         (["scratch", "scratch"], "source 'scratch' is named twice"),
         (["scratch", "scrach"], r"Did you mean 'scratch'\?"),
-        ("scratch", "sources: a list is needed, got 'scratch' alone"),
+        ("scratch", "a ranking needs at least two sources: got scratch"),
     ],
 )
 def test_sources_that_cannot_be_ranked_are_refused(target, names, message):
@@ -360,13 +424,16 @@ def repeated(ranked) -> ranking.Stability:
 
 def test_on_an_empty_machine_only_random_weights_can_be_had(data, own_cache, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    chosen, left_out = ranking.candidates("scans", 224)
-    assert [candidate.source for candidate in chosen] == ["scratch"]
-    by_name = {candidate.source: candidate for candidate in left_out}
-    assert {"imagenet", "torchvision:vgg11", "pathmnist", "radimagenet"} <= set(by_name)
-    assert "chestmnist" not in by_name and "medmnist" not in by_name
-    assert all(candidate.reason and candidate.origin and candidate.licence for candidate in left_out)
-    assert by_name["imagenet"].megabytes == 45
+    with pytest.raises(InputError, match="only random weights can be had here"):
+        ranking.default_sources("scans")
+    (data / "breastmnist.npz").write_bytes(b"")
+    chosen, left_out = ranking.default_sources("scans")
+    assert chosen == ["train:breastmnist", "scratch"]
+    reasons = {candidate.source: candidate.reason for candidate in left_out}
+    assert {"imagenet", "torchvision:vgg11", "pathmnist", "radimagenet"} <= set(reasons) and all(
+        reasons.values()
+    )
+    assert "chestmnist" not in reasons and "medmnist" not in reasons and "(45 MB)" in reasons["imagenet"]
 
 
 def test_what_is_here_is_a_candidate(data, own_cache, monkeypatch, tmp_path, four):
@@ -383,8 +450,8 @@ def test_what_is_here_is_a_candidate(data, own_cache, monkeypatch, tmp_path, fou
     source_models.save(models.scratch(SMALL), data / "weights" / "own.safetensors")
     save_file(models.build(SMALL).state_dict(), data / "weights" / "unknown.safetensors")
     (data / "weights" / "cut.safetensors").write_bytes(b"x")
-    chosen, left_out = ranking.candidates("breastmnist", 28)
-    assert [candidate.source for candidate in chosen] == [
+    chosen, left_out = ranking.default_sources("breastmnist")
+    assert chosen == [
         "imagenet",
         "torchvision:vgg11",
         "pathmnist",
@@ -402,27 +469,15 @@ def test_sets_on_this_machine_are_trained_on_until_there_is_an_order(data, own_c
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for flag in ("breastmnist", "retinamnist", "pneumoniamnist", "bloodmnist"):
         (data / f"{flag}.npz").write_bytes(b"")
-    chosen, _ = ranking.candidates("scans", 224)
-    assert [c.source for c in chosen] == [
+    chosen, left_out = ranking.default_sources("scans")
+    assert chosen == [
         "train:breastmnist",
         "train:retinamnist",
         "train:pneumoniamnist",
         "scratch",
     ]
-    assert {c.input_size for c in chosen[:3]} == {28}
-    assert "train:retinamnist" not in {c.source for c in ranking.candidates("retinamnist", 28)[0]}
-
-
-@pytest.mark.parametrize(("size", "expected"), [(28, 28), (32, 28), (64, 64), (100, 64), (224, 64)])
-def test_sources_are_trained_at_the_size_of_the_target_up_to_64(data, size, expected):
-    assert training_size("train:procedural:cells", size) == expected
-
-
-def test_the_only_size_on_this_machine_is_taken(data):
-    (data / "breastmnist.npz").write_bytes(b"")
-    assert training_size("train:breastmnist", 224) == 28
-    assert training_size("train:breastmnist+procedural:cells", 224) == 28
-    assert training_size("train:retinamnist", 224) == 64  # to be downloaded, so in the better size
+    assert "not trained yet" in {one.source: one.reason for one in left_out}["train:bloodmnist"]
+    assert "train:retinamnist" not in ranking.default_sources("retinamnist")[0]
 
 
 def test_sources_share_one_decoding(tmp_path, monkeypatch):
@@ -437,21 +492,14 @@ def test_sources_share_one_decoding(tmp_path, monkeypatch):
     assert len(decoded) == len(set(decoded)) == found.cost["images"] == 24
 
 
-def test_without_sources_the_call_takes_the_candidates(own_cache, monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(InputError, match="only random weights can be had here"):
-        rank("procedural:lesions")
+def test_without_sources_the_call_takes_the_candidates(monkeypatch):
     monkeypatch.setattr(
         sys.modules["companion.ranking.candidates"],
-        "candidates",
-        lambda *_a, **_o: ([_had("scratch"), _had("x")], []),
+        "default_sources",
+        lambda *_, **__: (["scratch", "x"], []),
     )
     with pytest.raises(InputError, match="no source 'x'"):
         rank("procedural:lesions", architecture=SMALL, per_class=12, scores=())
-
-
-def _had(name: str) -> ranking.Candidate:
-    return ranking.Candidate(name, "", "", None)
 
 
 # --- agreement ---------------------------------------------------------------------------------------------
@@ -463,6 +511,8 @@ def _made_up(kind: str = "source_datasets", count: int = 4, **columns) -> Candid
             "rank": [1, 2, 3, 4],
             "source": list("abcd"),
             "proposed": [1.0, 0.6, 0.3, 0.0],
+            "combined": np.nan,
+            "feature_rank": [1.0, 2.0, 3.0, 4.0],
             "nca": [0.9, 0.8, 0.7, 0.6],
             "gradient_ratio": [4.0, 3.0, 2.0, 1.0],
             "logme": [1.0, 2.0, 3.0, 4.0],
@@ -480,7 +530,7 @@ def test_agreement_by_hand():
     three = ranking.agreement(_made_up(count=3)).set_index("method")
     assert three.loc["nca", "tau"] == pytest.approx(1 / 3) and len(three) == 4
     assert ranking.agreement(_made_up(count=2))["tau"].isna().all()
-    assert "proposed" not in set(ranking.agreement(_made_up(rank=pd.NA))["method"])
+    assert "proposed" not in set(ranking.agreement(_made_up(proposed=np.nan))["method"])
 
 
 def test_methods_are_inverted_among_architectures_as_where_they_are_judged():
@@ -558,33 +608,55 @@ def test_the_interval_of_the_lead_covers_and_equal_sources_are_not_told_apart(se
     assert apart / trials <= 0.06 or separate
 
 
+def _halves_of(values: dict[str, list[float]], repeats: int = 8) -> pd.DataFrame:
+    """The same terms in every half."""
+    rows = [
+        {"source": name, "half": half, "nca": a, "gradient_ratio": b, "gradient_ratio_scale_invariant": b}
+        for name, (a, b) in values.items()
+        for half in range(repeats)
+    ]
+    return pd.DataFrame(rows)
+
+
 def test_halves_without_an_order_count_for_nobody():
-    values = (0.9, 0.6, 0.4, 0.1)
-    terms = {name: np.full((8, 2), value) for name, value in zip("abcd", values, strict=True)}
-    made = _made_up()
-    terms["a"][:2, 1] = np.nan  # in two halves one source lacks a term, so nobody has a place
-    combined = _combined(made, terms, 8)
-    assert combined.shape == (6, 4) and np.isfinite(combined).all()
-    table = _spread(replace(made, table=made.table.assign(gap=[*-np.diff(combined[0]), np.nan])), combined)
+    found = _halves_of(
+        {name: [value, value] for name, value in zip("abcd", (0.9, 0.6, 0.4, 0.1), strict=True)}
+    )
+    made = _made_up(combined=[1.0, 0.4, 0.1, 0.0])
+    # In two halves one source lacks a term, so nobody has a place.
+    found.loc[(found["source"] == "a") & (found["half"] < 2), "nca"] = np.nan
+    values = _values(made, found)
+    assert values.shape == (6, 4) and np.isfinite(values).all()
+    table = _spread(made, values)
     assert list(table["first"]) == [1, 0, 0, 0] and list(table["lowest"]) == [1, 2, 3, 4]
-    said = _summary(table, 6, 8, "images")
+    assert table["gap"].iloc[0] == pytest.approx(0.6)
+    said = _summary(made, table, 6, 8, "images")
     assert "2 more had no order" in said and "hardly" in said
-    assert "easily change" in _summary(table.assign(gap_low=-0.1), 6, 6, "patients")
-    terms["b"][:, 0] = np.nan
-    assert _combined(made, terms, 8).shape == (0, 4)
+    assert "easily change" in _summary(made, table.assign(gap_low=-0.1), 6, 6, "patients")
+    assert _values(made, found.assign(nca=np.nan)).shape == (0, 4)
 
 
 # --- verification ------------------------------------------------------------------------------------------
 
 
-def test_the_first_two_are_fine_tuned(monkeypatch, ranked):
-    tiny = replace(FINE_TUNING_PROTOCOLS["quick"], epochs=1, patience=1, train_per_class=16, val_per_class=8)
-    monkeypatch.setitem(FINE_TUNING_PROTOCOLS, "quick", tiny)
-    told: list[float] = []
-    found = ranking.verify(ranked, 2, progress=lambda fraction, _: told.append(fraction))
-    assert list(found.table["source"]) == list(ranked.table["source"][:2])
-    assert found.table["test_auc"].between(0, 1).all() and told == sorted(told)
-    assert found.test_images == 300 and found.table["source"].iloc[0] in found.summary
+@pytest.fixture
+def tiny(monkeypatch):
+    plan = replace(FINE_TUNING_PROTOCOLS["quick"], epochs=1, patience=1, train_per_class=16, val_per_class=8)
+    monkeypatch.setitem(FINE_TUNING_PROTOCOLS, "quick", plan)
+    monkeypatch.setattr(verification, "SEEDS", 2)
+
+
+def test_the_first_two_are_fine_tuned(tiny, ranked):
+    steps: list[float] = []
+    found = ranking.verify(ranked, 2, progress=lambda fraction, _: steps.append(fraction))
+    table = found.table
+    assert list(table["source"]) == ranked.first(2) and list(table["place"]) == [1, 2]
+    assert (table["low"] <= table["high"]).all() and table[["test_auc", "frozen_auc"]].notna().all(axis=None)
+    assert [name for name in table if name.startswith("auc of ")] == [
+        f"auc of {name}" for name in ranked.dataset.classes
+    ]
+    assert steps == sorted(steps) and found.test_images == 300
+    assert "2 seeds, the better of 2 learning rates" in found.runs and "right" not in found.summary
 
 
 TRUTH = np.arange(200) % 2
@@ -593,26 +665,23 @@ NOISE, OTHER_NOISE = (np.random.default_rng(seed).random((200, 1)) * [[1, -1]] +
 
 
 @pytest.mark.parametrize(
-    ("probabilities", "says"),
+    ("chances", "says", "apart"),
     [
-        (
-            [GOOD, NOISE],
-            r"the first, a, came first of 2, \d\.\d+ AUC ahead of b \(95 % interval over the ",
-        ),
-        ([NOISE, GOOD], r"the first, a, came in place 2 of 2, \d\.\d+ AUC behind b"),
-        ([NOISE, OTHER_NOISE], r"the first, a, .* b cannot be told apart on 200 test images"),
-        ([GOOD, None], "training of b diverged: nothing can be said"),
+        ([GOOD, NOISE], "a, first in the ranking, came in place 1 of 2 with a test AUC of 1.000, +0.", True),
+        ([NOISE, GOOD], "a, first in the ranking, came in place 2 of 2 with a test AUC of 0.", True),
+        ([NOISE, OTHER_NOISE], "a, first in the ranking, came in place", False),
     ],
-    ids=["right", "wrong", "undecided", "diverged"],
+    ids=["first", "second", "undecided"],
 )
-def test_the_summary_of_a_verification(probabilities, says):
-    aucs = [
-        np.nan if found is None else verification.macro_auc(verification.auc_per_class(TRUTH, found))
-        for found in probabilities
-    ]
-    found = pd.DataFrame({"source": ["a", "b"], "test_auc": aucs})
-    given = [GOOD if each is None else each for each in probabilities]
-    assert re.match(says, verification._summary(found, given, TRUTH, seed=24))
+def test_the_summary_of_a_verification(chances, says, apart, target):
+    tested = replace(
+        target,
+        images=dict(target.images) | {"test": np.zeros((200, 28, 28), np.uint8)},
+        labels=dict(target.labels) | {"test": TRUTH},
+    )
+    found = verification._summary(["a", "b"], [each[None] for each in chances], tested, seed=24)
+    assert found.startswith(says) and found.endswith("cannot tell the two apart") != apart
+    assert "95 % interval over 1 seeds and 200 test images" in found
 
 
 def test_what_cannot_be_verified_is_reported_before_any_work(target, ranked):
@@ -620,8 +689,8 @@ def test_what_cannot_be_verified_is_reported_before_any_work(target, ranked):
         ranking.check_verifiable(target, 1)
     with pytest.raises(InputError, match="'best' is none of quick"):
         ranking.check_verifiable(target, 2, "best")
-    with pytest.raises(InputError, match="no candidate set has an order"):
-        replace(ranked, sets=[_made_up(rank=pd.NA)]).first(2)
+    with pytest.raises(InputError, match="every source was trained on the target itself"):
+        replace(ranked, sets=[replace(ranked.sets[0], kind="left_out")]).first(2)
 
 
 # --- cost and report ---------------------------------------------------------------------------------------
@@ -634,34 +703,79 @@ def test_costs_are_measured_and_scale(ranked):
     assert cost["seconds"] >= sum(spent["scoring"] for spent in cost["by_source"].values())
     assert ranked.fine_tuning_seconds("standard") > ranked.fine_tuning_seconds("quick") > 0
     assert ranking.stability_cost(ranked, 10) == pytest.approx(10 * ranking.stability_cost(ranked, 1))
-    one = ranked.fine_tuning_seconds("quick", [ranked.table["source"].iloc[0]])
+    one = ranked.fine_tuning_seconds("quick", ranked.first(1))
     assert 0 < one < ranked.fine_tuning_seconds("quick")
+    both = ranked.fine_tuning_seconds("quick", ranked.first(2))
+    assert ranking.verification_cost(ranked, 2) == pytest.approx(6 * both)
 
 
 def test_the_recommendation_comes_first_and_names_the_baseline(ranked, repeated, four):
-    first, second = ranked.table["source"][:2]
-    lines = report.recommendation(replace(ranked, stability=repeated))
-    assert lines[0].startswith(f"Fine-tune {first} first, then {second}: of 4 candidates")
+    first, second = ranked.first(2)
+    lines = ranking.recommendation(replace(ranked, stability=repeated))
+    assert lines[0].startswith(
+        f"Fine-tune {first} first, then {second}: by the combined score, of 4 candidates"
+    )
     assert repeated.summaries[ranked.sets[0].title] in lines[1]
-    place = list(ranked.table["source"]).index(four[0]) + 1
-    assert f"The baseline is ImageNet first: {four[0]}, here in place {place} of 4." in lines
-    assert "To check, fine-tune both: about" in lines[-1]
+    place = ranked.first(4).index(Path(four[0]).name) + 1
+    assert f"The trivial choice is ImageNet: {Path(four[0]).name}, here in place {place} of 4." in lines
+    assert "--verify 2 compares the first two" in lines[-1] and str(ranked).startswith("SYNTHETIC")
+    assert str(ranked).splitlines()[1] == lines[0].replace(lines[0], ranking.recommendation(ranked)[0])
+    assert "was not checked (--repeats 10)" in " ".join(ranking.recommendation(ranked))
     (one,) = ranked.sets
-    other = replace(one, table=one.table.assign(pretraining="elsewhere"))
-    assert "is not among these" in " ".join(report.recommendation(replace(ranked, sets=[other])))
-    inverted = replace(one, kind="architectures")
-    assert "baseline" not in " ".join(report.recommendation(replace(ranked, sets=[inverted])))
+
+    def said(**columns) -> str:
+        kind = columns.pop("kind", one.kind)
+        changed = replace(one, kind=kind, table=one.table.assign(**columns))
+        return " ".join(ranking.recommendation(replace(ranked, sets=[changed])))
+
+    assert "ImageNet, is not among these" in said(pretraining="elsewhere")
+    assert "ImageNet" not in said(kind="architectures")
+    assert f"puts {second} first" in said(proposed=[0.0, 1.0, 0.5, 0.2])
+    assert "puts the same source first" in said(proposed=one.table["combined"])
+    assert ranking.recommendation(replace(ranked, sets=[replace(one, kind="left_out")])) == [
+        "No recommendation: every source was trained on the target itself."
+    ]
 
 
-def test_what_the_ground_truth_says_depends_on_who_is_in_the_candidate_set(ranked):
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("imagenet_mobilenet_v2", True), ("a1_in1k", True), ("radimagenet", False), ("pathmnist", False)],
+)
+def test_imagenet_is_known_by_a_file_s_name(name, expected):
+    assert report.is_imagenet(name) == expected
+
+
+def test_the_published_ground_truth_is_cited_only_for_sources_like_its_own(ranked):
     (one,) = ranked.sets
-    assert "imagenet" in set(one.table["pretraining"])
+    assert len(ranking.context(ranked)) == 1  # the replication's line alone: these are ShuffleNets
+    table = one.table.assign(
+        architecture="resnet18", pretraining=["imagenet", "bloodmnist", "medmnist", "nothing"]
+    )
+    said, replicated = ranking.context(replace(ranked, sets=[replace(one, table=table)]))
     mean = evaluation.weighted_tau("source_datasets")["proposed"].mean()
-    (said,) = report.context(ranked)
-    assert f"mean weighted τ of {mean:.2f}" in said and "other than" not in said
-    (said,) = report.context(replace(ranked, sets=[replace(one, table=one.table.assign(pretraining="x"))]))
-    assert "among the sources other than ImageNet, RadImageNet and pooled MedMNIST" in said
-    assert "mean weighted τ of 0.25" in said  # note 10 of the reproduction
+    assert (
+        f"mean weighted τ of {mean:.2f}" in said and "then training-set size: τ 0.53, regret 0.0052" in said
+    )
+    assert "mean weighted τ" in replicated and "batch norm folded in" in replicated
+
+
+def test_what_is_known_from_elsewhere_is_shown_beside_the_order(ranked):
+    (one,) = ranked.sets
+    assert ranking.elsewhere(one, "scans").empty
+    names = ["bloodmnist", "imagenet", "medmnist", "x"]
+    known = replace(one, table=one.table.assign(architecture="resnet18", pretraining=names))
+    found = ranking.elsewhere(known, "bloodmnist").set_index("source")
+    auc = published.table("source_datasets").pivot_table(index="target", columns="source", values="auc")
+    ranks = auc.drop(index="bloodmnist")[names[:3]].rank(axis=1, ascending=False).mean()
+    expected = dict(zip(one.table["source"], [ranks[name] for name in names[:3]], strict=False))
+    assert found["elsewhere"].to_dict() == pytest.approx(expected) and set(found["targets"]) == {len(auc) - 1}
+    assert sorted(found["here"]) == [1, 2, 3] and found["mean"].is_monotonic_increasing
+    files = [f"{name}.safetensors" for name in ("imagenet_mobilenet_v2", "ham10000", "a", "b")]
+    table = one.table.assign(architecture="mobilenet_v2", source=files)
+    assert list(ranking.elsewhere(replace(one, table=table), "busi")["targets"]) == [6, 6]
+    renamed = replace(ranked, sets=[replace(one, table=table)], verification=_checked("x"))
+    text = " ".join(ranking.recommendation(renamed))
+    assert "Known from elsewhere: mean place after fine-tuning on 7 other targets" in text
 
 
 @pytest.mark.parametrize(
@@ -671,14 +785,26 @@ def test_durations(seconds, said):
     assert report.duration(seconds) == said
 
 
+def _checked(summary: str) -> ranking.Verification:
+    row = {
+        "source": "a",
+        "place": 1,
+        "test_auc": 0.9,
+        "low": 0.8,
+        "high": 0.95,
+        "frozen_auc": 0.7,
+        "auc of x": 0.9,
+    }
+    return ranking.Verification(pd.DataFrame([row]), summary, ("frozen does",), "quick", "six runs", 300)
+
+
 def test_everything_is_in_the_report(ranked, repeated, tmp_path):
-    table = pd.DataFrame({"source": ["a"], "rank": [1], "test_auc": [0.9], "epochs": [3], "seconds": [1.0]})
     first, second, third, last = ranked.sources
     whole = replace(
         ranked,
         stability=repeated,
-        verification=ranking.Verification(table, "the first came first", "quick", 300),
-        left_out=[ranking.Candidate("imagenet", "there", "some", 224, "not on this machine", 45)],
+        verification=_checked("the first came first"),
+        left_out=[ranking.Candidate("imagenet", "not on this machine")],
         remarks={
             first: ["leep: none; why", "small"],
             second: ["leep: none; why"],
@@ -690,17 +816,19 @@ def test_everything_is_in_the_report(ranked, repeated, tmp_path):
     for wanted in (
         "How stable the order is (5 random halves of the images)",
         "95 % interval over images",
-        "the first came first",
-        "imagenet (45 MB): not on this machine",
+        "Checked by fine-tuning: the first came first.",
+        "a: test AUC 0.900 (0.800 to 0.950), frozen 0.700, x 0.900",
+        "frozen does",
+        "imagenet: not on this machine",
         "fine-tuning each of them once would take about",
-        "that of always taking ImageNet was",
-        "licence",
+        "normalisation mean 0.5 0.5 0.5, sd 0.5 0.5 0.5 (the file)",
         f"  {first}, {second}: leep: none; why\n",
         f"  {first}, {last}: small\n",
     ):
         assert wanted in text, wanted
     document = whole.as_document()
     assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert next(iter(document)) == "recommendation" and document["order"] == ranked.first(4)
     assert (
         len(document["stability"]["table"]) == 4 and document["verification"]["table"][0]["test_auc"] == 0.9
     )
@@ -709,7 +837,7 @@ def test_everything_is_in_the_report(ranked, repeated, tmp_path):
         whole.save(tmp_path / str(images), images=images)[-1].read_text() for images in (True, False)
     )
     assert "Some of the images" in with_pictures and "Some of the images" not in without
-    assert "<script" not in with_pictures and "http" not in without
+    assert "<script" not in with_pictures and "http" not in without and "Dataset(" not in without
     with pytest.raises(InputError, match=r"holds ranking\.csv already"):
         whole.save(tmp_path / "True")
 
@@ -737,17 +865,9 @@ def test_the_command_says_the_cost_first_and_gives_the_same_numbers_as_the_call(
     code, out, err = _run(
         capsys, "rank", "procedural:lesions", *named, "--per-class", 20, "--repeats", 5, "--json"
     )
-    assert code == 0 and err.startswith("5 repeats: about ") and err.count("\n") == 1
+    assert code == 0 and err.count("s to go") == 4 and "\n5 repeats: about " in err
     document = json.loads(out)
     rows = document["candidate_sets"][0]["rows"]
     for column in ("source", "nca", "gradient_ratio"):
         assert [row[column] for row in rows] == list(ranked.table[column])
     assert [row["first"] for row in document["stability"]["table"]] == list(repeated.table["first"])
-
-
-def test_without_an_order_nothing_is_repeated_or_verified(capsys, four):
-    named = [word for path in four[:2] for word in ("--source", path)]
-    code, out, err = _run(
-        capsys, "rank", "procedural:lesions", *named, "--per-class", 20, "--repeats", 5, "--verify", 2
-    )
-    assert code == 0 and "order undetermined" in out and "nothing to repeat or to verify" in err

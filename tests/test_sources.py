@@ -12,8 +12,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import companion
 from companion import datasets, load_source, models, sources
 from companion.errors import EnvironmentFailure, InputError
+from companion.ranking import by_name
 from companion.training import SourceProtocol, train_source
 from image_files import Malicious
 
@@ -276,3 +278,71 @@ def test_a_checkpoint_is_found_in_the_data_directory(data):
     assert same_weights(load_source("mine.safetensors"), load_source(str(path)))
     with pytest.raises(InputError, match="other.safetensors: there is no such checkpoint"):
         load_source("other.safetensors")
+
+
+# --- what a file does not say ------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_s_architecture_is_given_said_or_guessed(tmp_path):
+    path = tmp_path / "imagenet_model.pth"
+    torch.save(models.build("mobilenet_v3_small", classes=1000, seed=1).state_dict(), path)
+    guessed, given = companion.load_source(path), companion.load_source(f"{path}@mobilenet_v3_small")
+    assert guessed.architecture == given.architecture == "mobilenet_v3_small"
+    assert any("architecture guessed from its tensors" in line for line in guessed.provenance["remarks"])
+    assert not any("guessed" in line for line in given.provenance["remarks"])
+    with pytest.raises(InputError, match=r"weights of another architecture; name theirs \(FILE@ARCHITECTURE"):
+        companion.load_source(f"{path}@resnet18")
+    with pytest.raises(InputError, match="no classification model 'resnet81'"):
+        companion.load_source(f"{path}@resnet81")
+    with pytest.raises(InputError, match="Did you mean 'torchvision:resnet50'"):
+        companion.load_source("resnet50")
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"), [(1000, models.IMAGENET_NORMALISATION), (7, models.PLAIN_NORMALISATION)]
+)
+def test_a_normalisation_that_a_file_does_not_say_is_guessed_and_reported(tmp_path, classes, expected):
+    torch.save(models.build(SMALL, classes=classes).state_dict(), tmp_path / "w.pth")
+    model = companion.load_source(f"{tmp_path / 'w.pth'}@{SMALL}")
+    assert model.normalisation == expected and model.provenance["normalisation_from"] == "assumed"
+    assert any("normalisation assumed" in line for line in model.provenance["remarks"])
+
+
+def test_a_table_of_sources_says_what_files_do_not(tmp_path):
+    torch.save(models.build(SMALL, classes=7).state_dict(), tmp_path / "w.pth")
+    header = "name,path,architecture,pretraining,mean,std,classes\n"
+    table = tmp_path / "sources.csv"
+    table.write_text(header + f"mine,w.pth,{SMALL},scans,0.1 0.2 0.3,0.25,7\nother,w.pth,{SMALL},,,,\n")
+    mine, other = sources.read_sources(table)
+    assert (mine.name, mine.pretraining) == ("mine", "scans")
+    assert mine.normalisation == ((0.1, 0.2, 0.3), (0.25, 0.25, 0.25)) and mine.provenance["remarks"] == []
+    assert other.normalisation == models.PLAIN_NORMALISATION and other.pretraining == "w"
+    assert list(by_name([table])) == ["mine", "other"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name\nx\n", "columns name and path are needed"),
+        ("name,path,sd\nx,w.pth,1\n", "columns name and path are needed"),
+        (f"name,path,architecture,mean\nx,w.pth,{SMALL},0.5\n", "line 2: mean and std are needed together"),
+        (f"name,path,architecture,mean,std\nx,w.pth,{SMALL},0.5,0\n", "std above 0"),
+        (f"name,path,architecture,mean,std\nx,w.pth,{SMALL},0.5,a b\n", "std is 'a b': one number or three"),
+        (f"name,path,architecture,classes\nx,w.pth,{SMALL},9\n", "w.pth has a head of 7 classes, not 9"),
+        ("name,path\nx,other.pth\n", "there is no such checkpoint file"),
+    ],
+)
+def test_a_table_of_sources_that_cannot_be_used_is_refused(tmp_path, text, message):
+    torch.save(models.build(SMALL, classes=7).state_dict(), tmp_path / "w.pth")
+    (tmp_path / "sources.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        sources.read_sources(tmp_path / "sources.csv")
+
+
+def test_a_model_that_cannot_be_kept_is_used_all_the_same(own_cache, monkeypatch):
+    def full(*_):
+        raise EnvironmentFailure("cannot write: No space left on device")
+
+    monkeypatch.setattr(sources, "save", full)
+    model = companion.load_source("train:procedural:cells", architecture=SMALL, protocol=TINY)
+    assert model.head is not None and "No space left" in model.provenance["remarks"][0]

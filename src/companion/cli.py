@@ -72,12 +72,11 @@ TARGET = "MedMNIST flag, .npz file, folder of class folders, .csv or .tsv of pat
 def _progress() -> Iterator[Callable[[float, str], None]]:
     """Show a bar with an estimate on a terminal; where stderr is piped, a line a source and every ten seconds."""
     if not sys.stderr.isatty():
-        last = {"subject": "", "time": 0.0}
+        last = [time.monotonic()]
 
         def tell(fraction: float, text: str) -> None:
-            subject, now = text.partition(":")[0], time.monotonic()
-            if subject != last["subject"] or now - last["time"] > 10 or "to go" in text:
-                last.update(subject=subject, time=now)
+            if "to go" in text or time.monotonic() - last[0] > 10:
+                last[0] = time.monotonic()
                 _note(f"{fraction:4.0%}  {text}")
 
         yield tell
@@ -231,7 +230,7 @@ def tune(
             trust=trust,
             progress=progress,
         )
-        wanted = range(seed, seed + seeds)
+        model.name, wanted = Path(model.name).name, range(seed, seed + seeds)
         done = tuning.tune(model, dataset, protocol=protocol, seeds=wanted, device=device, progress=progress)
     written = done.save(out, force=force)
     lines = [

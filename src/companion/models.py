@@ -2,7 +2,7 @@
 
 A network here is split in two: the *backbone*, which ends in the penultimate features, and the *head*, the
 last linear layer, which may be missing. MobileNetV3 alone is split before its whole classifier, as in the released
-code. Names of architectures are torchvision's, or timm's where that extra is installed.
+code. Names of architectures are torchvision's, or ``timm:NAME`` (an extra).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from companion.errors import EnvironmentFailure, InputError, did_you_mean
+from companion.errors import EnvironmentFailure, InputError, did_you_mean, require_extra
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation per channel
 IMAGENET_NORMALISATION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -173,7 +173,7 @@ def extended(model: SourceModel) -> bool:
 
 def family(architecture: str) -> str:
     """Architecture without its patch and input size: networks that differ in nothing else are compared."""
-    return re.sub(r"(_patch\d+.*|_\d{3})$", "", architecture)
+    return re.sub(r"(_patch\d+.*|_\d{3})$", "", architecture.removeprefix("timm:"))
 
 
 def split_head(network: nn.Module) -> nn.Module | None:
@@ -247,22 +247,16 @@ def folded(model: SourceModel) -> SourceModel:
 
 
 def check_architecture(architecture: str) -> None:
-    """Raise `InputError`, with the nearest name, for what is no classification network of torchvision's or timm's."""
-    models = torchvision().models
-    known = models.list_models(module=models)
-    if architecture not in known and not _of_timm(architecture):
+    """Raise `InputError`, with the nearest name, for what is no classification network; ``timm:NAME`` is timm's."""
+    if architecture.startswith("timm:"):
+        timm, name = require_extra("timm", "timm"), architecture.removeprefix("timm:")
+        if not timm.is_model(name):
+            raise InputError(f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}")
+        return
+    known = torchvision().models.list_models(module=torchvision().models)
+    if architecture not in known:
         near = did_you_mean(architecture, known)
-        raise InputError(
-            f"neither torchvision nor timm (an extra) has a classification model {architecture!r}.{near}"
-        )
-
-
-def _of_timm(architecture: str) -> bool:
-    try:
-        timm = importlib.import_module("timm")
-    except ImportError:
-        return False
-    return timm.is_model(architecture)
+        raise InputError(f"torchvision has no classification model {architecture!r}.{near}")
 
 
 def build(architecture: str, *, classes: int = 1000, seed: int | None = None) -> nn.Module:
@@ -271,7 +265,7 @@ def build(architecture: str, *, classes: int = 1000, seed: int | None = None) ->
     Parameters
     ----------
     architecture
-        A torchvision name, for example ``"resnet18"``, or one of timm's.
+        A torchvision name, for example ``"resnet18"``, or ``"timm:NAME"`` (extra ``timm``).
     classes
         Outputs of the last layer.
     seed
@@ -283,16 +277,15 @@ def build(architecture: str, *, classes: int = 1000, seed: int | None = None) ->
         If there is no classification model of that name.
     """
     check_architecture(architecture)
-    models = torchvision().models
     options: dict[str, Any] = {"num_classes": classes}
     if architecture in ("googlenet", "inception_v3"):
         options |= {"aux_logits": False, "init_weights": True}
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
-        if architecture in models.list_models(module=models):
-            return models.get_model(architecture, weights=None, **options)
-        return importlib.import_module("timm").create_model(architecture, **options)
+        if architecture.startswith("timm:"):
+            return require_extra("timm", "timm").create_model(architecture.removeprefix("timm:"), **options)
+        return torchvision().models.get_model(architecture, weights=None, **options)
 
 
 @contextlib.contextmanager

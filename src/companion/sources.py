@@ -286,11 +286,10 @@ def imagenet_file(architecture: str) -> tuple[Any, Path]:
 
 
 def _timm(name: str) -> SourceModel:
-    timm = require_extra("timm", "timm")
-    whole = name.removeprefix("timm:")
+    timm, whole = require_extra("timm", "timm"), name.removeprefix("timm:")
     architecture, _, pretraining = whole.rpartition("/")[2].partition(".")
-    if not whole.startswith("hf-hub:") and not timm.is_model(whole):
-        raise InputError(f"timm has no model {whole!r}.{did_you_mean(whole, timm.list_models())}")
+    if not whole.startswith("hf-hub:"):
+        check_architecture(f"timm:{architecture}")
     try:
         network = timm.create_model(whole, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
@@ -310,7 +309,7 @@ def from_timm(network: Any, *, name: str, architecture: str, pretraining: str = 
         name=name,
         backbone=network,
         head=head,
-        architecture=architecture,
+        architecture=f"timm:{architecture}",
         pretraining=pretraining or "timm's default",
         normalisation=(tuple(data.get("mean", mean)), tuple(data.get("std", deviation))),
         provenance={

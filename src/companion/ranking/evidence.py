@@ -98,7 +98,8 @@ def elsewhere(one: CandidateSet, target: str) -> pd.DataFrame:
     names = names[~names.index.duplicated() & names.index.isin(truth["source"])]
     if len(names) < 2:
         return empty
-    wide = truth[truth["target"] != target].pivot_table(index="target", columns="source", values="auc")
+    truth = truth[(truth["target"] != target) & (truth["source"] != truth["target"])]
+    wide = truth.pivot_table(index="target", columns="source", values="auc")
     ranks = wide[list(names.index)].rank(axis=1, ascending=False)
     places = pd.Series(np.arange(1.0, len(one.advised) + 1), one.advised).reindex(names).rank()
     found = pd.DataFrame(

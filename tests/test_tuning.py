@@ -1,0 +1,133 @@
+"""Fine-tuning one source: what is kept, what it is worth, and that it comes back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import companion
+from companion import cli, datasets, models, tuning
+from companion.errors import InputError
+from companion.training import FINE_TUNING_PROTOCOLS
+from companion.training.metrics import auc_per_class, macro_auc
+
+SMALL = "shufflenet_v2_x0_5"
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch):
+    plan = replace(FINE_TUNING_PROTOCOLS["quick"], epochs=1, patience=1)
+    monkeypatch.setitem(FINE_TUNING_PROTOCOLS, "quick", plan)
+
+
+@pytest.fixture(scope="module")
+def target() -> datasets.Dataset:
+    return datasets.load_dataset("procedural:lesions")
+
+
+@pytest.fixture(scope="module")
+def tuned(target) -> tuning.Tuned:
+    patch = pytest.MonkeyPatch()
+    plan = replace(FINE_TUNING_PROTOCOLS["quick"], epochs=1, patience=1)
+    patch.setitem(FINE_TUNING_PROTOCOLS, "quick", plan)
+    done = companion.tune(models.scratch(SMALL, seed=1), target, seeds=(1, 2), device="cpu")
+    patch.undo()
+    return done
+
+
+def test_every_seed_has_the_run_with_the_lower_validation_loss(tuned, target):
+    assert list(tuned.runs["seed"]) == [1, 2] and set(tuned.runs["lr"]) <= set(tuning.LEARNING_RATES)
+    assert tuned.probabilities.shape == (2, 300, 2)
+    aucs = [macro_auc(auc_per_class(target.labels["test"], each)) for each in tuned.probabilities]
+    assert list(tuned.runs["test_auc"]) == pytest.approx(aucs, abs=1e-6)
+    value, low, high = tuned.test_auc
+    assert value == pytest.approx(np.mean(aucs)) and low < value < high and 0 <= tuned.frozen_auc <= 1
+    assert f"test AUC {value:.3f}, 95 % interval {low:.3f} to {high:.3f} over 2 seed(s)" in tuned.summary
+
+
+def test_the_tables_count_the_predictions(tuned, target):
+    truth, chances = target.labels["test"], tuned.probabilities[0]
+    right = chances.argmax(1) == truth
+    assert np.trace(tuned.confusion) == right.sum() and tuned.confusion.sum(axis=None) == len(truth)
+    assert list(tuned.confusion.sum(axis=1)) == list(tuned.per_class["images"]) == list(np.bincount(truth))
+    recall = [right[truth == label].mean() for label in (0, 1)]
+    assert list(tuned.per_class["sensitivity"]) == pytest.approx(recall)
+    bins = tuned.calibration
+    assert bins["images"].sum() == len(truth)
+    assert (bins["accuracy"] * bins["images"]).sum() == pytest.approx(right.sum())
+    assert list(tuned.predictions["truth"]) == [target.classes[label] for label in truth]
+
+
+def test_a_saved_model_comes_back_with_its_predictions(tuned, target, tmp_path):
+    written = tuned.save(tmp_path / "out")
+    assert sorted(path.name for path in written) == sorted(tuning.FILES)
+    model = companion.load_source(written[0])
+    assert model.provenance["classes"] == list(target.classes) and model.provenance["input_size"] == 28
+    found = model.predict(target.images["test"], device="cpu")
+    np.testing.assert_allclose(found, tuned.probabilities[0], atol=1e-6)
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    np.testing.assert_allclose(table.iloc[:, 3:], found, atol=1e-6)
+    assert json.loads((tmp_path / "out" / "tuning.json").read_text())["test_auc"]["mean"] == tuned.test_auc[0]
+    assert "Synthetic images" in (tmp_path / "out" / "tuning.html").read_text()
+    # It has seen the target, so a ranking for that target leaves it out.
+    assert set(target.lineage) <= set(model.provenance["lineage"])
+    with pytest.raises(InputError, match="holds model.safetensors already"):
+        tuned.save(tmp_path / "out")
+
+
+def test_a_test_set_that_is_different_is_reported():
+    (line,) = tuning._disagreement(val=(0.88, 0.84, 0.91), test=(0.57, 0.5, 0.63))
+    assert line.startswith(
+        "validation AUC 0.880 (0.840 to 0.910) and test AUC 0.570 (0.500 to 0.630) disagree"
+    )
+    assert tuning._disagreement(val=(0.88, 0.84, 0.91), test=(0.8, 0.7, 0.85)) == []
+
+
+def test_patients_are_resampled_whole(target):
+    patients = np.repeat([f"p{number}" for number in range(100)], 3)
+    known = replace(target, patients={"test": patients})
+    drawn = patients[tuning.resampled(known, "test", np.random.default_rng(0))]
+    counts = np.unique(drawn, return_counts=True)[1]
+    assert len(drawn) == 300 and (counts % 3 == 0).all() and counts.max() > 3
+
+
+def test_what_cannot_be_fine_tuned_is_refused(target, monkeypatch):
+    source = models.scratch(SMALL)
+    with pytest.raises(InputError, match="protocol 'best' is none of quick"):
+        companion.tune(source, target, protocol="best")
+    lacking = replace(
+        target, images={"train": target.images["train"]}, labels={"train": target.labels["train"]}
+    )
+    with pytest.raises(InputError, match="val"):
+        companion.tune(source, lacking)
+    broken = models.scratch(SMALL)
+    with torch.no_grad():
+        next(broken.backbone.parameters()).fill_(torch.nan)
+    with pytest.raises(InputError, match=r"training diverged with the learning rates 0\.001 and 0\.01"):
+        companion.tune(broken, target, device="cpu")
+
+
+def test_the_command_keeps_what_it_reports(capsys, tmp_path, target):
+    arguments = [
+        "tune",
+        "procedural:lesions",
+        "-s",
+        "scratch",
+        "--architecture",
+        SMALL,
+        "--out",
+        tmp_path / "out",
+    ]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*map(str, arguments), "--device", "cpu", "--json"])
+    assert stopped.value.code == 0
+    document = json.loads(capsys.readouterr().out)
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    auc = macro_auc(auc_per_class(target.labels["test"], table.iloc[:, 3:].to_numpy()))
+    assert document["test_auc"]["mean"] == pytest.approx(auc) and document["runs"][0]["seed"] == 24
+    assert companion.load_source(tmp_path / "out" / "model.safetensors").architecture == SMALL
