@@ -362,11 +362,23 @@ def test_two_are_ordered_by_their_features_and_verified(target):
 
 def test_networks_are_taken_as_they_are_and_transformers_with_a_remark(target):
     first, second = (models.build(SMALL, seed=seed) for seed in (0, 1))
-    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 224 * 224, 8), nn.Linear(8, 4))
     found = rank(target, [first, second], per_class=10, scores=())
     assert sorted(found.table["source"]) == ["ShuffleNetV2 1", "ShuffleNetV2 2"]
     assert not any("nobody has validated" in line for lines in found.remarks.values() for line in lines)
-    assert models.extended(models.from_module(nn.Sequential(flat, nn.ReLU())))
+    assert np.isfinite(score(first, target, per_class=10, scores=("gradient_ratio",))["gradient_ratio"])
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("vit_tiny_patch16_224", img_size=28, patch_size=7, depth=2, num_classes=0)
+    model = source_models.from_timm(network.eval(), name="timm:vit", architecture="vit_tiny_patch16_224")
+    scratch = models.scratch(SMALL, name="scratch")
+    found = rank(target, [model, scratch], per_class=10, scores=("leep",))
+    row = found.table.set_index("source").loc["timm:vit"]
+    assert (
+        row["gradient_ratio_scale_invariant"] > 0 and 0 <= row["linear_probe"] <= 1 and np.isnan(row["leep"])
+    )
+    assert any(
+        "patch_embed.proj and blocks.0.attn.qkv: an extension" in line for line in found.remarks["timm:vit"]
+    )
+    assert not any("an extension" in line for line in found.remarks["scratch"])
 
 
 @pytest.mark.parametrize(
@@ -716,8 +728,8 @@ def test_the_recommendation_comes_first_and_names_the_baseline(ranked, repeated,
         f"Fine-tune {first} first, then {second}: by the combined score, of 4 candidates"
     )
     assert repeated.summaries[ranked.sets[0].title] in lines[1]
-    place = ranked.first(4).index(Path(four[0]).name) + 1
-    assert f"The trivial choice is ImageNet: {Path(four[0]).name}, here in place {place} of 4." in lines
+    place = ranked.first(4).index(Path(four[0]).stem) + 1
+    assert f"The trivial choice is ImageNet: {Path(four[0]).stem}, here in place {place} of 4." in lines
     assert "--verify 2 compares the first two" in lines[-1] and str(ranked).startswith("SYNTHETIC")
     assert str(ranked).splitlines()[1] == lines[0].replace(lines[0], ranking.recommendation(ranked)[0])
     assert "was not checked (--repeats 10)" in " ".join(ranking.recommendation(ranked))
@@ -770,7 +782,7 @@ def test_what_is_known_from_elsewhere_is_shown_beside_the_order(ranked):
     expected = dict(zip(one.table["source"], [ranks[name] for name in names[:3]], strict=False))
     assert found["elsewhere"].to_dict() == pytest.approx(expected) and set(found["targets"]) == {len(auc) - 1}
     assert sorted(found["here"]) == [1, 2, 3] and found["mean"].is_monotonic_increasing
-    files = [f"{name}.safetensors" for name in ("imagenet_mobilenet_v2", "ham10000", "a", "b")]
+    files = ["imagenet_mobilenet_v2", "ham10000", "a", "b"]
     table = one.table.assign(architecture="mobilenet_v2", source=files)
     assert list(ranking.elsewhere(replace(one, table=table), "busi")["targets"]) == [6, 6]
     renamed = replace(ranked, sets=[replace(one, table=table)], verification=_checked("x"))

@@ -75,7 +75,7 @@ def _progress() -> Iterator[Callable[[float, str], None]]:
         last = [time.monotonic()]
 
         def tell(fraction: float, text: str) -> None:
-            if "to go" in text or time.monotonic() - last[0] > 10:
+            if "about " in text or time.monotonic() - last[0] > 10:
                 last[0] = time.monotonic()
                 _note(f"{fraction:4.0%}  {text}")
 
@@ -230,7 +230,7 @@ def tune(
             trust=trust,
             progress=progress,
         )
-        model.name, wanted = Path(model.name).name, range(seed, seed + seeds)
+        model.name, wanted = Path(model.name).stem, range(seed, seed + seeds)
         done = tuning.tune(model, dataset, protocol=protocol, seeds=wanted, device=device, progress=progress)
     written = done.save(out, force=force)
     lines = [

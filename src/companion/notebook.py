@@ -24,7 +24,7 @@ from companion.errors import EnvironmentFailure, InputError, brief, did_you_mean
 
 
 def _offered(size: int) -> int:
-    if size not in SIZES:
+    if size not in (0, *SIZES):  # 0: as the images are
         raise ValueError(f"choose one of {', '.join(map(str, SIZES))}")
     return size
 
@@ -37,6 +37,7 @@ RANGES: dict[str, Any] = {
     "target": Name,
     "source": Name,
     "sources": Names,
+    "architecture": Name,
     "architectures": Names,
     "weights": Literal["local", "pretrained"],
     "natural": Name,

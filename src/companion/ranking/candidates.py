@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,11 @@ class Candidate:
 
 
 def default_sources(
-    target: str, *, architecture: str = "resnet18", seed: int = SEED
+    target: str,
+    *,
+    architecture: str = "resnet18",
+    seed: int = SEED,
+    progress: Callable[[float, str], None] | None = None,
 ) -> tuple[list[str], list[Candidate]]:
     """Sources that can be had without a download, and those left out with the reason.
 
@@ -42,7 +47,7 @@ def default_sources(
     ----------
     target
         Name of the target; a source trained on it is no candidate.
-    architecture, seed
+    architecture, seed, progress
         As for `companion.rank`.
 
     Returns
@@ -63,6 +68,8 @@ def default_sources(
     missing = [one for one in trained if one.reason]
     added = missing[: max(0, MIN_CANDIDATES - of_one_kind)]
     chosen += [one.source for one in added]
+    if added and progress:
+        progress(0.0, f"{len(added)} source(s) are trained here first, once: about {len(added)} min")
     if not chosen:
         raise InputError(
             "only random weights can be had here without a download: name sources (--source), or bring some, as "

@@ -93,8 +93,8 @@ def elsewhere(one: CandidateSet, target: str) -> pd.DataFrame:
         truth = replication.ground_truth()
     else:
         return empty
-    stems = one.table["source"].str.partition(".")[0]  # a file is known by its name
-    names = one.table["source"].set_axis(stems.where(stems.isin(truth["source"]), one.table["pretraining"]))
+    sources = one.table["source"]  # a file is known by its name, other sources by what they were trained on
+    names = sources.set_axis(sources.where(sources.isin(truth["source"]), one.table["pretraining"]))
     names = names[~names.index.duplicated() & names.index.isin(truth["source"])]
     if len(names) < 2:
         return empty

@@ -275,7 +275,7 @@ def rank(
     if named is None:
         from companion.ranking.candidates import default_sources
 
-        chosen, left_out = default_sources(target.name, architecture=architecture, seed=seed)
+        chosen, left_out = default_sources(target.name, architecture=architecture, seed=seed, progress=report)
         named = by_name(chosen)
     # Drawn, and so decoded, once for all sources; an unusable target is reported before any is loaded or trained.
     images, labels = target.draw(per_class, seed=seed)
@@ -354,7 +354,7 @@ def by_name(sources: Source | Sequence[Source]) -> dict[str, Source]:
             check_name(source)
             name = os.fspath(source)
             is_file = name.partition("@")[0].endswith(CHECKPOINT_SUFFIXES)
-            names.append(Path(name).name if is_file else name)
+            names.append(Path(name).stem if is_file else name)
     if len(names) < 2:
         raise InputError(f"a ranking needs at least two sources: got {', '.join(names) or 'none'}")
     doubled = next((name for name in names if names.count(name) > 1), None)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import nn
+
 from companion.datasets import Dataset, Fold, load_dataset
-from companion.models import SourceModel
+from companion.models import SourceModel, from_module
 from companion.scores import Scores
 from companion.scores.from_images import score_images
 from companion.scores.registry import check_scores
@@ -29,7 +31,7 @@ DEFAULT_SCORES = (
 
 
 def score(
-    model: SourceModel | str,
+    model: SourceModel | str | nn.Module,
     dataset: Dataset | str,
     *,
     scores: Sequence[str] = DEFAULT_SCORES,
@@ -44,7 +46,7 @@ def score(
     Parameters
     ----------
     model, dataset
-        As `load_source` and `load_dataset` return them, or names for these.
+        As `load_source` and `load_dataset` return them, or names for these; the model may be a network, too.
     scores
         Names from `companion.scores.REGISTRY`.
     variant
@@ -69,6 +71,7 @@ def score(
     check_scores(scores)
     dataset = load_dataset(dataset) if isinstance(dataset, str) else dataset
     model = load_source(model, seed=seed) if isinstance(model, str) else model
+    model = from_module(model) if isinstance(model, nn.Module) else model
     if fold is None:
         images, labels = dataset.draw(per_class, seed=seed)
     else:
