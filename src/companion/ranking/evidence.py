@@ -95,7 +95,9 @@ def elsewhere(one: CandidateSet, target: str) -> pd.DataFrame:
         return empty
     sources = one.table["source"]  # a file is known by its name, other sources by what they were trained on
     names = sources.set_axis(sources.where(sources.isin(truth["source"]), one.table["pretraining"]))
-    known = names.index.isin(truth["source"]) & ~names.str.startswith("train:")  # those are models of one's own
+    known = names.index.isin(truth["source"]) & ~names.str.startswith(
+        "train:"
+    )  # those are models of one's own
     names = names[~names.index.duplicated() & known]
     if len(names) < 2:
         return empty

@@ -83,8 +83,10 @@ def _beside_the_order(best: CandidateSet) -> list[str]:
     if best.ordered and best.table[COMBINED].notna().all():
         of_paper = best.table.sort_values(COMBINED, ascending=False, kind="stable")["source"].iloc[0]
         same = "the same source" if of_paper == best.advised[0] else of_paper
+        by_features = best.table.sort_values("feature_rank", kind="stable")["source"].iloc[0]
         lines.append(
-            f"The score in the paper's own form, which depends on how a file was written, puts {same} first."
+            f"The score in the paper's own form, which depends on how a file was written, puts {same} first; the "
+            f"features alone (linear probe, k-NN, NCA, LogME) put {by_features} first."
         )
     if best.kind == "architectures":
         return lines
