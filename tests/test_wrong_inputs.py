@@ -213,15 +213,15 @@ MANIFESTS = {
     "a label that is NaN": (listing([*ROWS, ("5.png", "NaN")]), 2, "line 6 has no label ('NaN')"),
     "a label that rings the bell": (listing([*ROWS, ("5.png", "a\a")]), 2, "'a\\x07': the name of this class cannot be printed"),
     "several labels in a cell": (listing([*ROWS, ("5.png", "a|b")]), 2, "several labels ('a|b')"),
-    "a file with two labels": (listing([*ROWS, ("1.png", "b")]), 2, "1.png is 'b' here and 'a' further up"),
+    "a file with two labels": (listing([*ROWS, ("1.png", "b")]), 2, "1.png is listed twice, 'a' further up and 'b' here"),
     "a file listed twice": (listing([*ROWS, ("1.png", "a")]), 2, "1.png is listed twice"),
-    "files that are not there": (table("path,label\n1.png,a\ngone.png,b\nx.png,b\n"), 2, "gone.png is not there, nor 1"),
+    "files that are not there": (table("path,label\n1.png,a\ngone.png,b\nx.png,b\n"), 2, "gone.png is not there; 1 more cannot be read: x.png"),
     "a path that leads out": (listing([*ROWS, ("../x.png", "a")]), 2, "../x.png leads out of"),
     "a roundabout path that leads out": (listing([*ROWS, ("a/../../x.png", "a")]), 2, "leads out of"),
     "a path of the system": (listing([*ROWS, ("/etc/passwd", "a")]), 2, "/etc/passwd leads out of"),
     "a link that leads out": (linked("../outside.png"), 2, "link.png leads out of"),
     "a link to itself": (linked("link.png"), 2, "a link that leads nowhere or back to itself"),
-    "a folder for a file": (listing([*ROWS, (".", "a")]), 2, ". is not there"),
+    "a folder for a file": (listing([*ROWS, (".", "a")]), 2, "m is not there"),
     "a zero byte in a path": (table(b"path,label\n1.png,a\nx\0.png,b\n"), 2, "list.csv"),
     "a split that is none": (listing([("1.png", "a", "holdout")], "path,label,split"), 2, "'holdout' is none of train, val"),
     "a split left out": (listing([("1.png", "a", "")], "path,label,split"), 2, "every row needs one"),
@@ -241,7 +241,7 @@ MANIFESTS = {
         2,
         "2 patients are too few to draw three splits from",
     ),
-    "another encoding": (table("path,label\n1.png,größe\n".encode("latin-1")), 2, "is not UTF-8 text"),
+    "no text": (table(bytes(range(256))), 2, "list.csv"),
     "a row with a cell too many": (table("path,label\n1.png,a\n2.png,b,c\n"), 2, "line 3 has not the 2 cells"),
     "a row with a cell too few": (table("path,label\n1.png,a\n2.png\n"), 2, "line 3 has not the 2 cells"),
     "a quote that is not closed": (table('path,label\n1.png,"a\n2.png,b\n'), 2, "it is not a whole table"),
@@ -290,6 +290,34 @@ ARRAYS = {
 }  # fmt: skip
 
 TARGETS = FOLDERS | MANIFESTS | ARRAYS
+
+
+def _patients_with_classes(root: Path) -> Path:
+    return folder(root / "f", {f"P{n}/{name}": 1 for n in range(6) for name in ("benign", "malignant")})
+
+
+LEVEL = "--patients-from-folder"
+READING = {
+    "folders of patients that hold classes": (_patients_with_classes, (), "its 6 folders hold the same few"),
+    "no folders of patients": (class_folders(a=3, b=3), (LEVEL, "1"), "a-0.png lies in no folder of a patient, 1 below"),
+    "a level below zero": (class_folders(a=3, b=3), (LEVEL, "-1"), f"'{LEVEL}'"),
+    "patients from the folders of a manifest": (listing(), (LEVEL, "1"), f"{LEVEL} does not apply to a manifest"),
+    "a root for a folder": (class_folders(a=3, b=3), ("--root", "f"), "--root does not apply to a folder"),
+    "a root that is not there": (listing(), ("--root", "nowhere"), "nowhere: there is no such folder"),
+    "a path that leads out of the root": (listing([("../x.png", "a")]), ("--root", "m"), "leads out of"),
+    "a link that leads out of the root": (linked("../outside.png"), ("--root", "m"), "link.png leads out of"),
+    "a root for arrays": (npz, ("--root", "."), "--root does not apply to a .npz file"),
+    "unreadable arrays to skip": (npz, ("--skip-unreadable",), "does not apply to a .npz file"),
+    "a class to drop that there is not": (class_folders(a=3, b=3), ("--drop-classes", "B"), "Did you mean 'b'?"),
+    "an array's class to drop that there is not": (npz, ("--drop-classes", "2"), "no class '2' to drop: there are 0, 1"),
+    "all classes but one dropped": (class_folders(a=3, b=3), ("--drop-classes", "b"), "of one class only ('a')"),
+    "nothing that can be read": (
+        lambda root: raw(raw(root / "f" / "a" / "x.png", b"").parents[1] / "b" / "x.png", b"").parents[1],
+        ("--skip-unreadable",),
+        "folder f has no images",
+    ),
+    "options for a dataset that has its own splits": (lambda root: "procedural:cells", ("--drop-classes", "x"), "does not apply"),
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -343,6 +371,14 @@ def test_a_target_that_cannot_be_ranked_for(capsys, tmp_path, own_cache, case):
     two = _two_small(tmp_path) if late else ("-s", "scratch", "-s", "torchvision:resnet18")
     arguments = ["rank", target, *two, "--out", tmp_path / "report"]
     refused(capsys, arguments, code, says, tmp_path, own_cache)
+
+
+@pytest.mark.parametrize("command", ["inspect", "rank"])
+@pytest.mark.parametrize("case", READING)
+def test_options_of_reading_that_make_no_sense(capsys, tmp_path, own_cache, case, command):
+    make, options, says = READING[case]
+    sources = SOURCES if command == "rank" else ()
+    refused(capsys, [command, make(tmp_path), *sources, *options], 2, says, tmp_path, own_cache)
 
 
 # --- sources -----------------------------------------------------------------------------------------------

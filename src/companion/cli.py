@@ -49,6 +49,14 @@ Sources = Annotated[list[str] | None, Option("--source", "-s", help="Once for ea
 PerClass = Annotated[int, Option(min=3, max=10_000, help="Images scored, times the number of classes.")]
 Repeats = Annotated[int, Option(callback=_zero_or(5), help="Rankings of random halves, 5 or more; 0: none.")]
 Verify = Annotated[int, Option(callback=_zero_or(2), help="First sources to fine-tune, 2 or more; 0: none.")]
+# How the files of a target are read: for every command that loads one, as the options of `load_dataset`.
+Root = Annotated[Path | None, Option(help="Folder that a manifest's paths are relative to and lie in.")]
+PatientsFromFolder = Annotated[
+    int | None,
+    Option(min=0, help="1: the folder in a class folder names the patient; 2: one deeper; 0: none."),
+]
+SkipUnreadable = Annotated[bool, Option("--skip-unreadable", help="Leave out what cannot be read.")]
+DropClasses = Annotated[list[str] | None, Option("--drop-classes", help="Class to leave out; once for each.")]
 Variant = Annotated[Literal["corrected", "published"], Option(help="Variant of the scores.")]
 TARGET = "MedMNIST flag, .npz file, folder of class folders, .csv or .tsv of path and label, procedural:NAME."
 
@@ -84,6 +92,10 @@ def inspect(
     images: Annotated[bool, Option(help="With pictures, and names of files and patients.")] = True,
     size: Size = None,
     seed: Seed = 0,
+    root: Root = None,
+    patients_from_folder: PatientsFromFolder = None,
+    skip_unreadable: SkipUnreadable = False,
+    drop_classes: DropClasses = None,
     force: Force = False,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -97,7 +109,17 @@ def inspect(
         store.check_folder(out, files, force=force)
     with _progress() as progress:
         tell = None if progress is None else lambda line: progress(0.0, line)
-        facts = look(target, size=size, seed=seed, data_dir=data_dir, progress=tell)
+        facts = look(
+            target,
+            size=size,
+            seed=seed,
+            data_dir=data_dir,
+            root=root,
+            patients_from_folder=patients_from_folder,
+            skip_unreadable=skip_unreadable,
+            drop_classes=drop_classes or (),
+            progress=tell,
+        )
     document = json.dumps(facts.as_document(names=images), indent=1)
     written = []
     if out is not None:
@@ -128,6 +150,10 @@ def rank(
     trust: Trust = False,
     out: Annotated[Path | None, Option(help="Folder for the table, the figure and the report.")] = None,
     images: Annotated[bool, Option(help="With example pictures of TARGET in the report.")] = True,
+    root: Root = None,
+    patients_from_folder: PatientsFromFolder = None,
+    skip_unreadable: SkipUnreadable = False,
+    drop_classes: DropClasses = None,
     force: Force = False,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -144,7 +170,16 @@ def rank(
             if source:
                 ranking.check_sources(source)
             tell = None if progress is None else lambda line: progress(0.0, line)
-            dataset = load_dataset(target, size=size, trust=trust, progress=tell)
+            dataset = load_dataset(
+                target,
+                size=size,
+                trust=trust,
+                root=root,
+                patients_from_folder=patients_from_folder,
+                skip_unreadable=skip_unreadable,
+                drop_classes=drop_classes or (),
+                progress=tell,
+            )
             if verify:
                 ranking.check_verifiable(dataset, verify)
             found = ranking.rank(
