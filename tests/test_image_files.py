@@ -6,6 +6,7 @@ import os
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -317,20 +318,23 @@ def test_images_that_a_manifest_does_not_list_are_reported(tmp_path):
 # --- splits drawn here -------------------------------------------------------------------------------------
 
 
+def table(label, content=None, patient=""):
+    rows = {"label": label, "content": range(len(label)) if content is None else content, "patient": patient}
+    return pd.DataFrame(rows)
+
+
 def test_splits_are_70_10_and_20_percent_of_every_class():
     labels = np.repeat([0, 1, 2], [60, 40, 2])
-    found = draw_splits(labels, "abc", range(102))
+    found = draw_splits(table(labels))
     shares = {name: np.bincount(labels[index]).tolist() for name, index in found.items()}
     assert shares == {"train": [42, 28, 2], "val": [6, 4], "test": [12, 8]}  # a rare class is for training
 
 
 def test_patients_stay_together_and_the_seed_decides():
-    patients = [f"patient {number // 2}" for number in range(100)]
-    first, again, other = (
-        draw_splits(np.arange(100) % 2, "ab", range(100), patients, seed=s) for s in (0, 0, 1)
-    )
-    whose = [{patients[i] for i in index} for index in first.values()]
-    assert sum(map(len, whose)) == len(set(patients))
+    images = table(["a", "b"] * 50, patient=[f"patient {number // 2}" for number in range(100)])
+    first, again, other = (draw_splits(images, seed=seed) for seed in (0, 0, 1))
+    whose = [set(images["patient"].iloc[index]) for index in first.values()]
+    assert sum(map(len, whose)) == images["patient"].nunique()
     assert sorted(np.concatenate(list(first.values()))) == list(range(100))
     assert [len(index) for index in first.values()] == [70, 10, 20]
     assert all((first[split] == again[split]).all() for split in first)
@@ -339,10 +343,10 @@ def test_patients_stay_together_and_the_seed_decides():
 
 def test_copies_stay_in_one_split():
     # Every image three times, a copy with the other label among them: the first one's counts.
-    content = [index % 20 for index in range(60)]
+    content = np.arange(60) % 20
     for seed in range(3):
-        found = draw_splits(np.arange(60) % 2, "ab", content, seed=seed)
-        parts = [{content[index] for index in part} for part in found.values()]
+        found = draw_splits(table(["a", "b"] * 30, content), seed=seed)
+        parts = [set(content[part]) for part in found.values()]
         assert sum(map(len, parts)) == 20 and [len(part) for part in found.values()] == [42, 6, 12]
 
 
@@ -363,15 +367,14 @@ def test_copies_of_a_file_are_drawn_into_one_split(tmp_path):
 
 
 def test_rare_classes_keep_patients_to_train_on():
-    labels = np.repeat([0, 1], [40, 4])
-    patients = [f"p{index}" for index in range(40)] + ["q0", "q0", "q1", "q1"]
+    labels = np.repeat(["common", "rare"], [40, 4])
+    images = table(labels, patient=[*(f"p{index}" for index in range(40)), "q0", "q0", "q1", "q1"])
     for seed in range(5):
-        found = draw_splits(labels, ("common", "rare"), range(44), patients, seed=seed)
-        assert np.bincount(labels[found["train"]]).min() >= 2
+        assert (labels[draw_splits(images, seed=seed)["train"]] == "rare").sum() >= 2
     with pytest.raises(InputError, match="2 patients are too few"):
-        draw_splits(np.arange(6) % 2, "ab", range(6), ["p", "q"] * 3)
+        draw_splits(table(list("abcabc"), patient=["p", "q"] * 3))
     with pytest.raises(InputError, match="'rare' has too few patients"):
-        draw_splits(np.repeat([0, 1], [6, 1]), ("common", "rare"), range(7), list("abcdefg"))
+        draw_splits(table(labels[34:41], patient=list("abcdefg")))
 
 
 @pytest.mark.parametrize(("columns", "how"), [("", "class"), (",patient", "patient and class")])

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from companion.datasets.dataset import Dataset, check_classes, task_of
 from companion.datasets.images import digests, file_digest
@@ -91,9 +92,10 @@ def _with_val(dataset: Dataset, seed: int) -> Dataset:
     """Draw val from train where there is a test split and none to validate on."""
     if "val" in dataset.labels or "test" not in dataset.labels:
         return dataset
+    train, names = dataset.images["train"], np.array(dataset.classes)
+    table = pd.DataFrame({"label": names[dataset.labels["train"]], "content": digests(train), "patient": ""})
     parts = {split: np.arange(len(labels)) for split, labels in dataset.labels.items()}
-    content = digests(dataset.images["train"])
-    parts, remark = add_val(parts, dataset.labels["train"], dataset.classes, content, seed=seed)
+    parts, remark = add_val(table, parts, seed=seed)
     images, labels = (
         {split: of["test" if split == "test" else "train"][index] for split, index in parts.items()}
         for of in (dataset.images, dataset.labels)

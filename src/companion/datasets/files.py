@@ -15,7 +15,7 @@ from companion.datasets.dataset import Dataset, check_classes, class_counts, tas
 from companion.datasets.images import Header, ImageFiles, Progress, file_digest, in_parallel, probe, read
 from companion.datasets.listing import Listing, Options, below
 from companion.datasets.splits import add_val, draw_splits
-from companion.errors import InputError, shown
+from companion.errors import InputError
 
 IN_MEMORY = 1 << 30  # bytes; what is larger stays on disk, and is decoded as it is drawn
 COMPARED = 224  # side in pixels at which images are compared
@@ -26,15 +26,19 @@ NAMED = 3  # unreadable files that a line names
 class Survey:
     """What is known of listed files, and what stands against loading them."""
 
-    listing: Listing  # with the patients of DICOM headers, and without what the options leave out
-    headers: list[Header]  # of the files that can be read
-    pixels: list[bytes | InputError]  # digest of every image, or why there is none; empty if none was decoded
-    content: list[bytes]  # digest of every file
+    # Without what the options leave out; its table has the columns header (or `InputError`), pixels (digest of the
+    # decoded image, or `InputError`) and content (digest of the file) too, and the patients of DICOM headers.
+    listing: Listing
     parts: dict[str, np.ndarray]  # split -> indices; "all" where no splits can be drawn
     counts: dict[str, dict[str, int]]  # split -> class -> images
-    unreadable: list[tuple[str, str]]  # (file, why)
-    errors: list[str]  # why `companion.load_dataset` refuses these files, in its words
-    remarks: list[str]  # what was decided on the way that people should know
+    unreadable: tuple[tuple[str, str], ...]  # (file, why)
+    errors: tuple[str, ...]  # why `companion.load_dataset` refuses these files, in its words
+    remarks: tuple[str, ...]  # what was decided on the way that people should know
+
+    @property
+    def headers(self) -> list[Header]:
+        """Headers of the files that can be read."""
+        return [header for header in self.listing.table["header"] if isinstance(header, Header)]
 
     @property
     def decoding(self) -> dict[str, Any]:
@@ -50,26 +54,29 @@ def survey(
     With `decode`, and where a file is damaged or may be left out, every image is decoded once and forgotten: only that
     finds all that cannot be read.
     """
-    paths = list(listing.table["path"])
-    found = in_parallel(_or_error(probe), paths, what="reading headers", progress=progress)
-    headers = [header for header in found if isinstance(header, Header)]
-    pixels, errors = [], []
-    if decode or options.skip_unreadable or len(headers) < len(found):
-        pixels = _pixels(paths, found, progress)
+    paths, errors = list(listing.table["path"]), []
+    headers = in_parallel(_or_error(probe), paths, what="reading headers", progress=progress)
+    damaged = any(isinstance(header, InputError) for header in headers)
+    pixels = _pixels(paths, headers, progress) if decode or damaged or options.skip_unreadable else headers
     bad = {at: str(why) for at, why in enumerate(pixels) if isinstance(why, InputError)}
-    unreadable = [(below(paths[at], listing.root), why) for at, why in bad.items()]
+    unreadable = tuple((below(paths[at], listing.root), why) for at, why in bad.items())
+    listing = replace(listing, table=listing.table.assign(header=headers, pixels=pixels))
     if bad and options.skip_unreadable:
-        keep = [at for at in range(len(paths)) if at not in bad]
-        listing = listing.only(keep, f"{len(bad)} unreadable file(s) left out: companion inspect lists them")
-        found, pixels = [found[at] for at in keep], [pixels[at] for at in keep]
+        remark = f"{len(bad)} unreadable file(s) left out: companion inspect lists them"
+        listing = listing.only([at for at in range(len(paths)) if at not in bad], remark)
     elif bad:
         errors.append(_refusal(unreadable))
-    listing = _with_patients(listing, found)
+    listing = _with_patients(listing)
     content = in_parallel(_content, list(listing.table["path"]), what="comparing files", progress=progress)
+    listing = replace(listing, table=listing.table.assign(content=content))
     parts, remarks = listing.parts or {"all": np.arange(len(content))}, list(listing.remarks)
     try:
-        parts, remark = _divide(listing, content, seed)
-        remarks += [remark] if remark else []
+        listing.check_patients()
+        if listing.parts:
+            parts, remark = add_val(listing.table, parts, seed=seed)
+            remarks += [remark] if remark else []
+        else:
+            parts = draw_splits(listing.table, seed=seed)
     except InputError as error:
         errors.append(str(error))
     counts = {split: class_counts(listing.labels[index], listing.classes) for split, index in parts.items()}
@@ -79,7 +86,7 @@ def survey(
         errors.append(str(error))
     if not listing.has_patients:
         remarks.append("patients unknown: images of one patient may lie in several splits")
-    return Survey(listing, headers, pixels, content, parts, counts, unreadable, errors, remarks)
+    return Survey(listing, parts, counts, unreadable, tuple(errors), tuple(remarks))
 
 
 def _or_error(work: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -94,9 +101,7 @@ def _or_error(work: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return tried
 
 
-def _pixels(
-    paths: Sequence[Path], headers: Sequence[Header | InputError], progress: Progress | None
-) -> list[bytes | InputError]:
+def _pixels(paths: Sequence[Path], headers: Sequence[Header | InputError], progress: Progress | None) -> list:
     """Digest of every image at `COMPARED` pixels, or why it cannot be decoded."""
     bits = _bits([header for header in headers if isinstance(header, Header)])
 
@@ -124,36 +129,22 @@ def _bits(headers: Sequence[Header]) -> int:
     return max(8, highest.bit_length()) if highest else 16
 
 
-def _refusal(unreadable: list[tuple[str, str]]) -> str:
+def _refusal(unreadable: Sequence[tuple[str, str]]) -> str:
     (_, why), *more = unreadable
     named = ", ".join(name for name, _ in more[:NAMED]) + (", …" if len(more) > NAMED else "")
     others = f"; {len(more)} more cannot be read: {named}" if more else ""
     return f"{why}{others}; --skip-unreadable leaves out what cannot be read"
 
 
-def _with_patients(listing: Listing, headers: Sequence[Header | InputError]) -> Listing:
+def _with_patients(listing: Listing) -> Listing:
     """Name the patients as DICOM headers do, where nobody else names them.
 
     One identifier for all, as anonymised files often have, says nothing.
     """
-    named = [header.patient if isinstance(header, Header) else "" for header in headers]
+    named = [getattr(header, "patient", "") for header in listing.table["header"]]
     if listing.has_patients or not all(named) or len(set(named)) < 2:
         return listing
     return replace(listing, table=listing.table.assign(patient=named))
-
-
-def _divide(listing: Listing, content: Sequence[bytes], seed: int) -> tuple[dict[str, np.ndarray], str]:
-    """Indices of every split, given or drawn, and a remark; an `InputError` where there can be none."""
-    patients = list(listing.table["patient"]) if listing.has_patients else None
-    if not listing.parts:
-        return draw_splits(listing.labels, listing.classes, content, patients, seed=seed), ""
-    if shared := listing.shared_patients:
-        patient, splits = next(iter(shared.items()))
-        raise InputError(
-            f"{shown(listing.root)}: patient {patient!r} is in {' and '.join(splits)}: a patient's images belong "
-            "in one split, or what is tested has been seen; leave the splits out and they are drawn here"
-        )
-    return add_val(listing.parts, listing.labels, listing.classes, content, patients, seed=seed)
 
 
 def load_files(
@@ -169,9 +160,9 @@ def load_files(
         notes.append(f"grey values of more than 8 bits reach {highest}: {reach}")
     if listing.skipped:
         notes.append(f"{len(listing.skipped)} files or folders were left out: companion inspect lists them")
-    paths, patients = listing.table["path"].to_numpy(), listing.table["patient"].to_numpy(str)
     images: dict[str, Any] = {
-        split: ImageFiles(paths[index], size, **decoding) for split, index in found.parts.items()
+        split: ImageFiles(list(listing.table["path"].iloc[index]), size, **decoding)
+        for split, index in found.parts.items()
     }
     if (whole := sum(files.nbytes for files in images.values())) > IN_MEMORY:
         notes.append(f"{whole / 1e9:.1f} GB of images stay on disk and are decoded as they are drawn")
@@ -183,15 +174,16 @@ def load_files(
             }
         except InputError:  # headers do not show all damage: name every file that has some
             raise InputError(survey(listing, options, seed=seed, decode=True).errors[0]) from None
+    labels, patients = listing.labels, listing.table["patient"].to_numpy(str)
     return Dataset(
         name=listing.name,
         images=images,
-        labels={split: listing.labels[index] for split, index in found.parts.items()},
+        labels={split: labels[index] for split, index in found.parts.items()},
         classes=listing.classes,
         task=task_of(listing.classes),
         origin=listing.origin,
         official_split=bool(listing.parts),
         notes=tuple(notes),
         patients={split: patients[index] for split, index in found.parts.items() if listing.has_patients},
-        files_hash=hashlib.sha256(b"".join(sorted(found.content))).hexdigest(),
+        files_hash=hashlib.sha256(b"".join(sorted(listing.table["content"]))).hexdigest(),
     )

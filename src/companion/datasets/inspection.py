@@ -187,26 +187,28 @@ def _of_arrays(dataset: Dataset) -> Inspection:
 
 def _of_files(listing: Listing, options: Options, *, seed: int, progress: Progress | None) -> Inspection:
     found = survey(listing, options, seed=seed, decode=True, progress=progress)
-    listing, table = found.listing, found.listing.table
-    splits = {at: split for split, index in found.parts.items() for at in index}
-    whole = [at for at, digest in enumerate(found.pixels) if isinstance(digest, bytes)]
-    paths, labels = list(table["path"]), list(table["label"])
-    examples = ImageFiles([paths[at] for at in whole], 64, **found.decoding)
+    listing, headers = found.listing, found.headers
+    table = listing.table.assign(code=listing.labels, split="")
+    for split, index in found.parts.items():
+        table.iloc[index, table.columns.get_loc("split")] = split
+    table = table[[isinstance(digest, bytes) for digest in table["pixels"]]]
+    names = [below(path, listing.root) for path in table["path"]]
+    examples = ImageFiles(list(table["path"]), 64, **found.decoding)
     return _inspection(
-        [(splits[at], labels[at], below(paths[at], listing.root), found.pixels[at]) for at in whole],
+        list(zip(table["split"], table["label"], names, table["pixels"], strict=True)),
         found.remarks,
         name=listing.name,
         origin=listing.origin,
         official_split=bool(listing.parts),
         counts=found.counts,
-        sizes=dict(Counter((header.width, header.height) for header in found.headers).most_common()),
-        modes=dict(Counter(header.mode for header in found.headers).most_common()),
-        patients=table["patient"].nunique() if listing.has_patients else None,
+        sizes=dict(Counter((header.width, header.height) for header in headers).most_common()),
+        modes=dict(Counter(header.mode for header in headers).most_common()),
+        patients=listing.table["patient"].nunique() if listing.has_patients else None,
         shared_patients=listing.shared_patients,
-        unreadable=tuple(found.unreadable),
+        unreadable=found.unreadable,
         skipped=listing.skipped,
-        errors=tuple(found.errors),
-        examples=_examples(listing.name, listing.classes, listing.labels[whole], examples),
+        errors=found.errors,
+        examples=_examples(listing.name, listing.classes, table["code"].to_numpy(), examples),
     )
 
 

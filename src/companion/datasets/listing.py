@@ -115,6 +115,14 @@ class Listing:
         found = self.table.groupby("patient")["split"].unique()
         return {who: [split for split in SPLITS if split in of] for who, of in found.items() if len(of) > 1}
 
+    def check_patients(self) -> None:
+        """Raise `InputError` where a patient lies in more than one of the given splits."""
+        for patient, splits in self.shared_patients.items():
+            raise InputError(
+                f"{shown(self.root)}: patient {patient!r} is in {' and '.join(splits)}: a patient's images belong in "
+                "one split, or what is tested has been seen; leave the splits out and they are drawn here"
+            )
+
     def only(self, keep: Sequence[int], remark: str) -> Listing:
         """Return the images at `keep`, with a remark on the others."""
         return replace(self, table=self.table.iloc[keep], remarks=(*self.remarks, remark))

@@ -20,27 +20,22 @@ VAL_ONLY = {"val": 8}  # what 10 of 80 are
 
 
 def draw_splits(
-    labels: np.ndarray,
-    classes: Sequence[str],
-    content: Sequence[Hashable],
-    patients: Sequence[str] | None = None,
-    *,
-    seed: int = 0,
-    shares: Mapping[str, int] = ALL_SPLITS,
+    images: pd.DataFrame, *, seed: int = 0, shares: Mapping[str, int] = ALL_SPLITS
 ) -> dict[str, np.ndarray]:
     """Draw splits, stratified, with all copies of an image and all images of a patient in one of them.
 
-    `labels`, `content` (equal for copies) and `patients` (None where unknown) are of n images; of so many images as
-    `shares` says one goes to a split, and small classes are for training. Returns split -> sorted indices; an
+    A row of `images` has a label, a content (equal for copies) and a patient ("" for all where unknown). Of so many
+    images as `shares` says one goes to a split; small classes are for training. Returns split -> sorted indices; an
     `InputError` says that there are too few patients.
     """
     rng = np.random.default_rng(seed)
-    if patients is not None:
-        return _by_patient(labels, classes, merged(patients, content), rng, shares)
-    copies, distinct = pd.factorize(pd.Series(content))
+    if (images["patient"] != "").any():
+        return _by_patient(images, rng, shares)
+    labels = images["label"].to_numpy()
+    copies, distinct = pd.factorize(images["content"])
     first = pd.Series(copies).drop_duplicates().index  # of copies one is drawn, and the others follow it
     split = np.full(len(distinct), "train")
-    for label in np.unique(labels):
+    for label in sorted(set(labels)):
         members = rng.permutation(np.flatnonzero(labels[first] == label))
         ends = np.cumsum([len(members) // share for share in shares.values()])
         for name, chosen in zip(shares, np.split(members, ends), strict=False):
@@ -49,13 +44,7 @@ def draw_splits(
 
 
 def add_val(
-    parts: Mapping[str, np.ndarray],
-    labels: np.ndarray,
-    classes: Sequence[str],
-    content: Sequence[Hashable],
-    patients: Sequence[str] | None = None,
-    *,
-    seed: int = 0,
+    images: pd.DataFrame, parts: Mapping[str, np.ndarray], *, seed: int = 0
 ) -> tuple[dict[str, np.ndarray], str]:
     """Turn an eighth of train into val where there is a test split and none to validate on; see `draw_splits`.
 
@@ -64,17 +53,13 @@ def add_val(
     if "val" in parts or "test" not in parts:
         return dict(parts), ""
     train = parts["train"]
-    copies, whose = (
-        [content[at] for at in train],
-        None if patients is None else [patients[at] for at in train],
-    )
     try:
-        drawn = draw_splits(labels[train], classes, copies, whose, seed=seed, shares=VAL_ONLY)
+        drawn = draw_splits(images.iloc[train], seed=seed, shares=VAL_ONLY)
     except InputError as error:
         return dict(parts), f"no val split is given, and none can be drawn: {error}"
     if not len(drawn["val"]):
         return dict(parts), "no val split is given, and train is too small to draw one from"
-    how = "class" if patients is None else "patient and class"
+    how = "patient and class" if (images["patient"] != "").any() else "class"
     remark = f"no val split is given: {len(drawn['val'])} images of train became val, an eighth by {how}"
     return {split: train[index] for split, index in drawn.items()} | {"test": parts["test"]}, remark
 
@@ -96,16 +81,13 @@ def merged(groups: Sequence[str], content: Sequence[Hashable]) -> list[str]:
 
 
 def _by_patient(
-    labels: np.ndarray,
-    classes: Sequence[str],
-    patients: Sequence[str],
-    rng: np.random.Generator,
-    shares: Mapping[str, int],
+    images: pd.DataFrame, rng: np.random.Generator, shares: Mapping[str, int]
 ) -> dict[str, np.ndarray]:
     """Draw whole patients, stratified as far as they allow, with two training images of every class."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    codes, distinct = pd.factorize(pd.Series(patients), sort=True)
+    labels, classes = pd.factorize(images["label"], sort=True)
+    patients, distinct = pd.factorize(np.array(merged(images["patient"], images["content"])), sort=True)
     count = min(max(shares.values()), len(distinct), int(np.bincount(labels).max()))
     if count <= len(shares):
         wanted = "three splits" if len(shares) > 1 else "val"
@@ -115,7 +97,7 @@ def _by_patient(
     order, part = rng.permutation(len(distinct)), np.zeros(len(labels), int)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a class has fewer images than parts: looked after below
-        for number, (_, index) in enumerate(StratifiedGroupKFold(count).split(part, labels, order[codes])):
+        for number, (_, index) in enumerate(StratifiedGroupKFold(count).split(part, labels, order[patients])):
             part[index] = number
     tested = max(1, round(count / shares["test"])) if "test" in shares else 0
     for val, *test in itertools.permutations(range(count), 1 + tested):
