@@ -148,6 +148,12 @@ def test_patients_in_two_splits_are_counted(tmp_path):
     facts = companion.inspect(manifest(tmp_path, rows, header="path,label,split,patient"))
     assert facts.patients == 3 and set(facts.shared_patients) == {"P0", "P1", "P2"}
     assert "patients in several splits: 3" in facts.as_text()
+    rows = [
+        (*row[:3], row[3] + "\x1b[2J") for row in rows
+    ]  # nothing that moves the cursor reaches a terminal
+    assert (
+        "\x1b" not in companion.inspect(manifest(tmp_path, rows, header="path,label,split,patient")).as_text()
+    )
 
 
 @pytest.mark.parametrize("size", [None, 64])

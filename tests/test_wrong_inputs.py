@@ -207,11 +207,11 @@ MANIFESTS = {
     "a column for every finding": (
         listing([("1.png", 0, 1), ("2.png", 1, 1)], "path,oedema,nodule"),
         2,
-        "2 columns of 0 and 1: several labels an image",
+        "has no column label: its first line has path, oedema, nodule; wanted are path and label (the scores are",
     ),
     "no label": (listing([*ROWS, ("5.png", "")]), 2, "line 6 has no label"),
     "a label that is NaN": (listing([*ROWS, ("5.png", "NaN")]), 2, "line 6 has no label ('NaN')"),
-    "a label that rings the bell": (listing([*ROWS, ("5.png", "a\a")]), 2, "'a\\x07': the name of this class cannot be printed"),
+    "a label that rings the bell": (listing([*ROWS, ("5.png", "a\a")]), 2, "a\\x07: the name of this class cannot be printed"),
     "several labels in a cell": (listing([*ROWS, ("5.png", "a|b")]), 2, "several labels ('a|b')"),
     "a file with two labels": (listing([*ROWS, ("1.png", "b")]), 2, "1.png is listed twice, 'a' further up and 'b' here"),
     "a file listed twice": (listing([*ROWS, ("1.png", "a")]), 2, "1.png is listed twice"),

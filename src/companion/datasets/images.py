@@ -73,7 +73,10 @@ def probe(path: Path) -> Header:
     if is_dicom(path):
         found = _dicom(path, pixels=False)
         kind = found.PhotometricInterpretation
-        mode, patient = f"DICOM {kind} {found.get('BitsStored', '?')} bits", str(found.get("PatientID") or "")
+        mode, patient = (
+            f"DICOM {kind} {found.get('BitsStored', '?')} bits",
+            shown(str(found.get("PatientID") or "")),
+        )
         return Header(int(found.Columns), int(found.Rows), mode, kind in DICOM_GREY, patient=patient)
     with _pillow(path) as image:
         highest, grey = 0, image.mode in GREY_MODES

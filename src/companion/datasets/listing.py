@@ -76,6 +76,11 @@ class Listing:
     remarks: tuple[str, ...] = ()  # what was decided on the way that people should know
 
     def __post_init__(self) -> None:
+        for label in self.classes:
+            if not label.isprintable():  # so are bytes that are not UTF-8
+                raise InputError(
+                    f"{shown(label)}: the name of this class cannot be printed or is not UTF-8: rename it"
+                )
         if len(self.classes) < 2:
             there = f"images of one class only ({self.classes[0]!r})" if self.classes else "no images"
             suffixes = ", ".join(sorted(IMAGE_SUFFIXES | DICOM_SUFFIXES))
@@ -157,12 +162,8 @@ def list_images(path: Path, options: Options = Options()) -> Listing | None:
 
 
 def _table(rows: list[tuple]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["path", "label", "split", "patient"])
-
-
-def _check_class(label: str, where: str) -> None:
-    if not label.isprintable():  # so are bytes that are not UTF-8
-        raise InputError(f"{where}: the name of this class cannot be printed or is not UTF-8: rename it")
+    # As objects: names that are not UTF-8 are refused later, and by name.
+    return pd.DataFrame(rows, columns=["path", "label", "split", "patient"], dtype=object)
 
 
 # --- folders ------------------------------------------------------------------------------------------------
@@ -177,13 +178,11 @@ def _list_folder(root: Path, level: int | None) -> Listing:
             if why := _why_skipped(path) or ("" if folders else "in no class folder"):
                 skipped.append((below(path, root), why))
                 continue
-            label = folders[0]
-            _check_class(label, shown(top / label))
             if level and len(folders) <= level:
                 lacks = f"lies in no folder of a patient, {level} below that of its class"
                 raise InputError(f"{shown(path)} {lacks}: --patients-from-folder")
-            rows.append((path, label, split, shown(folders[level]) if level else ""))
-            tops.add(label)
+            rows.append((path, folders[0], split, shown(folders[level]) if level else ""))
+            tops.add(folders[0])
             inside.add("".join(folders[1:2]))
     for path in (path for top in _children(root) if splits and top not in splits for path in _walk(top)):
         skipped.append((below(path, root), _why_skipped(path) or "beside the folders of the splits"))
@@ -299,24 +298,21 @@ def _cells(manifest: Path) -> tuple[list[tuple[int, dict[str, str]]], tuple[str,
         if len(row) != len(names):
             where, advice = f"{shown(manifest)}, line {number}", "a cell with a separator in it needs quotes"
             raise InputError(f"{where} has not the {len(names)} cells of the first line: {advice}")
-    columns = _columns(manifest, names, [row for _, row in rows])
+    columns = _columns(manifest, names)
     return [(number, {name: row[at] for name, at in columns.items()}) for number, row in rows], remarks
 
 
-def _columns(manifest: Path, names: list[str], rows: list[list[str]]) -> dict[str, int]:
+def _columns(manifest: Path, names: list[str]) -> dict[str, int]:
     """Where each of `COLUMNS` lies in the table."""
     lower = [name.lower() for name in names]
     there = {
         column: [lower.index(name) for name in known if name in lower] for column, known in COLUMNS.items()
     }
     if missing := [column for column in ("path", "label") if not there[column]]:
-        flags = sum(set(cells) <= {"0", "1", "0.0", "1.0"} for cells in zip(*rows, strict=True))
         near = next((hint for name in names if (hint := did_you_mean(name, missing))), "")
-        if missing == ["label"] and flags > 1:
-            near = f" It has {flags} columns of 0 and 1: several labels an image; {ONE_LABEL}."
         raise InputError(
             f"{shown(manifest)} has no column {missing[0]}: its first line has {shown(', '.join(names)) or 'nothing'}; "
-            f"wanted are path and label, and where there are such split and patient.{near}"
+            f"wanted are path and label ({ONE_LABEL}), and where there are such split and patient.{near}"
         )
     return {column: places[0] for column, places in there.items() if places}
 
@@ -328,13 +324,12 @@ def _checked(row: dict[str, str], where: str) -> tuple[str, str, str]:
         raise InputError(f"{where} has no label ({label!r}): give one, or remove the line")
     if "|" in label or ";" in label:
         raise InputError(f"{where} has several labels ({label!r}), and {ONE_LABEL}; a name has no | and no ;")
-    _check_class(label, f"{where}, {label!r}")
     advice = "every row needs one, or leave the column out"
     if split is not None and split.lower() not in SPLIT_NAMES:
         raise InputError(f"{where}: split {split!r} is none of train, val, test: {advice}")
     if patient is not None and patient.lower() in MISSING:
         raise InputError(f"{where} has no patient: {advice}")
-    return label, SPLIT_NAMES.get((split or "").lower(), ""), patient or ""
+    return label, SPLIT_NAMES.get((split or "").lower(), ""), shown(patient or "")
 
 
 def _file(given: str, root: Path, where: str) -> Path:
