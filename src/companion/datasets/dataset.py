@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
 
 import numpy as np
 
@@ -33,10 +32,6 @@ class Dataset:
     files_hash: str = ""  # sha256 of the files that the images come from, before any resizing
     parts: tuple[str, ...] = ()  # of a pool: the datasets' names and file hashes
     patients: Mapping[str, np.ndarray] = field(default_factory=dict)  # split -> (n,) strings, or empty
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "images", MappingProxyType(dict(self.images)))
-        object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{split} {len(labels)}" for split, labels in self.labels.items())

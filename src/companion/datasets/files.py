@@ -79,7 +79,8 @@ def survey(
             parts = draw_splits(listing.table, seed=seed)
     except InputError as error:
         errors.append(str(error))
-    counts = {split: class_counts(listing.labels[index], listing.classes) for split, index in parts.items()}
+    labels, classes = listing.labels, listing.classes
+    counts = {split: class_counts(labels[index], classes) for split, index in parts.items()}
     try:
         check_classes(listing.name, counts.get("train") or counts["all"])
     except InputError as error:

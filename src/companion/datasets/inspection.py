@@ -129,11 +129,12 @@ def inspect(
 
 def sample(dataset: Dataset) -> Dataset:
     """A few training images of the first dozen classes, for a figure."""
-    first = dataset.labels["train"]
-    labels = first if first.ndim == 1 else first.argmax(1)
-    return _examples(
-        dataset.name, dataset.classes, labels, dataset.images["train"], synthetic=dataset.synthetic
-    )
+    rng, labels, classes = np.random.default_rng(0), dataset.labels["train"], dataset.classes[:MAX_CLASSES]
+    labels = labels if labels.ndim == 1 else labels.argmax(1)
+    chosen = [rng.permutation(np.flatnonzero(labels == label))[:EXAMPLES] for label in range(len(classes))]
+    index = np.concatenate(chosen)
+    images, few = {"train": dataset.images["train"][index]}, {"train": labels[index]}
+    return Dataset(dataset.name, images, few, classes, "", "", synthetic=dataset.synthetic)
 
 
 def in_several_splits(dataset: Dataset) -> int:
@@ -193,7 +194,8 @@ def _of_files(listing: Listing, options: Options, *, seed: int, progress: Progre
         table.iloc[index, table.columns.get_loc("split")] = split
     table = table[[isinstance(digest, bytes) for digest in table["pixels"]]]
     names = [below(path, listing.root) for path in table["path"]]
-    examples = ImageFiles(list(table["path"]), 64, **found.decoding)
+    images, labels = ImageFiles(list(table["path"]), 64, **found.decoding), table["code"].to_numpy()
+    whole = Dataset(listing.name, {"train": images}, {"train": labels}, listing.classes, "", "")  # type: ignore[dict-item]
     return _inspection(
         list(zip(table["split"], table["label"], names, table["pixels"], strict=True)),
         found.remarks,
@@ -208,7 +210,7 @@ def _of_files(listing: Listing, options: Options, *, seed: int, progress: Progre
         unreadable=found.unreadable,
         skipped=listing.skipped,
         errors=found.errors,
-        examples=_examples(listing.name, listing.classes, table["code"].to_numpy(), examples),
+        examples=sample(whole),
     )
 
 
@@ -232,14 +234,3 @@ def _inspection(rows: Sequence[tuple], remarks: Sequence[str], **facts: Any) -> 
         warnings=(*counted, *remarks, *too_few(facts["counts"])),
         **facts,
     )
-
-
-def _examples(
-    name: str, classes: tuple[str, ...], labels: np.ndarray, images: Any, *, synthetic: bool = False
-) -> Dataset:
-    rng = np.random.default_rng(0)
-    classes = classes[:MAX_CLASSES]
-    chosen = [rng.permutation(np.flatnonzero(labels == label))[:EXAMPLES] for label in range(len(classes))]
-    index = np.concatenate(chosen)
-    shown, of = {"train": images[index]}, {"train": labels[index]}
-    return Dataset(name, shown, of, classes, "", "", synthetic=synthetic)
