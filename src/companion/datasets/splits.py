@@ -66,18 +66,12 @@ def add_val(
 
 def merged(groups: Sequence[str], content: Sequence[Hashable]) -> list[str]:
     """Merge groups (n identifiers) of which one has a copy of another's image into one, named by the first of them."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    names, known = pd.factorize(pd.Series(groups), sort=True)
-    copies, distinct = pd.factorize(pd.Series(content))
-    nodes = len(known) + len(distinct)
-    # scipy 1.11 takes no larger integers
-    pairs = names.astype(np.int32), (len(known) + copies).astype(np.int32)
-    links = coo_array((np.ones(len(names)), pairs), shape=(nodes, nodes))
-    of, _ = pd.factorize(connected_components(links, directed=False)[1][: len(known)])
-    first = pd.Series(of).drop_duplicates().index
-    return [known[first[of[name]]] for name in names]
+    group, before = pd.Series(list(groups)), None
+    while before is None or not group.equals(before):
+        before = group
+        of_copies = group.groupby(list(content)).transform("min")
+        group = of_copies.groupby(group).transform("min")
+    return group.tolist()
 
 
 def _by_patient(
