@@ -255,11 +255,15 @@ def _check_order(root: Path, tops: set[str], inside: set[str]) -> None:
 
 
 def _list_manifest(manifest: Path, root: Path) -> Listing:
-    root = root.resolve()
-    cells, remarks = _cells(manifest)
+    root, content = root.resolve(), manifest.read_bytes()
+    remarks: tuple[str, ...] = ()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("cp1252", "replace")  # as spreadsheets on Windows write it
+        remarks = (f"{shown(manifest.name)} is not UTF-8 text and was read as Latin-1 (Windows-1252)",)
     rows: dict[Path, tuple] = {}
-    for number, row in cells:
-        where = f"{shown(manifest)}, line {number}"
+    for where, row in _rows(shown(manifest), text):
         path = _file(row["path"], root, where)
         if path in rows:
             labels = f"{rows[path][1]!r} further up and {row['label']!r} here"
@@ -277,44 +281,39 @@ def _list_manifest(manifest: Path, root: Path) -> Listing:
     return Listing(root, name, f"manifest {shown(manifest.name)}", table, skipped, remarks)
 
 
-def _cells(manifest: Path) -> tuple[list[tuple[int, dict[str, str]]], tuple[str, ...]]:
-    """Cells of every row by the names of `COLUMNS`, with the number of its line; and remarks."""
-    content = manifest.read_bytes()
-    remarks: tuple[str, ...] = ()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("cp1252", "replace")  # as spreadsheets on Windows write it
-        remarks = (f"{shown(manifest.name)} is not UTF-8 text and was read as Latin-1 (Windows-1252)",)
+def _rows(manifest: str, text: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where each row stands, for an error, and its cells by the names of `COLUMNS`."""
     separator = max(",;\t", key=text.partition("\n")[0].count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        names = [name.strip() for name in next(reader, [])]
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
+        columns = _columns(manifest, list(reader.fieldnames or ()))
+        for row in reader:
+            where = f"{manifest}, line {reader.line_num}"
+            if None in row or None in row.values():
+                cells = f"has not the {len(reader.fieldnames or ())} cells of the first line"
+                raise InputError(f"{where} {cells}: a cell with a separator in it needs quotes")
+            if any(row.values()):
+                yield where, {column: row[name].strip() for column, name in columns.items()}
     except csv.Error as error:
-        where = f"{shown(manifest)}, line {reader.line_num}"
-        raise InputError(f"{where}: {error}: it is not a whole table") from error
-    for number, row in rows:
-        if len(row) != len(names):
-            where, advice = f"{shown(manifest)}, line {number}", "a cell with a separator in it needs quotes"
-            raise InputError(f"{where} has not the {len(names)} cells of the first line: {advice}")
-    columns = _columns(manifest, names)
-    return [(number, {name: row[at] for name, at in columns.items()}) for number, row in rows], remarks
+        raise InputError(f"{manifest}, line {reader.line_num}: {error}: it is not a whole table") from error
 
 
-def _columns(manifest: Path, names: list[str]) -> dict[str, int]:
-    """Where each of `COLUMNS` lies in the table."""
-    lower = [name.lower() for name in names]
-    there = {
-        column: [lower.index(name) for name in known if name in lower] for column, known in COLUMNS.items()
+def _columns(manifest: str, names: list[str]) -> dict[str, str]:
+    """What each of `COLUMNS` is called in the table."""
+    called = {name.strip().lower(): name for name in reversed(names)}
+    found = {
+        column: called[name]
+        for column, known in COLUMNS.items()
+        for name in reversed(known)
+        if name in called
     }
-    if missing := [column for column in ("path", "label") if not there[column]]:
+    if missing := [column for column in ("path", "label") if column not in found]:
         near = next((hint for name in names if (hint := did_you_mean(name, missing))), "")
         raise InputError(
-            f"{shown(manifest)} has no column {missing[0]}: its first line has {shown(', '.join(names)) or 'nothing'}; "
+            f"{manifest} has no column {missing[0]}: its first line has {shown(', '.join(names)) or 'nothing'}; "
             f"wanted are path and label ({ONE_LABEL}), and where there are such split and patient.{near}"
         )
-    return {column: places[0] for column, places in there.items() if places}
+    return found
 
 
 def _checked(row: dict[str, str], where: str) -> tuple[str, str, str]:
