@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from companion.datasets import GENERATORS, SIZES, Dataset, load_dataset, medmnis
 from companion.datasets import medmnist as medmnist_sets
 from companion.datasets.folds import _frozen, draw_fold
 from companion.errors import EnvironmentFailure, InputError
-from image_files import Malicious, folder
+from image_files import folder
 
 COUNTS = {"train": 24, "val": 6, "test": 12}
 
@@ -64,22 +63,17 @@ def test_twelve_flags_and_eleven_with_one_label_an_image():
     assert set(medmnist_flags()) - set(medmnist_flags(single_label=True)) == {"chestmnist"}
 
 
-@pytest.mark.parametrize(("below", "size"), [(".", 28), ("medmnist", 64)])
-def test_a_flag_is_found_in_the_data_directory(data, medmnist, below, size):
+@pytest.mark.parametrize(("below", "size"), [("data", 28), ("data/medmnist", 64), ("home/.medmnist", 28)])
+def test_a_flag_is_found_in_the_data_directory_or_medmnists_own(tmp_path, monkeypatch, medmnist, below, size):
+    for variable, folder_ in (("COMPANION_DATA", "data"), ("HOME", "home"), ("USERPROFILE", "home")):
+        monkeypatch.setenv(variable, str(tmp_path / folder_))
     name = "breastmnist.npz" if size == 28 else f"breastmnist_{size}.npz"
-    medmnist(data / below / name, "breastmnist", size=size)
+    medmnist(tmp_path / below / name, "breastmnist", size=size)
     found = load_dataset("breastmnist", size=size)
     assert (found.name, found.task, found.size, found.channels) == ("breastmnist", "binary", size, 1)
     assert found.classes == ("malignant", "normal, benign") and found.official_split
     assert {split: len(found.labels[split]) for split in found.labels} == COUNTS
     assert found.labels["train"].dtype == np.int64 and found.labels["train"].ndim == 1
-
-
-def test_medmnists_own_folder_comes_next(tmp_path, monkeypatch, medmnist):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    medmnist(tmp_path / ".medmnist" / "breastmnist.npz", "breastmnist")
-    assert load_dataset("breastmnist").name == "breastmnist"
 
 
 def test_a_flag_is_downloaded_and_then_found(data, tmp_path, medmnist, server):
@@ -205,66 +199,6 @@ def test_classes_can_be_left_out(tmp_path):
     found, whole = load_dataset(path, drop_classes=["1"]), load_dataset(path)
     assert found.classes == ("0", "2") and found.class_counts() == {"0": 8, "2": 8}
     assert (found.images["test"] == whole.images["test"][whole.labels["test"] != 1]).all()
-
-
-# --- arrays that are no dataset: tests/test_wrong_inputs.py has the common mistakes ------------------------
-
-
-def _pickled(root: Path) -> Path:
-    objects = np.empty(24, dtype=object)
-    objects[:] = Malicious(root / "code-ran")
-    np.savez(root / "x.npz", train_images=objects, train_labels=np.arange(24) % 2)
-    return root / "x.npz"
-
-
-def _single_array(root: Path) -> Path:
-    with open(root / "x.npz", "wb") as stream:
-        np.save(stream, np.zeros(3))
-    return root / "x.npz"
-
-
-def _no_array_inside(root: Path) -> Path:
-    with zipfile.ZipFile(root / "x.npz", "w") as opened:
-        opened.writestr("train_images", b"bytes")
-        opened.writestr("train_labels", b"bytes")
-    return root / "x.npz"
-
-
-def changed(**changes: object):
-    return lambda root: npz(root / "x.npz", **changes)
-
-
-BAD = {
-    "single array": (_single_array, r"x\.npz is a single array, not a \.npz archive"),
-    "pickled": (_pickled, r"x\.npz holds pickled objects, which are never loaded"),
-    "no arrays inside": (_no_array_inside, r"lacks train_images, train_labels.*it has nothing"),
-    "no training split": (changed(train_images=None, train_labels=None), r"lacks train_images, train_labels"),
-    "images as number": (changed(train_images=np.uint8(3)), r"train_images has shape \(\)"),
-    "another shape in a split": (
-        changed(val_images=np.zeros((6, 64, 64), np.uint8)),
-        r"val images have shape \(64, 64\), train images \(28, 28\)",
-    ),
-    "labels as number": (changed(train_labels=np.int64(1)), r"train_labels has shape \(\)"),
-    "labels as dates": (changed(train_labels=np.arange(24).astype("M8[D]")), r"has type datetime64\[D\]"),
-    "numbers here, names there": (
-        changed(val_labels=np.array(["0", "1"] * 3)),
-        r"labels are numbers in one split and names in another",
-    ),
-    "a class for testing only": (changed(test_labels=np.arange(12) % 3), r"class '2' has 0 training image\(s\)"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_arrays_are_refused_in_one_line(tmp_path, case):
-    make, message = BAD[case]
-    with pytest.raises(InputError, match=message) as caught:
-        load_dataset(make(tmp_path))
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "code-ran").exists()
-    if case == "pickled":  # it would have run, so the refusal is what stopped it
-        with np.load(tmp_path / "x.npz", allow_pickle=True) as opened:
-            assert opened["train_images"] is not None
-        assert (tmp_path / "code-ran").exists()
 
 
 def test_only_images_and_labels_of_an_npz_are_unpacked(tmp_path, monkeypatch):

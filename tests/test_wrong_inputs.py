@@ -12,6 +12,7 @@ import pickle
 import struct
 import sys
 import urllib.error
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -257,6 +258,19 @@ def _pickled(root: Path) -> Path:
     return npz(root, train_images=objects)
 
 
+def _single_array(root: Path) -> Path:
+    with open(root / "x.npz", "wb") as stream:
+        np.save(stream, np.zeros(3))
+    return root / "x.npz"
+
+
+def _no_array_inside(root: Path) -> Path:
+    with zipfile.ZipFile(root / "x.npz", "w") as opened:
+        opened.writestr("train_images", b"bytes")
+        opened.writestr("train_labels", b"bytes")
+    return root / "x.npz"
+
+
 HALF = np.arange(24) % 2
 
 ARRAYS = {
@@ -286,6 +300,18 @@ ARRAYS = {
         2,
         "no training images",
     ),
+    "a single array": (_single_array, 2, "x.npz is a single array, not a .npz archive"),
+    "no arrays inside": (_no_array_inside, 2, "lacks train_images, train_labels: wanted are"),
+    "no training split": (lambda root: npz(root, train_images=None, train_labels=None), 2, "lacks train_images, train_labels"),
+    "images as a number": (lambda root: npz(root, train_images=np.uint8(3)), 2, "train_images has shape ()"),
+    "labels as a number": (lambda root: npz(root, train_labels=np.int64(1)), 2, "train_labels has shape ()"),
+    "labels as dates": (lambda root: npz(root, train_labels=HALF.astype("M8[D]")), 2, "has type datetime64[D]"),
+    "another shape in a split": (
+        lambda root: npz(root, val_images=np.zeros((24, 64, 64), np.uint8), val_labels=HALF), 2, "shape (64, 64), train images (28, 28)"),
+    "numbers here, names there": (
+        lambda root: npz(root, val_images=np.zeros((24, 28, 28), np.uint8), val_labels=HALF.astype(str)), 2, "names in another"),
+    "an array's class for testing only": (
+        lambda root: npz(root, test_images=np.zeros((24, 28, 28), np.uint8), test_labels=2 * HALF), 2, "class '2' has 0 training"),
     "images that are all the same": (lambda root: npz(root, train_images=np.zeros((24, 28, 28), np.uint8)), 2, "identical"),
 }  # fmt: skip
 
