@@ -65,8 +65,8 @@ def test_twelve_flags_and_eleven_with_one_label_an_image():
 
 @pytest.mark.parametrize(("below", "size"), [("data", 28), ("data/medmnist", 64), ("home/.medmnist", 28)])
 def test_a_flag_is_found_in_the_data_directory_or_medmnists_own(tmp_path, monkeypatch, medmnist, below, size):
-    for variable, folder_ in (("COMPANION_DATA", "data"), ("HOME", "home"), ("USERPROFILE", "home")):
-        monkeypatch.setenv(variable, str(tmp_path / folder_))
+    for variable, place in (("COMPANION_DATA", "data"), ("HOME", "home"), ("USERPROFILE", "home")):
+        monkeypatch.setenv(variable, str(tmp_path / place))
     name = "breastmnist.npz" if size == 28 else f"breastmnist_{size}.npz"
     medmnist(tmp_path / below / name, "breastmnist", size=size)
     found = load_dataset("breastmnist", size=size)

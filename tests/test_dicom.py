@@ -65,15 +65,6 @@ def test_colour_is_kept(tmp_path):
     assert (read(planes, grey=False) == red).all()
 
 
-def test_ybr_becomes_rgb(tmp_path):
-    from pydicom.pixels.processing import convert_color_space
-
-    red = np.full((32, 32, 3), (250, 10, 20), np.uint8)
-    stored = convert_color_space(red, "RGB", "YBR_FULL")
-    path = dicom(tmp_path / "x.dcm", stored, PhotometricInterpretation="YBR_FULL")
-    np.testing.assert_allclose(read(path, grey=False), red, atol=2)
-
-
 def test_pixels_stored_as_jpeg_are_decoded(tmp_path):
     from pydicom.encaps import encapsulate
     from pydicom.uid import JPEGBaseline8Bit
