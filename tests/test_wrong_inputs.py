@@ -300,6 +300,8 @@ ARRAYS = {
         2,
         "no training images",
     ),
+    "labels that move the cursor": (
+        lambda root: npz(root, train_labels=np.array(["a\x1b[2J", "b"] * 12)), 2, "a\\x1b[2J: the name of this class"),
     "a single array": (_single_array, 2, "x.npz is a single array, not a .npz archive"),
     "no arrays inside": (_no_array_inside, 2, "lacks train_images, train_labels: wanted are"),
     "no training split": (lambda root: npz(root, train_images=None, train_labels=None), 2, "lacks train_images, train_labels"),

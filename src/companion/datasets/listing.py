@@ -56,7 +56,11 @@ class Options:
                 raise InputError(f"--{each.name.replace('_', '-')} does not apply to {kind}")
 
     def keep(self, where: str, classes: Sequence[str]) -> np.ndarray:
-        """Mask of the classes that are not dropped; an `InputError` for one to drop that there is not."""
+        """Mask of the classes that are not dropped; an `InputError` for a name that cannot be, or is not there."""
+        for name in classes:
+            if not name.isprintable():  # so are bytes that are not UTF-8
+                problem = "the name of this class cannot be printed or is not UTF-8"
+                raise InputError(f"{where}: {shown(name)}: {problem}: rename it")
         for name in self.drop_classes:
             if name not in classes:
                 hint = did_you_mean(name, classes)
@@ -76,11 +80,6 @@ class Listing:
     remarks: tuple[str, ...] = ()  # what was decided on the way that people should know
 
     def __post_init__(self) -> None:
-        for label in self.classes:
-            if not label.isprintable():  # so are bytes that are not UTF-8
-                raise InputError(
-                    f"{shown(label)}: the name of this class cannot be printed or is not UTF-8: rename it"
-                )
         if len(self.classes) < 2:
             there = f"images of one class only ({self.classes[0]!r})" if self.classes else "no images"
             suffixes = ", ".join(sorted(IMAGE_SUFFIXES | DICOM_SUFFIXES))
@@ -153,12 +152,9 @@ def list_images(path: Path, options: Options = Options()) -> Listing | None:
         found = _list_manifest(path, Path(options.root or path.parent))
     else:
         return None
-    if options.drop_classes:
-        keep = options.keep(found.origin, found.classes)[found.labels]
-        return found.only(
-            np.flatnonzero(keep).tolist(), f"classes left out: {', '.join(options.drop_classes)}"
-        )
-    return found
+    keep = options.keep(found.origin, found.classes)[found.labels]
+    left_out = f"classes left out: {', '.join(options.drop_classes)}"
+    return found if keep.all() else found.only(np.flatnonzero(keep).tolist(), left_out)
 
 
 def _table(rows: list[tuple]) -> pd.DataFrame:
@@ -183,7 +179,7 @@ def _list_folder(root: Path, level: int | None) -> Listing:
                 raise InputError(f"{shown(path)} {lacks}: --patients-from-folder")
             rows.append((path, folders[0], split, shown(folders[level]) if level else ""))
             tops.add(folders[0])
-            inside.add("".join(folders[1:2]))
+            inside.add(folders[1] if len(folders) > 1 else "")
     for path in (path for top in _children(root) if splits and top not in splits for path in _walk(top)):
         skipped.append((below(path, root), _why_skipped(path) or "beside the folders of the splits"))
     remarks: tuple[str, ...] = ()
