@@ -1,17 +1,18 @@
-"""What the many kinds of image files mean, folders and manifests of them, and how they are split."""
+"""Image files as targets: what the many kinds of files mean, folders and manifests of them, and how they are split."""
 
 from __future__ import annotations
 
+import os
 import shutil
-import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from companion.datasets import ImageFiles, decoding, files, images, in_several_splits, load_dataset
-from companion.datasets.listing import list_images
-from companion.datasets.splits import grouped_split, merged, stratified_split
+from companion.datasets import ImageFiles, files, images, in_several_splits, load_dataset
+from companion.datasets.listing import Options, list_images
+from companion.datasets.splits import draw_splits, merged
 from companion.errors import InputError
 from image_files import folder, manifest, picture
 
@@ -19,18 +20,13 @@ from image_files import folder, manifest, picture
 
 GREY = np.tile(np.array([0, 60, 200, 255], np.uint8).repeat(7), (28, 1))
 
-
-def _alpha(values: np.ndarray, alpha: int | np.ndarray) -> np.ndarray:
-    rgb = np.repeat(values[..., None], 3, axis=2)
-    return np.concatenate([rgb, np.broadcast_to(np.uint8(alpha), values.shape)[..., None]], axis=2)
-
-
 KINDS = {
     "L": (Image.fromarray(GREY), GREY),
     "1": (Image.fromarray(GREY > 100), np.where(GREY > 100, 255, 0)),
     "LA, opaque": (Image.fromarray(GREY).convert("LA"), GREY),
     "P, grey": (Image.fromarray(GREY).convert("P"), GREY),
     "16-bit": (Image.fromarray(GREY.astype(np.uint16) * 257), GREY),
+    "decimal": (Image.fromarray(GREY.astype(np.float32) / 255), GREY),
     "12 bits in 16": (Image.fromarray((GREY.astype(int) * 4095 // 255).astype(np.uint16)), GREY),
 }
 
@@ -38,11 +34,10 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_grey_files_of_any_mode_give_the_same_pixels(tmp_path, kind):
     image, expected = KINDS[kind]
-    path = picture(tmp_path / "x.png", image)
-    header = decoding.probe(path)
+    path = picture(tmp_path / ("x.tif" if kind == "decimal" else "x.png"), image)
+    header = images.probe(path)
     assert header.grey and (header.width, header.height) == (28, 28)
-    bits = max(8, header.highest.bit_length())
-    found = decoding.read(path, 28, grey=True, bits=bits)
+    found = images.read(path, 28, grey=True, bits=max(8, header.highest.bit_length()))
     assert found.dtype == np.uint8
     np.testing.assert_allclose(found, expected, atol=1)
 
@@ -52,16 +47,14 @@ def test_colour_files_of_every_format(tmp_path, suffix):
     red = np.full((28, 28, 3), (250, 10, 20), np.uint8)
     palette = Image.fromarray(red).convert("P", palette=Image.Palette.ADAPTIVE)
     path = picture(tmp_path / f"x.{suffix[:3]}", palette if suffix == "png, palette" else red)
-    assert not decoding.probe(path).grey
-    np.testing.assert_allclose(decoding.read(path, 28, grey=False), red, atol=3)
+    assert not images.probe(path).grey
+    np.testing.assert_allclose(images.read(path, 28, grey=False), red, atol=3)
 
 
 def test_what_is_transparent_counts_as_black(tmp_path):
-    half = np.where(np.arange(28) < 14, 255, 0).astype(np.uint8)
-    path = picture(tmp_path / "x.png", Image.fromarray(_alpha(np.full((28, 28), 80, np.uint8), 255)))
-    assert (decoding.read(path, 28, grey=True) == 80).all()
-    picture(path, Image.fromarray(_alpha(GREY + 0 * GREY, half)))
-    found = decoding.read(path, 28, grey=True)
+    alpha = np.where(np.arange(28) < 14, 255, 0).astype(np.uint8) + 0 * GREY
+    path = picture(tmp_path / "x.png", Image.fromarray(np.dstack([GREY, GREY, GREY, alpha])))
+    found = images.read(path, 28, grey=True)
     assert (found[:, :14] == GREY[:, :14]).all() and (found[:, 14:] == 0).all()
 
 
@@ -71,66 +64,29 @@ def test_exif_orientation_is_followed(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned a quarter clockwise: left becomes top
     path = picture(tmp_path / "x.jpg", Image.fromarray(wide), exif=exif, quality=95)
-    found = decoding.read(path, 28, grey=True)
+    found = images.read(path, 28, grey=True)
     assert found[:10].mean() > 240 and found[-10:].mean() < 15
-
-
-def test_decimal_pixels_are_0_to_1(tmp_path):
-    path = picture(tmp_path / "x.tif", Image.fromarray(GREY.astype(np.float32) / 255))
-    np.testing.assert_allclose(decoding.read(path, 28, grey=True), GREY, atol=1)
-    picture(path, Image.fromarray(GREY.astype(np.float32)))
-    with pytest.raises(InputError, match="decimal values reach from 0 to 255, outside 0 to 1"):
-        decoding.read(path, 28, grey=True)
 
 
 def test_a_large_jpeg_looks_the_same_when_it_is_decoded_smaller(tmp_path):
     large = Image.fromarray(GREY).resize((1600, 1200), Image.Resampling.BICUBIC)
     path = picture(tmp_path / "x.jpg", large, quality=95)
     expected = np.asarray(Image.open(path).resize((64, 64), Image.Resampling.BILINEAR), dtype=int)
-    assert np.abs(decoding.read(path, 64, grey=True) - expected).mean() < 1
+    assert np.abs(images.read(path, 64, grey=True) - expected).mean() < 1
 
 
-def test_frames_are_refused_but_for_the_preview_of_a_phone(tmp_path):
-    pages = [Image.fromarray(GREY), Image.fromarray(GREY)]
-    pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
-    with pytest.raises(InputError, match="holds 2 frames"):
-        decoding.probe(tmp_path / "x.tif")
-    pages[0].save(tmp_path / "x.jpg", format="MPO", save_all=True, append_images=pages[1:])
-    assert decoding.probe(tmp_path / "x.jpg").grey
+def test_the_second_frame_of_a_phones_picture_is_a_preview(tmp_path):
+    page = Image.fromarray(GREY)
+    page.save(tmp_path / "x.jpg", format="MPO", save_all=True, append_images=[page])
+    assert images.probe(tmp_path / "x.jpg").grey
 
 
 # --- many files --------------------------------------------------------------------------------------------
 
 
-def test_the_first_of_several_errors_is_raised():
-    def work(item: int) -> int:
-        if item in (70, 300):
-            raise ValueError(item)
-        return item
-
-    assert images.in_parallel(work, range(60), what="x") == list(range(60))
-    with pytest.raises(ValueError, match="70"):
-        images.in_parallel(work, range(500), what="x")
-
-
-def test_ctrl_c_stops_what_has_not_begun():
-    begun = []
-
-    def work(item: int) -> None:
-        begun.append(item)
-        time.sleep(0.01)
-        if item == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        images.in_parallel(work, range(20_000), what="x")
-    assert len(begun) < 10_000
-
-
 def test_progress_counts_to_the_end(tmp_path):
-    root = folder(tmp_path / "scans", {"a": 5, "b": 5})
     lines: list[str] = []
-    load_dataset(root, size=28, progress=lines.append)
+    load_dataset(folder(tmp_path, {"a": 5, "b": 5}), size=28, progress=lines.append)
     assert "reading headers: 10 of 10" in lines and lines[-1].startswith("reading images: ")
 
 
@@ -140,7 +96,7 @@ def test_images_that_stay_on_disk_are_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "IN_MEMORY", 0)
     lazy = load_dataset(root, size=28)
     on_disk, pixels = lazy.images["train"], held.images["train"]
-    assert isinstance(on_disk, ImageFiles) and "stay on disk" in lazy.notes[0]
+    assert isinstance(on_disk, ImageFiles) and "stay on disk" in lazy.notes[-1]
     assert (on_disk.shape, on_disk.ndim, on_disk.dtype) == (pixels.shape, 3, np.uint8)
     assert (np.asarray(on_disk) == pixels).all() and (on_disk[3] == pixels[3]).all()
     assert (on_disk[:, None] == pixels[:, None]).all()
@@ -151,14 +107,39 @@ def test_images_that_stay_on_disk_are_the_same(tmp_path, monkeypatch):
     assert load_dataset(root, size=28).content_hash != before
 
 
+@pytest.mark.parametrize(
+    "names", [["gone.png"], ["cut.png"], ["cut.png", "cut too.png", "empty.png", "x.png"]]
+)
+def test_unreadable_files_are_named_together_and_can_be_skipped(tmp_path, names):
+    path = manifest(tmp_path, [(f"{n}.png", "ab"[n % 2]) for n in range(20)])
+    whole = (tmp_path / "0.png").read_bytes()
+    for name in names:
+        if not name.startswith("gone"):
+            (tmp_path / name).write_bytes(whole[:-200] if name.startswith("cut") else b"")
+    path.write_text(path.read_text() + "".join(f"{name},a\n" for name in names))
+    with pytest.raises(InputError, match="--skip-unreadable") as caught:
+        load_dataset(path, size=28)
+    assert all(name in str(caught.value) for name in names[:3])
+    assert len(names) == 1 or f"; {len(names) - 1} more cannot be read" in str(caught.value)
+    found = load_dataset(path, size=28, skip_unreadable=True)
+    assert found.class_counts() == {"a": 7, "b": 7}
+    assert found.notes[0].startswith(f"{len(names)} unreadable file(s) left out")
+
+
+def test_classes_can_be_left_out(tmp_path):
+    root = folder(tmp_path / "scans", {"a": 5, "b": 5, "rare": 1})
+    (root / "rare" / "rare-0.png").write_bytes(b"")
+    found = load_dataset(root, size=28, drop_classes=["rare"])
+    assert found.classes == ("a", "b") and found.notes[0] == "classes left out: rare"
+
+
 # --- folders -----------------------------------------------------------------------------------------------
 
 
 def test_what_is_left_out_is_listed_with_the_reason(tmp_path):
     root = folder(tmp_path / "scans", {"a": 2, "b": 2})
-    (root / "a" / ".hidden.png").write_bytes(b"")
-    (root / "a" / "Thumbs.db").write_bytes(b"")
-    (root / "a" / "volume.nii.gz").write_bytes(b"")
+    for name in (".hidden.png", "Thumbs.db", "volume.nii.gz"):
+        (root / "a" / name).write_bytes(b"")
     (root / ".git").mkdir()
     (root / "empty").mkdir()
     picture(root / "loose.png")
@@ -172,8 +153,8 @@ def test_what_is_left_out_is_listed_with_the_reason(tmp_path):
         "loose.png": "in no class folder",
         "b/gone.png": "a link that leads nowhere",
     }
-    assert load_dataset(root, size=28).notes == (
-        "7 files or folders were left out: companion inspect lists them",
+    assert (
+        "7 files or folders were left out: companion inspect lists them" in load_dataset(root, size=28).notes
     )
 
 
@@ -196,10 +177,40 @@ def test_links_and_folders_below_a_class_belong_to_it_wherever_the_folder_lies(t
     for place in ("here", "there"):
         root = folder(tmp_path / place / "scans", {"a/patient 1": 10, "a/patient 2": 5, "b": 13})
         (root / "b" / "more").symlink_to(tmp_path / "elsewhere" / "more")
-        assert [entry.label for entry in list_images(root).entries] == ["a"] * 15 + ["b"] * 15
+        assert list(list_images(root).table["label"]) == ["a"] * 15 + ["b"] * 15
     first, second = (load_dataset(tmp_path / place / "scans", size=28) for place in ("here", "there"))
     assert first.content_hash == second.content_hash
     assert load_dataset(tmp_path / "here" / "scans", size=28, seed=1).content_hash != first.content_hash
+
+
+@pytest.mark.parametrize(
+    ("level", "patients"),
+    [(None, set()), (0, set()), (1, {f"P{n}" for n in range(20)}), (2, {"left", "right"})],
+)
+def test_patients_of_folders(tmp_path, level, patients):
+    root = tmp_path / "scans"
+    for n in range(40):
+        picture(root / "ab"[n // 2 % 2] / f"P{n // 2}" / ("left", "right")[n % 2] / f"{n}.png")
+    if level == 2:
+        with pytest.raises(InputError, match="2 patients are too few"):
+            load_dataset(root, size=28, patients_from_folder=2)
+        return
+    found = load_dataset(root, size=28, patients_from_folder=level)
+    assert set().union(*found.patients.values()) == patients
+    assert sum(len(set(whose)) for whose in found.patients.values()) == len(patients)  # each in one split
+    assert any("patients unknown" in note for note in found.notes) is not bool(patients)
+    assert any("--patients-from-folder 1" in note for note in found.notes) is (level is None)
+
+
+def test_folders_of_patients_that_hold_classes_are_refused(tmp_path):
+    root = folder(
+        tmp_path / "scans", {f"P{n}/{name}": 1 for n in range(6) for name in ("benign", "malignant")}
+    )
+    with pytest.raises(InputError, match=r"its 6 folders hold the same few \(benign, malignant\)"):
+        list_images(root)
+    assert len(list_images(root, Options(patients_from_folder=0)).classes) == 6
+    folder(root, {"P0": 1})  # an image beside the folders: no such layout
+    assert len(list_images(root).classes) == 6
 
 
 def test_grey_stays_grey_and_one_colour_image_makes_all_rgb(tmp_path):
@@ -219,7 +230,6 @@ def test_sixteen_bits_keep_their_scale(tmp_path):
             picture(path, np.full((8, 8), value, np.uint16))
     found = load_dataset(tmp_path, size=28)
     assert sorted(set(found.images["train"].reshape(8, -1)[:, 0])) == [0, 1, 100, 255]
-    assert found.channels == 1
 
 
 # --- manifests ---------------------------------------------------------------------------------------------
@@ -239,8 +249,16 @@ ROWS = [(f"images/{index:02d}.png", "ab"[index % 2]) for index in range(20)]
 def test_a_manifest_is_read_whatever_separates_it(tmp_path, header, name):
     found = load_dataset(manifest(tmp_path / "own", ROWS, header=header, name=name), size=28)
     assert found.classes == ("a", "b") and not found.official_split
-    assert found.class_counts() == {"a": 7, "b": 7}
-    assert found.name == "own/x"
+    assert found.class_counts() == {"a": 7, "b": 7} and found.name == "own/x"
+
+
+def test_a_manifest_in_latin_1_is_read(tmp_path):
+    path = manifest(
+        tmp_path, [(f"ö{index}.png", "gesund krank/größer".split()[index % 2]) for index in range(8)]
+    )
+    path.write_bytes(path.read_text(encoding="utf-8").replace(",", ";").encode("latin-1"))
+    found = load_dataset(path, size=28)
+    assert found.classes == ("gesund", "krank/größer") and "Latin-1" in found.notes[0]
 
 
 def test_a_manifest_gives_splits_and_patients(tmp_path):
@@ -263,6 +281,27 @@ def test_a_manifest_is_the_same_from_anywhere_in_any_order_and_written_on_window
     assert len(hashes) == 1
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("linked", [False, True])
+def test_images_may_lie_below_a_root_that_is_named(tmp_path, absolute, linked):
+    for name, _ in ROWS:
+        picture(tmp_path / "share" / name)
+    (tmp_path / "mount").symlink_to(tmp_path / "share")
+    root = tmp_path / ("mount" if linked else "share")
+    os.chmod(tmp_path / "share", 0o500)
+    path = manifest(tmp_path / "own", [])
+    lines = [f"{root / name if absolute else name},{label}" for name, label in ROWS]
+    path.write_text("\n".join(["path,label", *lines]))
+    found = load_dataset(path, size=28, root=root)
+    assert found.class_counts() == {"a": 7, "b": 7} and found.name == "own/list"
+    with pytest.raises(InputError, match="--root DIR names another" if absolute else "is not there"):
+        load_dataset(path, size=28)
+    picture(tmp_path / "outside.png")
+    path.write_text(path.read_text() + "\n../outside.png,a")
+    with pytest.raises(InputError, match=r"line 22: \.\./outside\.png leads out of"):
+        load_dataset(path, size=28, root=root)
+
+
 def test_images_that_a_manifest_does_not_list_are_reported(tmp_path):
     path = manifest(tmp_path, ROWS)
     picture(tmp_path / "images" / "more.PNG")
@@ -272,36 +311,35 @@ def test_images_that_a_manifest_does_not_list_are_reported(tmp_path):
 # --- splits drawn here -------------------------------------------------------------------------------------
 
 
+def table(label, content=None, patient=""):
+    rows = {"label": label, "content": range(len(label)) if content is None else content, "patient": patient}
+    return pd.DataFrame(rows)
+
+
 def test_splits_are_70_10_and_20_percent_of_every_class():
     labels = np.repeat([0, 1, 2], [60, 40, 2])
-    found = stratified_split(labels)
+    found = draw_splits(table(labels))
     shares = {name: np.bincount(labels[index]).tolist() for name, index in found.items()}
     assert shares == {"train": [42, 28, 2], "val": [6, 4], "test": [12, 8]}  # a rare class is for training
 
 
 def test_patients_stay_together_and_the_seed_decides():
-    patients = [f"patient {number // 2}" for number in range(100)]
-    first, again, other = (
-        grouped_split(np.arange(100) % 2, patients, ("a", "b"), seed=seed) for seed in (0, 0, 1)
-    )
-    whose = [{patients[i] for i in index} for index in first.values()]
-    assert sum(map(len, whose)) == len(set(patients))
+    images = table(["a", "b"] * 50, patient=[f"patient {number // 2}" for number in range(100)])
+    first, again, other = (draw_splits(images, seed=seed) for seed in (0, 0, 1))
+    whose = [set(images["patient"].iloc[index]) for index in first.values()]
+    assert sum(map(len, whose)) == images["patient"].nunique()
     assert sorted(np.concatenate(list(first.values()))) == list(range(100))
     assert [len(index) for index in first.values()] == [70, 10, 20]
     assert all((first[split] == again[split]).all() for split in first)
     assert not np.array_equal(other["test"], first["test"])
 
 
-def test_copies_stay_in_one_split_and_alone_change_nothing():
-    labels = np.arange(60) % 2
-    plain = stratified_split(labels, seed=3)
-    distinct = stratified_split(labels, [f"content {index}" for index in range(60)], seed=3)
-    assert all((plain[split] == distinct[split]).all() for split in plain)
+def test_copies_stay_in_one_split():
     # Every image three times, a copy with the other label among them: the first one's counts.
-    content = [f"content {index % 20}" for index in range(60)]
+    content = np.arange(60) % 20
     for seed in range(3):
-        found = stratified_split(labels, content, seed=seed)
-        parts = [{content[index] for index in part} for part in found.values()]
+        found = draw_splits(table(["a", "b"] * 30, content), seed=seed)
+        parts = [set(content[part]) for part in found.values()]
         assert sum(map(len, parts)) == 20 and [len(part) for part in found.values()] == [42, 6, 12]
 
 
@@ -321,13 +359,30 @@ def test_copies_of_a_file_are_drawn_into_one_split(tmp_path):
     assert in_several_splits(found) == 0
 
 
-def test_a_grouped_split_keeps_rare_classes_for_training():
-    labels = np.repeat([0, 1], [40, 4])
-    groups = [f"p{index}" for index in range(40)] + ["q0", "q0", "q1", "q1"]
+def test_rare_classes_keep_patients_to_train_on():
+    labels = np.repeat(["common", "rare"], [40, 4])
+    images = table(labels, patient=[*(f"p{index}" for index in range(40)), "q0", "q0", "q1", "q1"])
     for seed in range(5):
-        found = grouped_split(labels, groups, ("common", "rare"), seed=seed)
-        assert np.bincount(labels[found["train"]]).min() >= 2
+        assert (labels[draw_splits(images, seed=seed)["train"]] == "rare").sum() >= 2
     with pytest.raises(InputError, match="2 patients are too few"):
-        grouped_split(np.arange(6) % 2, ["p", "q"] * 3, ("a", "b"))
+        draw_splits(table(list("abcabc"), patient=["p", "q"] * 3))
     with pytest.raises(InputError, match="'rare' has too few patients"):
-        grouped_split(np.repeat([0, 1], [6, 1]), list("abcdefg"), ("common", "rare"))
+        draw_splits(table(labels[34:41], patient=list("abcdefg")))
+
+
+@pytest.mark.parametrize(("columns", "how"), [("", "class"), (",patient", "patient and class")])
+def test_val_is_drawn_from_train_where_there_is_a_test_split_only(tmp_path, columns, how):
+    rows = [(f"{n}.png", "ab"[n % 2], "train" if n < 80 else "test", f"P{n // 4}") for n in range(100)]
+    rows = [row if columns else row[:3] for row in rows]
+    found = load_dataset(manifest(tmp_path, rows, header="path,label,split" + columns), size=28)
+    sizes = {split: len(labels) for split, labels in found.labels.items()}
+    assert sizes["train"] + sizes["val"] == 80 and sizes["test"] == 20 and 8 <= sizes["val"] <= 12
+    remark = f"no val split is given: {sizes['val']} images of train became val, an eighth by {how}"
+    assert remark in found.notes and found.official_split
+    assert not columns or not set(found.patients["train"]) & set(found.patients["val"])
+
+
+def test_no_val_is_drawn_where_train_is_too_small(tmp_path):
+    rows = [(f"{n}.png", "ab"[n % 2], "train" if n < 6 else "test", f"P{n % 2}") for n in range(8)]
+    found = load_dataset(manifest(tmp_path, [row[:3] for row in rows], header="path,label,split"), size=28)
+    assert "val" not in found.labels and "train is too small to draw one from" in found.notes[0]

@@ -12,6 +12,7 @@ import pickle
 import struct
 import sys
 import urllib.error
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -207,21 +208,21 @@ MANIFESTS = {
     "a column for every finding": (
         listing([("1.png", 0, 1), ("2.png", 1, 1)], "path,oedema,nodule"),
         2,
-        "2 columns of 0 and 1: several labels an image",
+        "has no column label: its first line has path, oedema, nodule; wanted are path and label (the scores are",
     ),
     "no label": (listing([*ROWS, ("5.png", "")]), 2, "line 6 has no label"),
     "a label that is NaN": (listing([*ROWS, ("5.png", "NaN")]), 2, "line 6 has no label ('NaN')"),
-    "a label that rings the bell": (listing([*ROWS, ("5.png", "a\a")]), 2, "'a\\x07': the name of this class cannot be printed"),
+    "a label that rings the bell": (listing([*ROWS, ("5.png", "a\a")]), 2, "a\\x07: the name of this class cannot be printed"),
     "several labels in a cell": (listing([*ROWS, ("5.png", "a|b")]), 2, "several labels ('a|b')"),
-    "a file with two labels": (listing([*ROWS, ("1.png", "b")]), 2, "1.png is 'b' here and 'a' further up"),
+    "a file with two labels": (listing([*ROWS, ("1.png", "b")]), 2, "1.png is listed twice, 'a' further up and 'b' here"),
     "a file listed twice": (listing([*ROWS, ("1.png", "a")]), 2, "1.png is listed twice"),
-    "files that are not there": (table("path,label\n1.png,a\ngone.png,b\nx.png,b\n"), 2, "gone.png is not there, nor 1"),
+    "files that are not there": (table("path,label\n1.png,a\ngone.png,b\nx.png,b\n"), 2, "gone.png is not there; 1 more cannot be read: x.png"),
     "a path that leads out": (listing([*ROWS, ("../x.png", "a")]), 2, "../x.png leads out of"),
     "a roundabout path that leads out": (listing([*ROWS, ("a/../../x.png", "a")]), 2, "leads out of"),
     "a path of the system": (listing([*ROWS, ("/etc/passwd", "a")]), 2, "/etc/passwd leads out of"),
     "a link that leads out": (linked("../outside.png"), 2, "link.png leads out of"),
     "a link to itself": (linked("link.png"), 2, "a link that leads nowhere or back to itself"),
-    "a folder for a file": (listing([*ROWS, (".", "a")]), 2, ". is not there"),
+    "a folder for a file": (listing([*ROWS, (".", "a")]), 2, "m is not there"),
     "a zero byte in a path": (table(b"path,label\n1.png,a\nx\0.png,b\n"), 2, "list.csv"),
     "a split that is none": (listing([("1.png", "a", "holdout")], "path,label,split"), 2, "'holdout' is none of train, val"),
     "a split left out": (listing([("1.png", "a", "")], "path,label,split"), 2, "every row needs one"),
@@ -241,7 +242,7 @@ MANIFESTS = {
         2,
         "2 patients are too few to draw three splits from",
     ),
-    "another encoding": (table("path,label\n1.png,größe\n".encode("latin-1")), 2, "is not UTF-8 text"),
+    "no text": (table(bytes(range(256))), 2, "list.csv"),
     "a row with a cell too many": (table("path,label\n1.png,a\n2.png,b,c\n"), 2, "line 3 has not the 2 cells"),
     "a row with a cell too few": (table("path,label\n1.png,a\n2.png\n"), 2, "line 3 has not the 2 cells"),
     "a quote that is not closed": (table('path,label\n1.png,"a\n2.png,b\n'), 2, "it is not a whole table"),
@@ -255,6 +256,19 @@ def _pickled(root: Path) -> Path:
     objects = np.empty(24, dtype=object)
     objects[:] = Malicious(root / "code-ran")
     return npz(root, train_images=objects)
+
+
+def _single_array(root: Path) -> Path:
+    with open(root / "x.npz", "wb") as stream:
+        np.save(stream, np.zeros(3))
+    return root / "x.npz"
+
+
+def _no_array_inside(root: Path) -> Path:
+    with zipfile.ZipFile(root / "x.npz", "w") as opened:
+        opened.writestr("train_images", b"bytes")
+        opened.writestr("train_labels", b"bytes")
+    return root / "x.npz"
 
 
 HALF = np.arange(24) % 2
@@ -286,10 +300,52 @@ ARRAYS = {
         2,
         "no training images",
     ),
+    "labels that move the cursor": (
+        lambda root: npz(root, train_labels=np.array(["a\x1b[2J", "b"] * 12)), 2, "a\\x1b[2J: the name of this class"),
+    "a single array": (_single_array, 2, "x.npz is a single array, not a .npz archive"),
+    "no arrays inside": (_no_array_inside, 2, "lacks train_images, train_labels: wanted are"),
+    "no training split": (lambda root: npz(root, train_images=None, train_labels=None), 2, "lacks train_images, train_labels"),
+    "images as a number": (lambda root: npz(root, train_images=np.uint8(3)), 2, "train_images has shape ()"),
+    "labels as a number": (lambda root: npz(root, train_labels=np.int64(1)), 2, "train_labels has shape ()"),
+    "labels as dates": (lambda root: npz(root, train_labels=HALF.astype("M8[D]")), 2, "has type datetime64[D]"),
+    "another shape in a split": (
+        lambda root: npz(root, val_images=np.zeros((24, 64, 64), np.uint8), val_labels=HALF), 2, "shape (64, 64), train images (28, 28)"),
+    "numbers here, names there": (
+        lambda root: npz(root, val_images=np.zeros((24, 28, 28), np.uint8), val_labels=HALF.astype(str)), 2, "names in another"),
+    "an array's class for testing only": (
+        lambda root: npz(root, test_images=np.zeros((24, 28, 28), np.uint8), test_labels=2 * HALF), 2, "class '2' has 0 training"),
     "images that are all the same": (lambda root: npz(root, train_images=np.zeros((24, 28, 28), np.uint8)), 2, "identical"),
 }  # fmt: skip
 
 TARGETS = FOLDERS | MANIFESTS | ARRAYS
+
+
+def _patients_with_classes(root: Path) -> Path:
+    return folder(root / "f", {f"P{n}/{name}": 1 for n in range(6) for name in ("benign", "malignant")})
+
+
+LEVEL = "--patients-from-folder"
+READING = {
+    "folders of patients that hold classes": (_patients_with_classes, (), "its 6 folders hold the same few"),
+    "no folders of patients": (class_folders(a=3, b=3), (LEVEL, "1"), "a-0.png lies in no folder of a patient, 1 below"),
+    "a level below zero": (class_folders(a=3, b=3), (LEVEL, "-1"), f"'{LEVEL}'"),
+    "patients from the folders of a manifest": (listing(), (LEVEL, "1"), f"{LEVEL} does not apply to a manifest"),
+    "a root for a folder": (class_folders(a=3, b=3), ("--root", "f"), "--root does not apply to a folder"),
+    "a root that is not there": (listing(), ("--root", "nowhere"), "nowhere: there is no such folder"),
+    "a path that leads out of the root": (listing([("../x.png", "a")]), ("--root", "m"), "leads out of"),
+    "a link that leads out of the root": (linked("../outside.png"), ("--root", "m"), "link.png leads out of"),
+    "a root for arrays": (npz, ("--root", "."), "--root does not apply to a .npz file"),
+    "unreadable arrays to skip": (npz, ("--skip-unreadable",), "does not apply to a .npz file"),
+    "a class to drop that there is not": (class_folders(a=3, b=3), ("--drop-classes", "B"), "Did you mean 'b'?"),
+    "an array's class to drop that there is not": (npz, ("--drop-classes", "2"), "no class '2' to drop: there are 0, 1"),
+    "all classes but one dropped": (class_folders(a=3, b=3), ("--drop-classes", "b"), "of one class only ('a')"),
+    "nothing that can be read": (
+        lambda root: raw(raw(root / "f" / "a" / "x.png", b"").parents[1] / "b" / "x.png", b"").parents[1],
+        ("--skip-unreadable",),
+        "folder f has no images",
+    ),
+    "options for a dataset that has its own splits": (lambda root: "procedural:cells", ("--drop-classes", "x"), "does not apply"),
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -343,6 +399,14 @@ def test_a_target_that_cannot_be_ranked_for(capsys, tmp_path, own_cache, case):
     two = _two_small(tmp_path) if late else ("-s", "scratch", "-s", "torchvision:resnet18")
     arguments = ["rank", target, *two, "--out", tmp_path / "report"]
     refused(capsys, arguments, code, says, tmp_path, own_cache)
+
+
+@pytest.mark.parametrize("command", ["inspect", "rank"])
+@pytest.mark.parametrize("case", READING)
+def test_options_of_reading_that_make_no_sense(capsys, tmp_path, own_cache, case, command):
+    make, options, says = READING[case]
+    sources = SOURCES if command == "rank" else ()
+    refused(capsys, [command, make(tmp_path), *sources, *options], 2, says, tmp_path, own_cache)
 
 
 # --- sources -----------------------------------------------------------------------------------------------

@@ -64,6 +64,14 @@ Verify = Annotated[
     ),
 ]
 Architecture = Annotated[str, Option(help="Of sources that do not say theirs.")]
+# How the files of a target are read: for every command that loads one, as the options of `load_dataset`.
+Root = Annotated[Path | None, Option(help="Folder that a manifest's paths are relative to and lie in.")]
+PatientsFromFolder = Annotated[
+    int | None,
+    Option(min=0, help="1: the folder in a class folder names the patient; 2: one deeper; 0: none."),
+]
+SkipUnreadable = Annotated[bool, Option("--skip-unreadable", help="Leave out what cannot be read.")]
+DropClasses = Annotated[list[str] | None, Option("--drop-classes", help="Class to leave out; once for each.")]
 Variant = Annotated[Literal["corrected", "published"], Option(help="Variant of the scores.")]
 TARGET = "MedMNIST flag, .npz file, folder of class folders, .csv or .tsv of path and label, procedural:NAME."
 
@@ -106,6 +114,10 @@ def inspect(
     images: Annotated[bool, Option(help="With pictures, and names of files and patients.")] = True,
     size: Size = None,
     seed: Seed = 0,
+    root: Root = None,
+    patients_from_folder: PatientsFromFolder = None,
+    skip_unreadable: SkipUnreadable = False,
+    drop_classes: DropClasses = None,
     force: Force = False,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -119,7 +131,15 @@ def inspect(
         store.check_folder(out, files, force=force)
     with _progress() as progress:
         facts = look(
-            target, size=size, seed=seed, data_dir=data_dir, progress=lambda line: progress(0.0, line)
+            target,
+            size=size,
+            seed=seed,
+            data_dir=data_dir,
+            root=root,
+            patients_from_folder=patients_from_folder,
+            skip_unreadable=skip_unreadable,
+            drop_classes=drop_classes or (),
+            progress=lambda line: progress(0.0, line),
         )
     document = json.dumps(facts.as_document(names=images), indent=1)
     written = []
@@ -151,6 +171,10 @@ def rank(
     trust: Trust = False,
     out: Annotated[Path | None, Option(help="Folder for the table, the figure and the report.")] = None,
     images: Annotated[bool, Option(help="With example pictures of TARGET in the report.")] = True,
+    root: Root = None,
+    patients_from_folder: PatientsFromFolder = None,
+    skip_unreadable: SkipUnreadable = False,
+    drop_classes: DropClasses = None,
     force: Force = False,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -166,7 +190,16 @@ def rank(
         if source:
             ranking.by_name(source)  # what cannot be ranked is refused before anything is loaded
         with _progress() as progress:
-            dataset = load_dataset(target, size=size, trust=trust, progress=lambda line: progress(0.0, line))
+            dataset = load_dataset(
+                target,
+                size=size,
+                trust=trust,
+                root=root,
+                patients_from_folder=patients_from_folder,
+                skip_unreadable=skip_unreadable,
+                drop_classes=drop_classes or (),
+                progress=lambda line: progress(0.0, line),
+            )
             if verify:
                 ranking.check_verifiable(dataset, verify)
             found = ranking.rank(
@@ -207,6 +240,10 @@ def tune(
     seed: Seed = 24,
     device: Device = "auto",
     architecture: Architecture = "resnet18",
+    root: Root = None,
+    patients_from_folder: PatientsFromFolder = None,
+    skip_unreadable: SkipUnreadable = False,
+    drop_classes: DropClasses = None,
     trust: Trust = False,
     force: Force = False,
     data_dir: DataDir = None,
@@ -220,7 +257,16 @@ def tune(
     store.check_folder(out, tuning.FILES, force=force)
     check_name(source)
     with store.data_directory(data_dir), _progress() as progress:
-        dataset = load_dataset(target, size=size, trust=trust, progress=lambda line: progress(0.0, line))
+        dataset = load_dataset(
+            target,
+            size=size,
+            trust=trust,
+            root=root,
+            patients_from_folder=patients_from_folder,
+            skip_unreadable=skip_unreadable,
+            drop_classes=drop_classes or (),
+            progress=lambda line: progress(0.0, line),
+        )
         model = load_source(
             source,
             target=dataset.name,

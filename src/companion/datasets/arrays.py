@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from companion.datasets.dataset import Dataset, check, task_of
-from companion.datasets.decoding import PIXEL_LIMIT
-from companion.datasets.images import file_digest
-from companion.datasets.splits import SPLITS
-from companion.errors import InputError, shown
+from companion.datasets.dataset import Dataset, check_classes, task_of
+from companion.datasets.images import digests, file_digest
+from companion.datasets.listing import ONE_LABEL, Options
+from companion.datasets.splits import SPLITS, add_val
+from companion.errors import InputError
 
-WANTED = tuple(f"{split}_{part}" for split in SPLITS for part in ("images", "labels"))
 LARGEST_ARRAY = 32 << 30  # bytes; PathMNIST's training images at 224 px are 13.5 GB
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Images and labels of a ``.npz`` file; other members stay unread."""
+def read_npz(path: Path, splits: Sequence[str] = ("train",)) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Split -> images and labels of a ``.npz`` file, with `splits` at least; other members stay unread."""
+    wanted = [f"{split}_{part}" for split in SPLITS for part in ("images", "labels")]
     try:
         opened = np.load(path, allow_pickle=False)
         if not isinstance(opened, np.lib.npyio.NpzFile):
             raise InputError(f"{path} is a single array, not a .npz archive")
         with opened as archive:
             sizes = {info.filename: info.file_size for info in archive.zip.infolist()}  # type: ignore[union-attr]
-            wanted = [key for key in WANTED if key in archive.files and f"{key}.npy" in sizes]
-            if large := [key for key in wanted if sizes[f"{key}.npy"] > LARGEST_ARRAY]:
-                raise InputError(
-                    f"{path}: {large[0]} would take over {LARGEST_ARRAY >> 30} GB: make it smaller"
-                )
-            return {key: archive[key] for key in wanted}
+            there = [key for key in wanted if key in archive.files and f"{key}.npy" in sizes]
+            if large := [key for key in there if sizes[f"{key}.npy"] > LARGEST_ARRAY]:
+                limit = f"over {LARGEST_ARRAY >> 30} GB: make it smaller"
+                raise InputError(f"{path}: {large[0]} would take {limit}")
+            arrays = {key: archive[key] for key in there}
     except InputError:
         raise
     except Exception as error:
@@ -39,40 +41,66 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         if "allow_pickle" in str(error) and zipfile.is_zipfile(path):
             reason = "holds pickled objects, which are never loaded: save plain arrays"
         raise InputError(f"{path} {reason}") from error
-
-
-def load_npz(path: Path, *, name: str, size: int | None) -> Dataset:
-    """Load a ``.npz`` file, brought to `size` where one is given; what cannot be worked with is an `InputError`."""
-    if path.suffix.lower() != ".npz":
-        raise InputError(
-            f"{shown(path)} is no target: wanted is a folder of class folders, a .csv or .tsv of paths and labels, or "
-            "a .npz file"
-        )
-    arrays = read_npz(path)
-    splits = [split for split in SPLITS if f"{split}_images" in arrays or f"{split}_labels" in arrays]
-    needed = [key for key in WANTED if key.partition("_")[0] in {"train", *splits}]
-    if missing := [key for key in needed if key not in arrays]:
+    found = [split for split in SPLITS if split in splits or any(key.startswith(split) for key in arrays)]
+    if missing := [key for key in wanted if key.partition("_")[0] in found and key not in arrays]:
         raise InputError(
             f"{path} lacks {', '.join(missing)}: wanted are train_images and train_labels, and val_… and test_… "
             f"where there are such; it has {', '.join(arrays) or 'nothing'} of them"
         )
-    images = {split: _images(f"{path}: {split}_images", arrays[f"{split}_images"], size) for split in splits}
-    labels = {split: _labels(f"{path}: {split}_labels", arrays[f"{split}_labels"]) for split in splits}
+    return {split: (arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in found}
+
+
+def load_npz(path: Path, options: Options, *, name: str, size: int | None, seed: int) -> Dataset:
+    """Load a ``.npz`` file, brought to `size` where one is given; what cannot be worked with is an `InputError`."""
+    options.check("a .npz file", "drop_classes")
+    images, labels = {}, {}
+    for split, (pixels, values) in read_npz(path).items():
+        images[split] = _images(f"{path}: {split}_images", pixels, size)
+        labels[split] = _labels(f"{path}: {split}_labels", values)
+        shape, first = images[split].shape[1:], images["train"].shape[1:]
+        if shape != first:
+            raise InputError(f"{path}: {split} images have shape {shape}, train images {first}")
+        if len(images[split]) != len(labels[split]):
+            raise InputError(
+                f"{path}: {split} has {len(images[split])} images but {len(labels[split])} labels"
+            )
     if len({values.dtype.kind == "U" for values in labels.values()}) > 1:
         raise InputError(f"{path}: labels are numbers in one split and names in another")
+    if not len(labels["train"]):
+        raise InputError(f"{path}: there are no training images")
     names = np.unique(np.concatenate(list(labels.values())))
+    names = names[options.keep(path.name, [str(name) for name in names])]
+    for split, of in labels.items():
+        kept = np.isin(of, names)
+        images[split] = images[split] if kept.all() else images[split][kept]
+        labels[split] = np.searchsorted(names, of[kept]).astype(np.int64)
     classes = tuple(str(name) for name in names)
-    return check(
-        Dataset(
-            name=Path(name).stem if name.endswith(".npz") else name,
-            images=images,
-            labels={split: np.searchsorted(names, of).astype(np.int64) for split, of in labels.items()},
-            classes=classes,
-            task=task_of(classes),
-            origin=f"file {path.name}",
-            files_hash=file_digest(path).hex(),
-        )
+    dataset = Dataset(
+        name=Path(name).stem if name.endswith(".npz") else name,
+        images=images,
+        labels=labels,
+        classes=classes,
+        task=task_of(classes),
+        origin=f"file {path.name}",
+        files_hash=file_digest(path).hex(),
     )
+    check_classes(dataset.name, dataset.class_counts())
+    return _with_val(dataset, seed)
+
+
+def _with_val(dataset: Dataset, seed: int) -> Dataset:
+    """Draw val from train where there is a test split and none to validate on."""
+    if "val" in dataset.labels or "test" not in dataset.labels:
+        return dataset
+    train, names = dataset.images["train"], np.array(dataset.classes)
+    table = pd.DataFrame({"label": names[dataset.labels["train"]], "content": digests(train), "patient": ""})
+    parts = {split: np.arange(len(labels)) for split, labels in dataset.labels.items()}
+    parts, remark = add_val(table, parts, seed=seed)
+    images, labels = (
+        {split: of["test" if split == "test" else "train"][index] for split, index in parts.items()}
+        for of in (dataset.images, dataset.labels)
+    )
+    return replace(dataset, images=images, labels=labels, notes=(remark,))
 
 
 def _labels(where: str, values: np.ndarray) -> np.ndarray:
@@ -80,9 +108,7 @@ def _labels(where: str, values: np.ndarray) -> np.ndarray:
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
-        raise InputError(
-            f"{where} has shape {values.shape}; the scores are defined for one label an image, (n,)"
-        )
+        raise InputError(f"{where} has shape {values.shape}; {ONE_LABEL}, (n,)")
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             raise InputError(f"{where} contains NaN or infinite values")
@@ -95,22 +121,30 @@ def _labels(where: str, values: np.ndarray) -> np.ndarray:
 
 
 def _images(where: str, images: np.ndarray, size: int | None) -> np.ndarray:
-    """Images of 8 bits a channel, square ones at `size`, bilinear with antialiasing; `check` refuses other shapes."""
+    """Images (n, height, width[, 3]), channels moved last, at `size` bilinear with antialiasing."""
     from PIL import Image
 
     if images.dtype.kind == "f" and not np.isfinite(images).all():
         raise InputError(f"{where} contains NaN or infinite values")
-    if images.ndim > 2 and images.shape[1] * images.shape[2] > PIXEL_LIMIT:
-        raise InputError(
-            f"{where} has images of more pixels than the limit of {PIXEL_LIMIT}: make them smaller"
-        )
-    if images.ndim == 4 and images.shape[3] == 1:
-        images = images[..., 0]
     if images.dtype != np.uint8:
         raise InputError(f"{where} has type {images.dtype}; uint8, 0 to 255, is wanted")
-    if size is None or images.ndim not in (3, 4) or images.shape[1:3] == (size, size):
+    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
+        images = np.ascontiguousarray(np.moveaxis(images, 1, 3))
+    if images.ndim == 4 and images.shape[3] == 1:
+        images = images[..., 0]
+    if images.ndim != 3 and images.shape[3:] != (3,):
+        raise InputError(
+            f"{where} has shape {images.shape}; wanted is (n, height, width) or (n, height, width, 3)"
+        )
+    height, width = images.shape[1:3]
+    if size is None and height != width:
+        raise InputError(
+            f"{where}: images are {height} x {width} px; square ones are wanted, or a size to bring them to"
+        )
+    side = size or height
+    if (height, width) == (side, side):
         return images
-    resized = np.empty((len(images), size, size, *images.shape[3:]), np.uint8)
+    resized = np.empty((len(images), side, side, *images.shape[3:]), np.uint8)
     for index, image in enumerate(images):
-        resized[index] = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
+        resized[index] = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
     return resized

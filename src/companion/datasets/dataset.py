@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
 
 import numpy as np
 
@@ -33,10 +32,6 @@ class Dataset:
     files_hash: str = ""  # sha256 of the files that the images come from, before any resizing
     parts: tuple[str, ...] = ()  # of a pool: the datasets' names and file hashes
     patients: Mapping[str, np.ndarray] = field(default_factory=dict)  # split -> (n,) strings, or empty
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "images", MappingProxyType(dict(self.images)))
-        object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{split} {len(labels)}" for split, labels in self.labels.items())
@@ -81,9 +76,7 @@ class Dataset:
 
     def class_counts(self, split: str = "train") -> dict[str, int]:
         """Images per class (per finding, where multi-label) of a split."""
-        labels = self.labels[split]
-        counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=self.n_classes)
-        return dict(zip(self.classes, counts.tolist(), strict=True))
+        return class_counts(self.labels[split], self.classes)
 
     def drawn(self, per_class: int = 100, *, seed: int = 24) -> np.ndarray:
         """Indices of the training images that `draw` gives, in its order."""
@@ -93,9 +86,8 @@ class Dataset:
     def draw(self, per_class: int = 100, *, seed: int = 24) -> tuple[np.ndarray, np.ndarray]:
         """Draw the training images that are scored: ``per_class`` x classes of them, as the paper does.
 
-        Without replacement and without stratification; all of them, in random order, where there are fewer. The order
-        matters: the gradient term walks through it in batches, and a class-sorted folder would give batches of one
-        class.
+        Without replacement and stratification, in random order; all of them where there are fewer. The order matters:
+        the gradient term walks through it in batches, and those of a class-sorted folder would have one class each.
 
         Returns
         -------
@@ -127,37 +119,23 @@ class Dataset:
             raise InputError(f"{self.name}: {rare}; {advice}")
 
 
+def class_counts(labels: np.ndarray, classes: Sequence[str]) -> dict[str, int]:
+    """Images per class (per finding, where `labels` is (n, findings))."""
+    counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=len(classes))
+    return dict(zip(classes, counts.tolist(), strict=True))
+
+
 def task_of(classes: Sequence[str]) -> str:
     """Task of a dataset with one label an image."""
     return "binary" if len(classes) == 2 else "multi-class"
 
 
 def check_classes(name: str, counts: Mapping[str, int]) -> None:
-    """Raise `InputError` for training images (class -> count) of one class, or a class of fewer than two images."""
+    """Raise `InputError` for training images (class -> count) of one class, or classes of fewer than two images."""
     if len(counts) < 2:
         raise InputError(f"{name}: there is only one class ({next(iter(counts))!r}); at least two are needed")
-    for label, count in counts.items():
-        if count < 2:
-            raise InputError(f"{name}: class {label!r} has {count} training image(s); at least 2 are needed")
-
-
-def check(dataset: Dataset) -> Dataset:
-    """Return `dataset` if it can be worked with; otherwise raise an `InputError` that says what is wrong."""
-    name, shape = dataset.name, dataset.images["train"].shape[1:]
-    for split, images in dataset.images.items():
-        count, where = len(dataset.labels[split]), f"{name}: {split}"
-        rgb = images.ndim == 4 and images.shape[3] == 3
-        if images.dtype != np.uint8 or not (images.ndim == 3 or rgb):
-            wanted = "wanted uint8, (n, height, width) or (n, height, width, 3)"
-            raise InputError(f"{where} images have shape {images.shape} and type {images.dtype}; {wanted}")
-        if images.shape[1:] != shape:
-            raise InputError(f"{where} images have shape {images.shape[1:]}, train images {shape}")
-        if len(images) != count:
-            raise InputError(f"{where} has {len(images)} images but {count} labels")
-    if shape[0] != shape[1]:
-        raise InputError(f"{name}: images are {shape[0]} x {shape[1]} px; square ones are wanted")
-    if len(dataset.images["train"]) == 0:
-        raise InputError(f"{name}: there are no training images")
-    if dataset.task != "multi-label":
-        check_classes(name, dataset.class_counts())
-    return dataset
+    if rare := [label for label, count in counts.items() if count < 2]:
+        more = f", and so {len(rare) - 1} more have under 2" if len(rare) > 1 else ""
+        few = f"class {rare[0]!r} has {counts[rare[0]]} training image(s){more}"
+        leave = " ".join(f"--drop-classes {label!r}" for label in rare[:3])
+        raise InputError(f"{name}: {few}; at least 2 are needed, or leave the class out with {leave}")

@@ -2,11 +2,8 @@
 
 The paper fine-tunes on small draws from the official splits: 100 training and 25 validation images a class, without
 stratification, five times. A fold here is drawn from its own seed, so that each can be made alone, and the digests
-of the folds of the eleven MedMNIST targets are kept, so that a changed random generator cannot go unnoticed.
-
-They are not the paper's own folds. Those came from one legacy generator with seed 24, which drew the training and the
-validation images of all folds in turn; by its authors' account that gives the published folds of DermaMNIST only, the
-others having been drawn from another state of it, and no rule recovers them.
+of the folds of the eleven MedMNIST targets are kept, so that a changed random generator cannot go unnoticed. They are
+not the paper's own folds: those came from the state of one legacy generator, which no rule recovers.
 """
 
 from __future__ import annotations

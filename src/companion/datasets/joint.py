@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from companion.datasets.dataset import Dataset, check
+from companion.datasets.dataset import Dataset
 from companion.errors import InputError
 
 CHEST, PNEUMONIA = "chestmnist", "pneumoniamnist"
@@ -69,38 +69,35 @@ def pool(datasets: Sequence[Dataset], *, total: int | None = None, seed: int = 2
     if len({dataset.size for dataset in datasets}) > 1:
         listed = ", ".join(f"{dataset.name} {dataset.size} px" for dataset in datasets)
         raise InputError(f"a pool needs images of one size, got {listed}: name a size")
-    classes = {dataset.name: dataset.classes for dataset in datasets}
-    where = joint_columns(classes)
+    where = joint_columns({dataset.name: dataset.classes for dataset in datasets})
     titles: dict[int, str] = {}
-    for name in sorted(names, key=lambda name: name == PNEUMONIA):
-        for column, label in zip(where[name], (*classes[name], NO_FINDING), strict=False):
-            titles.setdefault(column, f"{name}: {label}")
+    for dataset in sorted(datasets, key=lambda dataset: dataset.name == PNEUMONIA):
+        for column, label in zip(where[dataset.name], (*dataset.classes, NO_FINDING), strict=False):
+            titles.setdefault(column, f"{dataset.name}: {label}")
     colour = any(dataset.channels == 3 for dataset in datasets)
-    images: dict[str, list[np.ndarray]] = {}
-    labels: dict[str, list[np.ndarray]] = {}
+    parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for dataset in datasets:
         for split, own in dataset.labels.items():
-            chosen = dataset.images[split][:]
-            if colour and chosen.ndim == 3:
-                chosen = np.repeat(chosen[..., None], 3, axis=-1)
-            images.setdefault(split, []).append(chosen)
-            labels.setdefault(split, []).append(_many_hot(own, where[dataset.name], len(titles)))
-    pooled = {split: (np.concatenate(images[split]), np.concatenate(labels[split])) for split in images}
+            own_images = dataset.images[split][:]
+            if colour and own_images.ndim == 3:
+                own_images = np.repeat(own_images[..., None], 3, axis=-1)
+            parts.setdefault(split, []).append((own_images, _many_hot(own, where[dataset.name], len(titles))))
+    images, labels = (
+        {split: np.concatenate([each[i] for each in both]) for split, both in parts.items()} for i in (0, 1)
+    )
     if total is not None:
-        kept = np.sort(np.random.default_rng(seed).permutation(len(pooled["train"][1]))[:total])
-        pooled["train"] = pooled["train"][0][kept], pooled["train"][1][kept]
-    return check(
-        Dataset(
-            name="+".join(names) + ("" if total is None else f"@{total}"),
-            images={split: both[0] for split, both in pooled.items()},
-            labels={split: both[1] for split, both in pooled.items()},
-            classes=tuple(titles[column] for column in range(len(titles))),
-            task="multi-label",
-            origin="; ".join(dict.fromkeys(dataset.origin for dataset in datasets)),
-            synthetic=any(dataset.synthetic for dataset in datasets),
-            official_split=all(dataset.official_split for dataset in datasets),
-            parts=tuple(sorted(set().union(*(dataset.lineage for dataset in datasets)))),
-        )
+        kept = np.sort(np.random.default_rng(seed).permutation(len(labels["train"]))[:total])
+        images["train"], labels["train"] = images["train"][kept], labels["train"][kept]
+    return Dataset(
+        name="+".join(names) + ("" if total is None else f"@{total}"),
+        images=images,
+        labels=labels,
+        classes=tuple(titles[column] for column in range(len(titles))),
+        task="multi-label",
+        origin="; ".join(dict.fromkeys(dataset.origin for dataset in datasets)),
+        synthetic=any(dataset.synthetic for dataset in datasets),
+        official_split=all(dataset.official_split for dataset in datasets),
+        parts=tuple(sorted(set().union(*(dataset.lineage for dataset in datasets)))),
     )
 
 

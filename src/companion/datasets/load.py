@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from companion import store
 from companion.datasets import medmnist, natural, procedural
 from companion.datasets.arrays import load_npz
 from companion.datasets.dataset import SIZES, Dataset
-from companion.datasets.files import assemble
+from companion.datasets.files import load_files
 from companion.datasets.images import Progress
-from companion.datasets.listing import list_images
+from companion.datasets.listing import Options, list_images
 from companion.errors import InputError, did_you_mean, shown
 
 SYNTHETIC = "procedural:"
@@ -26,6 +27,10 @@ def load_dataset(
     seed: int = 0,
     checksum: str | None = None,
     trust: bool = False,
+    root: str | os.PathLike | None = None,
+    patients_from_folder: int | None = None,
+    skip_unreadable: bool = False,
+    drop_classes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Dataset:
     """Load a dataset by name or path.
@@ -34,9 +39,9 @@ def load_dataset(
     ----------
     target
         A MedMNIST flag (``"breastmnist"``); a ``.npz`` file in MedMNIST's layout; a folder of class folders,
-        with or without ``train``/``val``/``test`` above them; a ``.csv`` or ``.tsv`` with the columns path and
-        label, and split and patient where there are such; the name of such a file or folder in the data
-        directory; ``"cifar10_32"``, a subset of CIFAR-10 (natural images, downloaded where it is not there); or
+        with or without ``train``/``val``/``test`` above them; a manifest, which is a ``.csv`` or ``.tsv`` with the
+        columns path and label, and split and patient where there are such; the name of such a file or folder in the
+        data directory; ``"cifar10_32"``, a subset of CIFAR-10 (natural images, downloaded where it is not there); or
         ``"procedural:NAME"`` (synthetic). Files may be PNG, JPEG, TIFF, BMP or DICOM (extra ``dicom``).
     size
         Side of the images in pixels: 28, 64, 128 or 224. By default MedMNIST and synthetic images have 28, image files
@@ -44,15 +49,25 @@ def load_dataset(
     data_dir
         Data directory for this call; see `companion.store.data_dir`.
     seed
-        Seed of the synthetic images and of a split drawn where none is given.
+        Seed of the synthetic images and of splits drawn where none are given.
     checksum, trust
         For a download without a published checksum; see `companion.store.fetch`.
+    root
+        Folder that the paths of a manifest are relative to and must lie in; by default that of the manifest.
+    patients_from_folder
+        Which folder below a class folder names the patient: 1 for ``class/patient/image``, 2 for
+        ``class/site/patient/image``; 0 says that none does.
+    skip_unreadable
+        Leave out image files that cannot be read, instead of refusing them; every image is then decoded twice.
+    drop_classes
+        Names of classes to leave out.
     progress
         Called with a line of text when something slow begins.
 
     Returns
     -------
     Dataset
+        Its `notes` say what was left out, and which splits were drawn here.
 
     Raises
     ------
@@ -63,24 +78,30 @@ def load_dataset(
 
     Notes
     -----
-    Where no splits are given, 70 % are drawn to train on, 10 % to validate and 20 % to test: stratified, with all
-    copies of a file in one split and, where the manifest or DICOM headers name patients, each patient in one only.
+    Where no splits are given, 70 % are drawn to train on, 10 % to validate and 20 % to test; where there is a test but
+    no val split, an eighth of train becomes val. Both are stratified, with all copies of an image in one split and,
+    where patients are known (from the manifest, DICOM headers or folders), each patient in one only.
     """
     name = os.fspath(target)
+    options = Options(root, patients_from_folder, skip_unreadable, drop_classes)
     if size is not None and size not in SIZES:
         raise InputError(f"size {size} is not offered: choose one of {', '.join(map(str, SIZES))}")
     with store.data_directory(data_dir):
         path = find(name)
+        if path is None and name != natural.NAME:
+            options.check("a dataset that comes with its own classes and splits")
         if name.startswith(SYNTHETIC):
             return procedural.generate(name.removeprefix(SYNTHETIC), size=size or 28, seed=seed)
         if name in medmnist.info():
             return medmnist.load(name, size or 28, checksum=checksum, trust=trust, progress=progress)
         if path is None:
             path = natural.make(store.data_dir() / f"{natural.NAME}.npz", progress=progress)
-        listing = list_images(path)
-        if listing is not None:
-            return assemble(listing, size or FILES_SIZE, seed=seed, progress=progress)
-        return load_npz(path, name=name, size=size)
+        if listing := list_images(path, options):
+            return load_files(listing, options, size or FILES_SIZE, seed=seed, progress=progress)
+        if path.suffix.lower() != ".npz":
+            wanted = "wanted is a folder of class folders, a .csv or .tsv of paths and labels, or a .npz file"
+            raise InputError(f"{shown(path)} is no target: {wanted}")
+        return load_npz(path, options, name=name, size=size, seed=seed)
 
 
 def find(name: str) -> Path | None:

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from companion import store
-from companion.datasets.arrays import WANTED, read_npz
-from companion.datasets.dataset import Dataset, check, task_of
+from companion.datasets.arrays import read_npz
+from companion.datasets.dataset import Dataset, task_of
 from companion.datasets.images import Progress
 from companion.datasets.splits import SPLITS
-from companion.errors import InputError
 
 
 @functools.cache
@@ -68,21 +67,17 @@ def load(
         progress(f"downloading {path.name} to {path.parent}")
     known = checksum or (f"md5:{published}" if published else None)
     store.fetch(about[f"url{suffix}"], path, checksum=known, trust=trust)
-    arrays = read_npz(path)
-    if missing := [key for key in WANTED if key not in arrays]:
-        raise InputError(f"{path} lacks {', '.join(missing)}: it is not MedMNIST's file; delete it")
+    arrays = read_npz(path, SPLITS)
     multi_label = "multi-label" in about["task"]
-    labels = {split: arrays[f"{split}_labels"].astype(np.int64) for split in SPLITS}
+    labels = {split: values.astype(np.int64) for split, (_, values) in arrays.items()}
     if not multi_label:
         labels = {split: values.reshape(len(values)) for split, values in labels.items()}
     classes = tuple(about["label"][str(index)] for index in range(len(about["label"])))
-    return check(
-        Dataset(
-            name=flag,
-            images={split: arrays[f"{split}_images"] for split in SPLITS},
-            labels=labels,
-            classes=classes,
-            task="multi-label" if multi_label else task_of(classes),
-            origin=medmnist_origin(flag),
-        )
+    return Dataset(
+        name=flag,
+        images={split: images for split, (images, _) in arrays.items()},
+        labels=labels,
+        classes=classes,
+        task="multi-label" if multi_label else task_of(classes),
+        origin=medmnist_origin(flag),
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,78 +15,89 @@ import pandas as pd
 from companion.errors import InputError
 
 SPLITS = ("train", "val", "test")
-PARTS = 10  # of which one validates and two test
+ALL_SPLITS = {"val": 10, "test": 5}  # one image in so many
+VAL_ONLY = {"val": 8}  # what 10 of 80 are
 
 
-def stratified_split(
-    labels: np.ndarray, content: Sequence[Hashable] | None = None, *, seed: int = 0
+def draw_splits(
+    images: pd.DataFrame, *, seed: int = 0, shares: Mapping[str, int] = ALL_SPLITS
 ) -> dict[str, np.ndarray]:
-    """Draw a seeded 70/10/20 split, as indices, class by class; small classes keep their images for training.
+    """Draw splits, stratified, with all copies of an image and all images of a patient in one of them.
 
-    Of the images of equal `content` (n values) one is drawn, and the others follow it.
+    A row of `images` has a label, a content (equal for copies) and a patient ("" for all where unknown). Of so many
+    images as `shares` says one goes to a split; small classes are for training. Returns split -> sorted indices; an
+    `InputError` says that there are too few patients.
     """
     rng = np.random.default_rng(seed)
-    copies, distinct = pd.factorize(pd.Series(range(len(labels)) if content is None else content))
-    first = pd.Series(copies).drop_duplicates().index
+    if (images["patient"] != "").any():
+        return _by_patient(images, rng, shares)
+    labels = images["label"].to_numpy()
+    copies, distinct = pd.factorize(images["content"])
+    first = pd.Series(copies).drop_duplicates().index  # of copies one is drawn, and the others follow it
     split = np.full(len(distinct), "train")
-    for label in np.unique(labels):
+    for label in sorted(set(labels)):
         members = rng.permutation(np.flatnonzero(labels[first] == label))
-        n_val, n_test = len(members) // 10, len(members) // 5
-        split[members[:n_val]] = "val"
-        split[members[n_val : n_val + n_test]] = "test"
-    return {name: np.flatnonzero(split[copies] == name) for name in SPLITS}
+        ends = np.cumsum([len(members) // share for share in shares.values()])
+        for name, chosen in zip(shares, np.split(members, ends), strict=False):
+            split[chosen] = name
+    return {name: np.flatnonzero(split[copies] == name) for name in ("train", *shares)}
+
+
+def add_val(
+    images: pd.DataFrame, parts: Mapping[str, np.ndarray], *, seed: int = 0
+) -> tuple[dict[str, np.ndarray], str]:
+    """Turn an eighth of train into val where there is a test split and none to validate on; see `draw_splits`.
+
+    Returns all splits and a remark, which is empty where nothing was to be done.
+    """
+    if "val" in parts or "test" not in parts:
+        return dict(parts), ""
+    train = parts["train"]
+    try:
+        drawn = draw_splits(images.iloc[train], seed=seed, shares=VAL_ONLY)
+    except InputError as error:
+        return dict(parts), f"no val split is given, and none can be drawn: {error}"
+    if not len(drawn["val"]):
+        return dict(parts), "no val split is given, and train is too small to draw one from"
+    how = "patient and class" if (images["patient"] != "").any() else "class"
+    remark = f"no val split is given: {len(drawn['val'])} images of train became val, an eighth by {how}"
+    return {split: train[index] for split, index in drawn.items()} | {"test": parts["test"]}, remark
 
 
 def merged(groups: Sequence[str], content: Sequence[Hashable]) -> list[str]:
-    """Merge groups (n identifiers) of which one has a copy of another's image into one, named by the first of them.
-
-    Images of equal `content` (n values) are copies.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    names, known = pd.factorize(pd.Series(groups), sort=True)
-    copies, distinct = pd.factorize(pd.Series(content))
-    nodes = len(known) + len(distinct)
-    # scipy 1.11 takes no larger integers
-    pairs = names.astype(np.int32), (len(known) + copies).astype(np.int32)
-    links = coo_array((np.ones(len(names)), pairs), shape=(nodes, nodes))
-    of, _ = pd.factorize(connected_components(links, directed=False)[1][: len(known)])
-    first = pd.Series(of).drop_duplicates().index
-    return [known[first[of[name]]] for name in names]
+    """Merge groups (n identifiers) of which one has a copy of another's image into one, named by the first of them."""
+    group, before = pd.Series(list(groups)), None
+    while before is None or not group.equals(before):
+        before = group
+        of_copies = group.groupby(list(content)).transform("min")
+        group = of_copies.groupby(group).transform("min")
+    return group.tolist()
 
 
-def grouped_split(
-    labels: np.ndarray, groups: Sequence[str], classes: Sequence[str], *, seed: int = 0
+def _by_patient(
+    images: pd.DataFrame, rng: np.random.Generator, shares: Mapping[str, int]
 ) -> dict[str, np.ndarray]:
-    """Draw a seeded split of about 70/10/20, stratified as far as whole groups (n identifiers) allow.
-
-    An `InputError` where there are too few groups for three splits with two training images of every class.
-    """
+    """Draw whole patients, stratified as far as they allow, with two training images of every class."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    count = min(PARTS, len(set(groups)), int(np.bincount(labels).max()))
-    if count < len(SPLITS):
-        raise InputError(
-            f"{len(set(groups))} patients are too few to draw three splits from: give a split, or more patients"
-        )
-    # Its own shuffle differs between versions of scikit-learn; an order of the groups drawn here is the same in all.
-    codes, distinct = pd.factorize(pd.Series(groups), sort=True)
-    order = np.random.default_rng(seed).permutation(len(distinct))
-    folds = StratifiedGroupKFold(count)
+    labels, classes = pd.factorize(images["label"], sort=True)
+    patients, distinct = pd.factorize(np.array(merged(images["patient"], images["content"])), sort=True)
+    count = min(max(shares.values()), len(distinct), int(np.bincount(labels).max()))
+    if count <= len(shares):
+        wanted = "three splits" if len(shares) > 1 else "val"
+        few = f"{len(distinct)} patients are too few to draw {wanted} from"
+        raise InputError(f"{few}: give a split, or more patients")
+    # Its own shuffle differs between versions of scikit-learn; an order drawn here is the same in all.
+    order, part = rng.permutation(len(distinct)), np.zeros(len(labels), int)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a class has fewer images than parts: looked after below
-        parts = [np.sort(test) for _, test in folds.split(np.zeros(len(labels)), labels, order[codes])]
-    for chosen in itertools.permutations(range(count), 1 + max(1, round(0.2 * count))):
-        val, tested = chosen[0], list(chosen[1:])
-        if tested != sorted(tested):
-            continue
-        train = np.setdiff1d(np.arange(len(labels)), np.concatenate([parts[part] for part in chosen]))
-        counts = np.bincount(labels[train], minlength=len(classes))
-        if counts.min() >= 2 and all(len(parts[part]) for part in chosen):
-            test = np.sort(np.concatenate([parts[part] for part in tested]))
-            return {"train": train, "val": parts[val], "test": test}
-    raise InputError(
-        f"class {classes[int(counts.argmin())]!r} has too few patients to draw splits from: give a split, or leave "
-        "that class out"
-    )
+        for number, (_, index) in enumerate(StratifiedGroupKFold(count).split(part, labels, order[patients])):
+            part[index] = number
+    tested = max(1, round(count / shares["test"])) if "test" in shares else 0
+    for val, *test in itertools.permutations(range(count), 1 + tested):
+        split = np.where(part == val, "val", np.where(np.isin(part, test), "test", "train"))
+        left = np.bincount(labels[split == "train"], minlength=len(classes))
+        if test == sorted(test) and left.min() >= 2 and np.isin([val, *test], part).all():
+            return {name: np.flatnonzero(split == name) for name in ("train", *shares)}
+    few = f"class {classes[int(left.argmin())]!r} has too few patients to draw splits from"
+    raise InputError(f"{few}: give a split, or leave that class out")
