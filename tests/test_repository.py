@@ -89,7 +89,9 @@ def test_the_example_output_is_what_the_command_prints(capsys):
         """Lines without what another processor's last digits may change: numbers, places, the order of the rows."""
         words = [
             re.sub(
-                r"train:[\w:]+|scratch|the same source", "NAME", re.sub(r"-?\d+(\.\d+)?( (s|min|h)\b)?|–", "#", line)
+                r"train:[\w:]+|scratch|the same source",
+                "NAME",
+                re.sub(r"-?\d+(\.\d+)?( (s|min|h)\b)?|–", "#", line),
             ).split()
             for line in lines
         ]

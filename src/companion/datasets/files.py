@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from companion.datasets.dataset import Dataset, check_classes, class_counts, task_of
+from companion.datasets.dataset import SIZES, Dataset, check_classes, class_counts, task_of
 from companion.datasets.images import Header, ImageFiles, Progress, file_digest, in_parallel, probe, read
 from companion.datasets.listing import Listing, Options, below
 from companion.datasets.splits import add_val, draw_splits
@@ -149,13 +149,20 @@ def _with_patients(listing: Listing) -> Listing:
 
 
 def load_files(
-    listing: Listing, options: Options, size: int, *, seed: int, progress: Progress | None = None
+    listing: Listing, options: Options, size: int | None, *, seed: int, progress: Progress | None = None
 ) -> Dataset:
     """Read listed files as a dataset; what is over `IN_MEMORY` stays on disk."""
     found = survey(listing, options, seed=seed, progress=progress)
     if found.errors:
         raise InputError(found.errors[0])
     listing, decoding, notes = found.listing, found.decoding, list(found.remarks)
+    if size is None:
+        half = float(np.median([max(header.width, header.height) for header in found.headers]))
+        size = next((offered for offered in SIZES if offered >= half), SIZES[-1])
+        notes.append(
+            f"brought to {size} px a side, as half of the images have {half:.0f} px or more; --size gives another, and "
+            "twice the side takes four times as long"
+        )
     if highest := max(header.highest for header in found.headers):
         reach = f"0 to {2 ** decoding['bits'] - 1} became 0 to 255"
         notes.append(f"grey values of more than 8 bits reach {highest}: {reach}")

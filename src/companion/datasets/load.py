@@ -16,7 +16,6 @@ from companion.datasets.listing import Options, list_images
 from companion.errors import InputError, did_you_mean, shown
 
 SYNTHETIC = "procedural:"
-FILES_SIZE = 224  # pixels a side that image files are brought to where nothing is said
 
 
 def load_dataset(
@@ -45,7 +44,7 @@ def load_dataset(
         ``"procedural:NAME"`` (synthetic). Files may be PNG, JPEG, TIFF, BMP or DICOM (extra ``dicom``).
     size
         Side of the images in pixels: 28, 64, 128 or 224. By default MedMNIST and synthetic images have 28, image files
-        are brought to 224, and a ``.npz`` keeps its size.
+        the least of these that is not below the longer side of half of them, and a ``.npz`` keeps its size.
     data_dir
         Data directory for this call; see `companion.store.data_dir`.
     seed
@@ -97,7 +96,7 @@ def load_dataset(
         if path is None:
             path = natural.make(store.data_dir() / f"{natural.NAME}.npz", progress=progress)
         if listing := list_images(path, options):
-            return load_files(listing, options, size or FILES_SIZE, seed=seed, progress=progress)
+            return load_files(listing, options, size, seed=seed, progress=progress)
         if path.suffix.lower() != ".npz":
             wanted = "wanted is a folder of class folders, a .csv or .tsv of paths and labels, or a .npz file"
             raise InputError(f"{shown(path)} is no target: {wanted}")
