@@ -153,7 +153,7 @@ def shown(candidates: CandidateSet) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _as_text(table: pd.DataFrame) -> pd.DataFrame:
-    text = table.copy()
+    text = table.dropna(axis="columns", how="all").copy()
     for column in text.columns.difference(["source"]):
         digits = {"rank": 0, "feature_rank": 1}.get(column, 3)
         text[column] = ["–" if pd.isna(value) else f"{value:.{digits}f}" for value in text[column]]
