@@ -91,8 +91,9 @@ def test_as_many_sources_are_drawn_as_there_are(table, monkeypatch):
     block = own[own["target"] == own["target"].iloc[0]]
     for seed in (1, 1, 2):
         evaluation.bootstrap(block[["source", "target", "auc", "logme"]], draws=20, seed=seed)
-    assert seen[0].equals(seen[1]) and not seen[0].equals(seen[2])
-    assert seen[0].shape == (20, len(block)) and set(seen[0].sum(axis=1)) == {len(block)}
+    assert np.array_equal(seen[0], seen[1]) and not np.array_equal(seen[0], seen[2])
+    assert seen[0].shape == (21, len(block)) and set(seen[0].sum(axis=1)) == {len(block)}
+    assert (seen[0][0] == 1).all()  # first the sources themselves
 
 
 def test_an_undefined_tau_ranks_last():
@@ -293,9 +294,8 @@ def test_a_perfect_score_exceeds_the_reliability_and_lies_between_the_attainable
 
 
 def test_the_expected_truth_is_the_mean_over_bootstrap_draws():
-    grid = ceiling_module._Grid(
-        ["a", "b"], np.array([[3, 1, np.inf, 2], [1, 2, 3, 4.0]]), np.arange(8.0).reshape(2, 4)
-    )
+    loss, auc = np.array([[3, 1, np.nan, 2], [1, 2, 3, 4]]), np.array([[0, 1, np.nan, 3], [4, 5, 6, 7]])
+    grid = ceiling_module.Grid(["a", "b"], loss, auc)
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, 4, (20000, 2, 4))
     drawn[:, 0] = np.array([0, 1, 3])[rng.integers(0, 3, (20000, 4))]  # three runs of the first have finished
@@ -312,12 +312,12 @@ def test_halves_are_halves_and_only_finished_runs_count():
 
 def test_a_draw_of_the_whole_grid_is_the_truth():
     runs = made_up_runs(0.01)
-    grid = ceiling_module._grids(runs, "source_datasets")["octmnist"]
+    grid = ceiling_module.grids(runs, "source_datasets")["octmnist"]
     everything = np.arange(grid.loss.shape[1])[None, None, :]
     done = runs[(runs["target"] == "octmnist") & (runs["status"] == "FINISHED")]
     best = done.loc[done.groupby("source")["val_loss"].idxmin()].set_index("source")["test_auc"]
     np.testing.assert_array_equal(grid.truth(everything)[0], best[grid.sources])
-    nothing = grid._replace(loss=np.full_like(grid.loss, np.inf))
+    nothing = grid._replace(auc=np.full_like(grid.auc, np.nan))
     assert np.isnan(nothing.truth(everything)).all()
 
 
@@ -471,7 +471,7 @@ def test_a_constant_score_has_no_tau_and_that_is_told(mine):
         (3.0, {}, "float is no metric"),
         ({}, {}, r"needs \(source, target\) as its keys"),
         ({"imagenet": 1.0}, {}, r"needs \(source, target\) as its keys"),
-        (pd.Series([1.0], name="x"), {}, "two index levels"),
+        (pd.Series([1.0], name="x"), {}, r"needs \(source, target\) as its keys"),
         (pd.DataFrame({"source": ["imagenet"], "x": [1.0]}), {}, r"lacks the column\(s\) target"),
         (
             pd.DataFrame({"source": ["imagenet"], "target": ["octmnist"], "x": ["high"]}),
@@ -523,7 +523,8 @@ def test_the_summary_has_every_row_once(bench):
     assert summary.loc["nleep", "kendall"] == pytest.approx(
         evaluation.kendall_tau("source_datasets")["nleep"].mean()
     )
-    assert set(bench.regret.columns) == {*bench.taus.columns, *evaluation.BASELINES, "always_imagenet"}
+    assert list(bench.regret) == [*bench.taus, "always_imagenet"] == list(bench.kinds)
+    assert list(bench.baselines.index) == [*evaluation.BASELINES, "always_imagenet"]
 
 
 def test_the_tests_compare_the_given_score_with_the_seven(bench):
@@ -619,8 +620,8 @@ def test_a_function_is_called_once_a_pair_with_what_it_is_promised(replication):
     found = quick(spread, setting="replication")
     assert found.names == ["spread"] and len(seen) == 6
     assert {shape[1] for shape, *_ in seen} == {1024} and all(logits is None for _, logits, *_ in seen)
-    assert list(found.taus.columns) == ["spread", "nca", "gradient_ratio", "leep", "proposed"]
-    assert "training_set_size" in found.baselines.index
+    simple = ["training_set_size", "mean_rank_elsewhere"]
+    assert list(found.taus.columns) == ["spread", "nca", "gradient_ratio", "leep", "proposed", *simple]
     assert any("compare its folds" in text for text in found.left_out)
     assert any(text.startswith("1 pair(s) without leep") for text in found.left_out)
     assert found.friedman is not None and list(found.ranks.columns) == ["spread", "leep", "proposed"]
