@@ -85,7 +85,7 @@ def test_a_full_or_closed_disk_is_an_environment_error(tmp_path, code):
 def test_a_file_in_the_way_of_a_folder_is_an_environment_error(tmp_path, server):
     (tmp_path / "file").write_text("")
     for work in (
-        lambda: store.write_text(tmp_path / "file" / "below", ""),
+        lambda: store.write_files(tmp_path / "file", {"below": b""}),
         lambda: store.fetch(server.serve("/f", BODY), tmp_path / "file" / "below", checksum=MD5),
     ):
         with pytest.raises(EnvironmentFailure, match="cannot write in .*file"):
@@ -97,8 +97,8 @@ def test_a_written_or_downloaded_file_is_as_readable_as_others(tmp_path, server)
     plain = tmp_path / "plain"
     plain.write_text("")
     url = server.serve("/file", BODY)
-    text = store.write_text(tmp_path / "new" / "file", "größer")  # in a folder that is made for it
-    assert text.read_text(encoding="utf-8") == "größer" and names(text.parent) == ["file"]
+    (text,) = store.write_files(tmp_path / "new", {"file": b"text"})  # in a folder that is made for it
+    assert text.read_bytes() == b"text" and names(text.parent) == ["file"]
     for path in (text, store.fetch(url, tmp_path / "got", checksum=MD5)):
         assert path.stat().st_mode == plain.stat().st_mode
 
