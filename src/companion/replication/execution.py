@@ -49,18 +49,19 @@ class Job:
 
     def target(self) -> Dataset:
         """Target of the run."""
-        return _dataset(self.run.target, self.protocol.size, self.data_dir, self.data_hash)
+        dataset = _dataset(self.run.target, self.protocol.size, self.data_dir)
+        if dataset.content_hash != self.data_hash:
+            name, digests = self.run.target, (dataset.content_hash[:12], self.data_hash[:12])
+            raise InputError(
+                f"{name} on this worker is not the {name} of the plan (sha256 {digests[0]}, wanted {digests[1]}): give "
+                "workers the same data"
+            )
+        return dataset
 
 
 @functools.lru_cache(maxsize=2)
-def _dataset(name: str, size: int, data_dir: str | None, content_hash: str) -> Dataset:
-    dataset = load_dataset(name, size=size, data_dir=data_dir)
-    if dataset.content_hash != content_hash:
-        raise InputError(
-            f"{name} on this worker is not the {name} of the plan (sha256 {dataset.content_hash[:12]}, wanted "
-            f"{content_hash[:12]}): give workers the same data"
-        )
-    return dataset
+def _dataset(name: str, size: int, data_dir: str | None) -> Dataset:
+    return load_dataset(name, size=size, data_dir=data_dir)
 
 
 @functools.lru_cache(maxsize=32)
@@ -109,7 +110,7 @@ def score_job(job: Job) -> dict[str, Any]:
         row[variant] = dict(found)
         row[f"{variant}_reasons"] = found.reasons
         terms = found.ncti_terms
-        row[f"{variant}_ncti_terms"] = None if terms is None else [float(term) for term in terms]
+        row[f"{variant}_ncti_terms"] = None if terms is None else list(map(float, terms))
     row["seconds"] = time.perf_counter() - began
     try:
         row["gradient_ratio_folded"] = gradient_ratio(folded(model), images, labels, device=job.device)
@@ -156,28 +157,27 @@ def execute(
     def job_of(run: Run) -> Job:
         return Job(run, plan.protocol, plan.hashes[run.target], chosen, plan.data_dir)
 
-    todo = [job_of(run) for run in plan.missing]
-    scored = []
+    todo, scored = [job_of(run) for run in plan.missing], []
     if scores:
         keys = {score_key(run): run for run in plan.score_runs()}
-        there = plan.rows.read(keys)[0]
+        there, _ = plan.rows.read(keys)
         scored = [job_of(replace(run, key=key)) for key, run in keys.items() if key not in there]
     first = {job.run.spec: job for job in reversed([*todo, *scored]) if trained_on(job.run.spec)}
-    stages = (
+    stages: tuple[tuple[str, Callable[[Job], Any], list[Job]], ...] = (
         ("source models", prepare, list(first.values())),
         ("scores", score_job, scored),  # minutes, so before the hours
         ("fine-tuning", fine_tune_job, todo),
     )
+    tell = report or (lambda _fraction, _text: None)
     with _cluster(scheduler) as client:
         for what, function, jobs in stages:
-            if report and jobs:
-                report(0.0, f"{what}: {len(jobs)} to do")
+            if jobs:
+                tell(0.0, f"{what}: {len(jobs)} to do")
             for number, (job, row) in enumerate(_results(function, jobs, workers, client), start=1):
                 if row is not None:
                     plan.rows.write(job.run.key, row)
-                if report:
-                    about = job.run.source if row is None else f"{job.run.source} on {job.run.target}"
-                    report(number / len(jobs), f"{what} {number} of {len(jobs)}: {about}")
+                about = job.run.source if row is None else f"{job.run.source} on {job.run.target}"
+                tell(number / len(jobs), f"{what} {number} of {len(jobs)}: {about}")
     plan.stored, damaged = plan.rows.read([run.key for run in plan.runs])
     plan.set_aside = [*plan.set_aside, *damaged]
     return plan
@@ -190,32 +190,38 @@ def _results(
     if not jobs:
         return
     if client is not None:
-        # joblib's own Dask backend waits for ever where a worker that is killed takes a task with it.
-        distributed = require_extra("distributed", "cluster")
-        futures = {client.submit(_done, function, job, pure=False): job for job in jobs}
-        for future in distributed.as_completed(futures, loop=client.loop):
-            try:
-                yield future.result()
-            except Exception as error:
-                if not type(error).__module__.startswith(("distributed", "concurrent", "asyncio")):
-                    raise
-                about = f"{label(futures[future].run.spec)} on {futures[future].run.target}"
-                raise EnvironmentFailure(f"Dask lost its workers at {about}; {AGAIN}") from error
+        yield from _on_cluster(function, jobs, client)
         return
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    # Each process has its share of the cores.
-    with parallel_config(
-        "loky", n_jobs=workers, inner_max_num_threads=max(1, torch.get_num_threads() // workers)
-    ):
+    threads = max(1, torch.get_num_threads() // workers)  # each process has its share of the cores
+    with parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
         parallel = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
         try:
             yield from parallel(delayed(_done)(function, job) for job in jobs)
         except TerminatedWorkerError as error:
+            problem = "a worker process died (out of memory?)"
+            raise EnvironmentFailure(f"{problem}; {AGAIN}, with fewer --workers") from error
+
+
+def _on_cluster(function: Callable[[Job], Any], jobs: list[Job], client: Any) -> Iterator[tuple[Job, Any]]:
+    """As `_results`. Joblib's own Dask backend waits for ever where a worker that is killed takes a task with it."""
+    distributed = require_extra("distributed", "cluster")
+    futures = {client.submit(_done, function, job, pure=False): job for job in jobs}
+    for future in distributed.as_completed(futures, loop=client.loop):
+        try:
+            yield future.result()
+        except Exception as error:
+            if not type(error).__module__.startswith(("distributed", "concurrent", "asyncio")):
+                raise
             raise EnvironmentFailure(
-                f"a worker process died (out of memory?); {AGAIN}, with fewer --workers"
+                f"Dask lost its workers at {_about(futures[future])}; {AGAIN}"
             ) from error
+
+
+def _about(job: Job) -> str:
+    return f"{label(job.run.spec)} on {job.run.target}"
 
 
 def _done(function: Callable[[Job], Any], job: Job) -> tuple[Job, Any]:
@@ -223,7 +229,7 @@ def _done(function: Callable[[Job], Any], job: Job) -> tuple[Job, Any]:
     try:
         return job, function(job)
     except CompanionError as error:
-        raise type(error)(f"{label(job.run.spec)} on {job.run.target}: {error}; {AGAIN}") from error
+        raise type(error)(f"{_about(job)}: {error}; {AGAIN}") from error
 
 
 @contextlib.contextmanager
@@ -236,27 +242,25 @@ def _cluster(scheduler: str | None) -> Iterator[Any]:
     try:
         client = distributed.Client(scheduler, timeout=10, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
-        raise EnvironmentFailure(
-            f"no Dask scheduler answers at {scheduler}: start one with  dask scheduler  or correct the address"
-        ) from error
+        advice = "start one with  dask scheduler  or correct the address"
+        raise EnvironmentFailure(f"no Dask scheduler answers at {scheduler}: {advice}") from error
     with client:
-        workers = client.scheduler_info(n_workers=-1)["workers"]
-        if not workers:
-            raise EnvironmentFailure(
-                f"the Dask scheduler at {scheduler} has no workers: start some, then try again"
-            )
-        # torch's random state belongs to the process: two runs in one process would disturb each other.
-        crowded = [address for address, about in workers.items() if about["nthreads"] > 1]
-        if crowded:
-            raise EnvironmentFailure(
-                f"Dask worker {crowded[0]} runs {workers[crowded[0]]['nthreads']} tasks at a time in one process: "
-                "start workers with  --nthreads 1"
-            )
-        distribution = "transferability-companion"
-        versions = client.get_versions(packages=[distribution])["workers"]
-        other = [a for a, found in versions.items() if found["packages"].get(distribution) != __version__]
-        if other:
-            raise EnvironmentFailure(
-                f"Dask worker {other[0]} has no {distribution} {__version__}: install it there"
-            )
+        if problem := _problem(client, scheduler):
+            raise EnvironmentFailure(problem)
         yield client
+
+
+def _problem(client: Any, scheduler: str) -> str | None:
+    """Why the workers of a cluster cannot do the work."""
+    workers, distribution = client.scheduler_info(n_workers=-1)["workers"], "transferability-companion"
+    if not workers:
+        return f"the Dask scheduler at {scheduler} has no workers: start some, then try again"
+    for address, about in workers.items():
+        # torch's random state belongs to the process: two runs in one process would disturb each other.
+        if about["nthreads"] > 1:
+            many = f"runs {about['nthreads']} tasks at a time in one process"
+            return f"Dask worker {address} {many}: start workers with  --nthreads 1"
+    for address, found in client.get_versions(packages=[distribution])["workers"].items():
+        if found["packages"].get(distribution) != __version__:
+            return f"Dask worker {address} has no {distribution} {__version__}: install it there"
+    return None

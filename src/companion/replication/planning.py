@@ -58,12 +58,12 @@ class Plan:
         tuning, training = self.protocol.fine_tuning, self.protocol.source_training
         total = 0.0
         for run in self.missing:
-            n_train, n_val, n_test, classes = self.sizes[run.target]
+            train, val, test, classes = self.sizes[run.target]
             train, val = (
-                min(n_train, tuning.train_per_class * classes),
-                min(n_val, tuning.val_per_class * classes),
+                min(train, tuning.train_per_class * classes),
+                min(val, tuning.val_per_class * classes),
             )
-            total += tuning.epochs * (train + val / 3) + n_test / 3
+            total += tuning.epochs * (train + val / 3) + test / 3
         for spec in self.to_train():
             pooled = sum(self.sizes[part][0] for part in trained_on(spec))
             total += training.epochs * (training.images_per_epoch or pooled)
@@ -87,15 +87,14 @@ def plan(protocol: Replication, out: str | os.PathLike, *, data_dir: str | os.Pa
             for number in protocol.fine_tuning.folds:
                 protocol.fold(dataset, number)
         hashes[name] = dataset.content_hash
-        n_train, n_val, n_test = (len(dataset.labels.get(split, ())) for split in ("train", "val", "test"))
-        sizes[name] = (n_train, n_val, n_test, dataset.n_classes)
+        train, val, test = (len(dataset.labels.get(split, ())) for split in ("train", "val", "test"))
+        sizes[name] = (train, val, test, dataset.n_classes)
     with store.data_directory(where):
         for source in protocol.sources:
             if source.endswith(CHECKPOINT_SUFFIXES):
                 check_name(source)
                 hashes[source] = store.file_hash(checkpoint_file(source))
-    rows = store.RowStore(out)
-    runs = expand(protocol, hashes)
+    rows, runs = store.RowStore(out), expand(protocol, hashes)
     stored, damaged = rows.read([run.key for run in runs])
     return Plan(protocol, runs, hashes, sizes, rows, stored, damaged, where)
 
@@ -146,9 +145,8 @@ def seconds_per_image(architecture: str, size: int, device: str, batch_size: int
 
 def frames(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Fine-tuning runs and scores of a plan as tables, with their provenance in ``attrs``."""
-    runs = pd.DataFrame(
-        [{"key": run.key, **plan.stored[run.key]} for run in plan.runs if run.key in plan.stored]
-    )
+    done = [run.key for run in plan.runs if run.key in plan.stored]
+    runs = pd.DataFrame([{"key": key, **plan.stored[key]} for key in done])
     rows, _ = plan.rows.read([score_key(run) for run in plan.score_runs()])
     common = ("source", "target", "fold", "seconds", "training_images", "gradient_ratio_folded")
     flat = []
@@ -176,9 +174,8 @@ def score_key(run: Run) -> str:
 
 def write(plan: Plan, tables: tuple[pd.DataFrame, pd.DataFrame]) -> list[Path]:
     """Write what `frames` returned as parquet beside the rows, each whole or not at all; return their paths."""
-    paths = []
-    for name, table in zip(("runs", "scores"), tables, strict=True):
-        paths.append(plan.rows.folder / f"{name}.parquet")
-        with store.atomic_path(paths[-1]) as temporary:
+    paths = [plan.rows.folder / "runs.parquet", plan.rows.folder / "scores.parquet"]
+    for path, table in zip(paths, tables, strict=True):
+        with store.atomic_path(path) as temporary:
             table.to_parquet(temporary, index=False)
     return paths
