@@ -119,18 +119,16 @@ def weighted_tau(table: str | pd.DataFrame, *, inverted: bool | None = None) -> 
     return _by_target(table, tau, inverted)
 
 
-def kendall_tau(table: str | pd.DataFrame, *, inverted: bool | None = None) -> pd.DataFrame:
+def kendall_tau(table: str | pd.DataFrame) -> pd.DataFrame:
     """Agreement by the unweighted Kendall τ-b, in which a mistake counts the same anywhere in the order.
 
-    Parameters, result and errors are those of `weighted_tau`.
+    Parameters, result and errors are those of `weighted_tau`; a published setting has the paper's orientation.
     """
-    return _by_target(
-        table, lambda score, auc: float(scipy.stats.kendalltau(*_known(score, auc)).statistic), inverted
-    )
+    return _by_target(table, lambda score, auc: float(scipy.stats.kendalltau(*_known(score, auc)).statistic))
 
 
 def _by_target(
-    table: str | pd.DataFrame, measure: Callable[..., float], inverted: bool | None
+    table: str | pd.DataFrame, measure: Callable[..., float], inverted: bool | None = None
 ) -> pd.DataFrame:
     frame = published_pairs(table, inverted=inverted) if isinstance(table, str) else check_table(table)
     columns, rows = score_columns(frame), {}
@@ -152,18 +150,8 @@ class FriedmanResult(NamedTuple):
 def friedman(taus: pd.DataFrame, columns: Sequence[str] | None = None) -> FriedmanResult:
     """Friedman's test on the ranks of the scores over the targets.
 
-    Parameters
-    ----------
-    taus
-        Targets by scores, as `weighted_tau` gives them.
-    columns
-        Scores compared; by default the six published baselines and the proposed score, or all columns where
-        the table is another one.
-
-    Raises
-    ------
-    InputError
-        If fewer than three scores or two targets are compared.
+    `taus` are targets by scores, as `weighted_tau` gives them; `columns` the scores compared, at least three, on at
+    least two targets: by default the six published baselines and the proposed score, or all where the table is another.
     """
     if columns is None:
         seven = [*published.METRICS, COMBINED]

@@ -258,10 +258,9 @@ def _replicated(notes: list[str]) -> pd.DataFrame:
     from companion import replication
 
     table = replication.table()
-    counts = table.attrs.get("runs", {"planned": 0, "stored": 0})
-    if counts["stored"] < counts["planned"]:
-        missing = counts["planned"] - counts["stored"]
-        notes.append(f"{missing} of {counts['planned']} fine-tunings, not yet run.")
+    stored, planned = table.attrs["runs"]["stored"], table.attrs["runs"]["planned"]
+    if stored < planned:
+        notes.append(f"{planned - stored} of {planned} fine-tunings, not yet run.")
     return with_combined(check_table(table).reset_index(drop=True))
 
 

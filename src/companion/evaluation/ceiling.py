@@ -86,7 +86,7 @@ class Grid(NamedTuple):
 
 
 def grids(runs: pd.DataFrame | None, setting: str, pairs: pd.DataFrame | None = None) -> dict[str, Grid]:
-    """Finished runs of a setting by target; of the given pairs only."""
+    """Finished runs of a setting by target; of the given pairs only, or of all that have scores."""
     pairs = published_pairs(setting) if pairs is None else pairs
     frame = published.runs() if runs is None else runs
     missing = sorted({"setting", "source", "target", "val_loss", "test_auc", "status", *_GRID} - set(frame))
