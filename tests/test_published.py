@@ -161,16 +161,13 @@ def test_tau_at_its_ends(scores, auc, expected):
 
 module = sys.modules["companion.published.runs"]
 GRID = [(lr, momentum) for lr in (0.001, 0.01, 0.1) for momentum in (0.0, 0.9)]
-
-
 RESULTS = ("val_loss", "val_auc", "val_acc", "test_loss", "test_auc", "test_acc")
 
 
 def original(target: str, sources: list[str], seed: int) -> pd.DataFrame:
     """One table in the authors' columns, six runs a source, the last of each failed."""
-    table = pd.DataFrame(
-        [(source, *point) for source in sources for point in GRID], columns=["source_flag", "lr", "momentum"]
-    )
+    points = [(source, *point) for source in sources for point in GRID]
+    table = pd.DataFrame(points, columns=["source_flag", "lr", "momentum"])
     table = table.assign(target_flag=target, batch_size=64, wd=1e-5, epochs=200, stopped_at=50.0)
     table[list(RESULTS)] = np.random.default_rng(seed).random((len(table), len(RESULTS)))
     failed = np.arange(len(table)) % len(GRID) == len(GRID) - 1
@@ -178,50 +175,39 @@ def original(target: str, sources: list[str], seed: int) -> pd.DataFrame:
     return table.assign(Status=np.where(failed, "FAILED", "FINISHED"))
 
 
-def summaries(setting: str, target: str, table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+def summary(setting: str, table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     """What the packaged summary would say of an original."""
     finished = table[table["Status"] == "FINISHED"]
     best = finished.loc[finished.groupby("source_flag")["val_loss"].idxmin()]
+    about = {"setting": setting, "target": "breastmnist", "runs": len(GRID) - 1}
     return pd.DataFrame(
-        {
-            "setting": setting,
-            "source": best["source_flag"].map(names),
-            "target": target,
-            "runs": len(GRID) - 1,
-            "auc_at_min_val_loss": best["test_auc"],
-        }
+        {"source": best["source_flag"].map(names), "auc_at_min_val_loss": best["test_auc"]} | about
     )
 
 
 @pytest.fixture
 def upstream(monkeypatch, server, no_waiting):
     """Two small originals on a server of this machine, under names of the authors' own."""
-    names = (
-        {"blood": "bloodmnist", "ImageNet": "imagenet", "organ_a": "organamnist"},
-        {"vgg11": "vgg", "efficientnet_v2_s": "efficientnet", "MobileNet": "mobilenet"},
-    )
-    tables = (original("breast", list(names[0]), 1), original("breastmnist", list(names[1]), 2))
-    rows = []
-    for setting, path, table in zip(
-        published.SETTINGS, ("a/fined_breast.csv", "a/fined_breast_imnet.csv"), tables, strict=True
-    ):
+    theirs = {
+        "source_datasets": {"blood": "bloodmnist", "ImageNet": "imagenet", "organ_a": "organamnist"},
+        "architectures": {"vgg11": "vgg", "efficientnet_v2_s": "efficientnet", "MobileNet": "mobilenet"},
+    }
+    files = {"source_datasets": "a/fined_breast.csv", "architectures": "a/fined_breast_imnet.csv"}
+    rows, expected = [], []
+    for seed, (setting, names) in enumerate(theirs.items()):
+        table = original("breast", list(names), seed)
         body = table.to_csv(index=False).encode()
-        server.serve(f"/{path}", body)
-        rows.append(
-            {
-                "file": path,
-                "setting": setting,
-                "target": "breastmnist",
-                "sha256": "sha256:" + hashlib.sha256(body).hexdigest(),
-            }
-        )
+        server.serve(f"/{files[setting]}", body)
+        sha256 = "sha256:" + hashlib.sha256(body).hexdigest()
+        row = {"file": files[setting], "setting": setting, "target": "breastmnist", "sha256": sha256}
+        rows.append(row)
+        expected.append(summary(setting, table, names))
     monkeypatch.setattr(module, "ADDRESS", server.root)
     monkeypatch.setattr(module, "registry", lambda: rows)
-    monkeypatch.setattr(module, "ROWS", sum(len(table) for table in tables))
-    known = zip(published.SETTINGS, tables, names, strict=True)
-    summary = pd.concat(summaries(setting, "breastmnist", table, named) for setting, table, named in known)
+    monkeypatch.setattr(module, "ROWS", 36)
+    known = {"run_summaries": pd.concat(expected)}
     real = published.table
-    monkeypatch.setattr(published, "table", lambda name: summary if name == "run_summaries" else real(name))
+    monkeypatch.setattr(published, "table", lambda name: known[name] if name in known else real(name))
     return server
 
 
@@ -252,9 +238,8 @@ def test_originals_are_downloaded_tidied_and_kept(upstream, data):
 
 def test_a_damaged_original_is_refused_and_nothing_is_kept(upstream, data):
     upstream.serve("/a/fined_breast_imnet.csv", b"something else")
-    with pytest.raises(
-        EnvironmentFailure, match=r"fined_breast_imnet\.csv does not have the published sha256"
-    ):
+    says = r"fined_breast_imnet\.csv does not have the published sha256"
+    with pytest.raises(EnvironmentFailure, match=says):
         published.runs()
     assert not (data / module.FILENAME).exists()
 

@@ -216,12 +216,7 @@ def benchmark(
                 f"{lacking} pair(s) without {column}, from its τ_w; its difference to the proposed score is over the "
                 "sources that have both."
             )
-    simple = baselines(table).drop(columns=[*KEYS, "auc"])
-    missing = [text for column, text in BASELINES.items() if column not in simple]
-    if missing_imagenet := (table["source"] != "imagenet").all():
-        missing.append("always ImageNet")
-    if missing:
-        notes.append(f"baselines that do not apply or lack their numbers here: {', '.join(missing)}.")
+    simple = _baselines(table, notes)
     beside = "computed here" if setting == "replication" else "published"
     kinds = dict.fromkeys(given.columns[2:], "given")
     kinds |= {column: "term" if column in TERMS else beside for column in rivals}
@@ -231,7 +226,7 @@ def benchmark(
     columns = list(kinds)
     taus = weighted_tau(scored)[columns]
     lost = pd.DataFrame({column: regret(scored, column) for column in columns})
-    if not missing_imagenet:
+    if (table["source"] == "imagenet").any():
         kinds[FIRST_CHOICE] = "baseline"
         lost[FIRST_CHOICE] = regret(scored, lambda rows: "imagenet")
     test = None
@@ -384,6 +379,17 @@ def _common(given: pd.DataFrame, truth: pd.DataFrame, notes: list[str]) -> pd.Da
 
 def _listed(items: Sequence[str], most: int = 6) -> str:
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+
+
+def _baselines(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Columns of `BASELINES` that can be had for these pairs."""
+    found = baselines(table).drop(columns=[*KEYS, "auc"])
+    missing = [text for column, text in BASELINES.items() if column not in found]
+    if (table["source"] != "imagenet").all():
+        missing.append("always ImageNet")
+    if missing:
+        notes.append(f"baselines that do not apply or lack their numbers here: {', '.join(missing)}.")
+    return found
 
 
 def _ceiling(
