@@ -166,11 +166,7 @@ def test_a_tied_first_choice_is_made_by_chance():
     assert evaluation.regret(rows, lambda block: "z").isna().all()
 
 
-def test_training_set_sizes_with_imagenet_first_reach_what_the_proposed_score_does(table):
-    means = evaluation.weighted_tau(evaluation.baselines(table)).mean()
-    assert means["imagenet_then_size"] == pytest.approx(0.527, abs=5e-4)
-    assert means["imagenet_then_size"] > evaluation.weighted_tau("source_datasets")["proposed"].mean()
-    assert means["training_set_size"] < means["imagenet_then_size"]  # RadImageNet is the larger one
+def test_the_pooled_source_has_all_images_but_the_target_s():
     sizes = evaluation.training_set_sizes("bloodmnist")
     others = [size for name, size in sizes.items() if name.endswith("mnist")]
     assert sizes["medmnist"] == sum(others) - sizes["medmnist"] - sizes["bloodmnist"]
@@ -289,16 +285,6 @@ def test_a_table_that_holds_no_runs_is_refused(runs, setting, says):
         evaluation.noise_ceiling(runs, setting=setting)
 
 
-def test_other_summaries_of_the_runs_change_the_leader():
-    found = evaluation.ground_truths()
-    assert found["run with the lowest validation loss"].idxmax() == "proposed"
-    assert found["median of all runs"].idxmax() == "nleep"
-    values = found.loc[["nleep", "proposed"]]
-    assert values["median of all runs"].to_list() == pytest.approx([0.484, 0.424], abs=5e-4)
-    ten = values["mean of the ten lowest validation losses"]
-    assert ten.to_list() == pytest.approx([0.593, 0.666], abs=5e-4)
-
-
 @pytest.mark.real
 def test_the_published_truth_does_not_reproduce_itself_exactly(real_data):
     try:
@@ -309,8 +295,6 @@ def test_the_published_truth_does_not_reproduce_itself_exactly(real_data):
     best = evaluation.weighted_tau("source_datasets")["proposed"].mean()
     assert best < found.mean["mean"].min()
     assert list(found.mean["mean"]) == pytest.approx([0.604, 0.771, 0.673, 0.823], abs=0.01)
-    # 96 % of 200 draws: 1.4 % standard error, and another seed
-    assert evaluation.partial_grids(runs).leads["proposed"] == pytest.approx(0.96, abs=0.03)
 
 
 # --- the benchmark: what it takes --------------------------------------------------------------------------

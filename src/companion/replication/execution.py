@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from companion import __version__, store
-from companion.datasets import Dataset, load_dataset
+from companion.datasets import Dataset, Fold, load_dataset
 from companion.errors import CompanionError, EnvironmentFailure, InputError, require_extra
 from companion.models import SourceModel, best_device, folded
 from companion.replication.planning import SCORES, Plan, score_key
@@ -28,7 +28,13 @@ from companion.sources import load_source, trained_on
 from companion.training import fine_tune
 
 Report = Callable[[float, str], None]
+PATIENCE = 10  # seconds until a scheduler has answered
 AGAIN = "what is stored is kept: run the same command again to go on"
+
+
+# Each process keeps what it used last; a trained source also stays in the cache directory of its machine.
+_load_dataset = functools.lru_cache(maxsize=2)(load_dataset)
+_load_source = functools.lru_cache(maxsize=32)(load_source)
 
 
 @dataclass(frozen=True)
@@ -43,42 +49,28 @@ class Job:
 
     def source(self) -> SourceModel:
         """Source model of the run; random weights have the seed of the run."""
-        seed = self.run.seed if self.run.spec == "scratch" else self.protocol.fine_tuning.seeds[0]
-        target = self.run.target if self.run.spec == "medmnist" else None
-        return _source(self.run.spec, target, self.protocol, seed, self.device, self.data_dir)
+        run, protocol = self.run, self.protocol
+        return _load_source(
+            run.spec,
+            target=run.target if run.spec == "medmnist" else None,
+            protocol=protocol.source_training,
+            architecture=protocol.architecture,
+            size=protocol.size,
+            seed=run.seed if run.spec == "scratch" else protocol.fine_tuning.seeds[0],
+            device=self.device,
+            data_dir=self.data_dir,
+        )
 
-    def target(self) -> Dataset:
-        """Target of the run."""
-        dataset = _dataset(self.run.target, self.protocol.size, self.data_dir)
+    def target(self) -> tuple[Dataset, Fold]:
+        """Target of the run, which must be that of the plan, and the fold of the run."""
+        name = self.run.target
+        dataset = _load_dataset(name, size=self.protocol.size, data_dir=self.data_dir)
         if dataset.content_hash != self.data_hash:
-            name, digests = self.run.target, (dataset.content_hash[:12], self.data_hash[:12])
             raise InputError(
-                f"{name} on this worker is not the {name} of the plan (sha256 {digests[0]}, wanted {digests[1]}): give "
-                "workers the same data"
+                f"{name} on this worker is not the {name} of the plan (sha256 {dataset.content_hash[:12]}, wanted "
+                f"{self.data_hash[:12]}): give workers the same data"
             )
-        return dataset
-
-
-@functools.lru_cache(maxsize=2)
-def _dataset(name: str, size: int, data_dir: str | None) -> Dataset:
-    return load_dataset(name, size=size, data_dir=data_dir)
-
-
-@functools.lru_cache(maxsize=32)
-def _source(
-    spec: str, target: str | None, plan: Replication, seed: int, device: str | None, data_dir: str | None
-) -> SourceModel:
-    """Load or train a source; a trained one is kept in the cache directory of the machine that trained it."""
-    return load_source(
-        spec,
-        target=target,
-        protocol=plan.source_training,
-        architecture=plan.architecture,
-        size=plan.size,
-        seed=seed,
-        device=device,
-        data_dir=data_dir,
-    )
+        return dataset, self.protocol.fold(dataset, self.run.fold)
 
 
 def prepare(job: Job) -> None:
@@ -88,8 +80,7 @@ def prepare(job: Job) -> None:
 
 def fine_tune_job(job: Job) -> dict[str, Any]:
     """One fine-tuning; its row."""
-    run, target = job.run, job.target()
-    fold = job.protocol.fold(target, run.fold)
+    run, (target, fold) = job.run, job.target()
     tuning = job.protocol.fine_tuning
     done = fine_tune(job.source(), target, fold, run.settings, tuning, seed=run.seed, device=job.device)
     versions = {name: importlib.metadata.version(name) for name in ("torch", "kornia")}
@@ -98,8 +89,7 @@ def fine_tune_job(job: Job) -> dict[str, Any]:
 
 def score_job(job: Job) -> dict[str, Any]:
     """Scores of one pair on one fold, corrected and as published, on the same images the fine-tuning trained on."""
-    run, model, target = job.run, job.source(), job.target()
-    fold = job.protocol.fold(target, run.fold)
+    run, model, (target, fold) = job.run, job.source(), job.target()
     row: dict[str, Any] = {"source": run.source, "target": run.target, "fold": run.fold}
     images, labels = target.images["train"][fold.train], target.labels["train"][fold.train]
     began = time.perf_counter()
@@ -240,7 +230,7 @@ def _cluster(scheduler: str | None) -> Iterator[Any]:
         return
     distributed = require_extra("distributed", "cluster")
     try:
-        client = distributed.Client(scheduler, timeout=10, set_as_default=False)
+        client = distributed.Client(scheduler, timeout=PATIENCE, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         advice = "start one with  dask scheduler  or correct the address"
         raise EnvironmentFailure(f"no Dask scheduler answers at {scheduler}: {advice}") from error

@@ -100,14 +100,9 @@ def plan(protocol: Replication, out: str | os.PathLike, *, data_dir: str | os.Pa
 
 
 def cost(plan: Plan, *, device: str, workers: int = 1, measured_here: bool = True) -> list[str]:
-    """Say in a few lines what there is to do and what it will cost at most.
+    """Say in a few lines what there is to do, and what it will cost at most on a device with so many processes.
 
-    Parameters
-    ----------
-    device, workers
-        What it will run on.
-    measured_here
-        Time a few steps of the network on this machine for an estimate; without, no time is given.
+    Where it runs on this machine (`measured_here`), a few steps of the network are timed for an estimate.
     """
     protocol, missing, tuning = plan.protocol, plan.missing, plan.protocol.fine_tuning
     lines = [

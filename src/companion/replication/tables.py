@@ -17,9 +17,10 @@ import pandas as pd
 from companion.datasets import load_dataset
 from companion.errors import EnvironmentFailure, InputError, did_you_mean
 from companion.models import SourceModel
-from companion.replication.protocol import Replication, label
+from companion.replication.execution import Job
+from companion.replication.protocol import Replication, expand
 from companion.scores import COMBINED, REGISTRY, combine_ncti, with_combined
-from companion.sources import load_source, trained_on
+from companion.sources import trained_on
 from companion.training.protocols import checked
 
 RULES = ("lowest_val_loss", "highest_val_auc", "mean_of_best")
@@ -142,7 +143,7 @@ def pair_scores(variant: str = "corrected") -> pd.DataFrame:
     return result.drop(columns=NCTI_TERMS)
 
 
-def table(variant: str = "corrected", rule: str = "lowest_val_loss") -> pd.DataFrame:
+def table(variant: str = "corrected") -> pd.DataFrame:
     """Pairs of the stored replication, one row each: ground truth and scores, both means over the complete folds.
 
     Returns
@@ -152,7 +153,7 @@ def table(variant: str = "corrected", rule: str = "lowest_val_loss") -> pd.DataF
         score of the registry, as `companion.evaluation.weighted_tau` takes it. ``attrs["runs"]`` says how many
         fine-tunings are stored and planned.
     """
-    truth = ground_truth(rule).groupby(PAIR)["auc"].agg(auc="mean", auc_sd="std", folds="size").reset_index()
+    truth = ground_truth().groupby(PAIR)["auc"].agg(auc="mean", auc_sd="std", folds="size").reset_index()
     found = with_combined(pair_scores(variant))
     names = ["training_images", COMBINED, *(name for name in REGISTRY if name in found)]
     result = truth.merge(found[[*PAIR, *names]], on=PAIR, how="left", validate="one_to_one")
@@ -203,23 +204,16 @@ def pairs(
     for name in set(chosen) - set(plan.targets):
         near = f"there are {', '.join(plan.targets)}.{did_you_mean(name, plan.targets)}"
         raise InputError(f"{name!r} is no target of the replication: {near}")
-    wanted = [(source, target) for source, target in plan.pairs() if target in chosen]
-    for name in {part for pair in wanted for part in (pair[1], *trained_on(plan.spec(*pair)))}:
+    of_fold = [run for run in expand(plan, hashes) if run.target in chosen and run.fold == fold_number]
+    wanted = {(run.source, run.target): run for run in of_fold if run.seed == plan.fine_tuning.seeds[0]}
+    for name in {part for run in wanted.values() for part in (run.target, *trained_on(run.spec))}:
         if load_dataset(name, size=plan.size).content_hash != hashes[name]:
             problem = f"{name} in the data directory is not the {name} of the replication"
             raise EnvironmentFailure(f"{problem}: compare its sha256")
-    for index, (source, target) in enumerate(wanted):
+    for place, run in enumerate(wanted.values()):
         if progress:
-            progress(index / len(wanted), f"{source} on {target}")
-        model = load_source(
-            plan.spec(source, target),
-            protocol=plan.source_training,
-            architecture=plan.architecture,
-            size=plan.size,
-            seed=plan.fine_tuning.seeds[0],
-            device=device,
-        )
-        dataset = load_dataset(target, size=plan.size)
-        kept = plan.fold(dataset, fold_number).train
-        images, labels = dataset.images["train"][kept], dataset.labels["train"][kept]
-        yield Pair(label(source), target, model, images, labels)
+            progress(place / len(wanted), f"{run.source} on {run.target}")
+        job = Job(run, plan, hashes[run.target], device, None)
+        model, (dataset, fold) = job.source(), job.target()
+        images, labels = dataset.images["train"][fold.train], dataset.labels["train"][fold.train]
+        yield Pair(run.source, run.target, model, images, labels)
