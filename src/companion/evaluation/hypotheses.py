@@ -33,6 +33,7 @@ RANKS, PRODUCT = "mean of the ranks by proposed score and elsewhere", "LogME × 
 # Suffix of a combination -> the form of the gradient ratio that it is made of.
 RATIOS = {"": "gradient_ratio", ", scale-invariant": "gradient_ratio_scale_invariant"}
 PROPOSED_INVARIANT = "proposed, scale-invariant ratio"
+COMBINATIONS = [title + suffix for title in (RANKS, PRODUCT) for suffix in RATIOS]
 
 
 def quantities(truth: pd.DataFrame, scores: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
@@ -78,7 +79,7 @@ def quantities(truth: pd.DataFrame, scores: pd.DataFrame) -> dict[tuple[str, str
     found["6", "product minus NCA alone"] = proposed - taus["nca"]
     invariant = taus[PROPOSED_INVARIANT] - taus["nca"]
     found["6", "product with the scale-invariant ratio minus NCA alone"] = invariant
-    for name in _COMBINATIONS:
+    for name in COMBINATIONS:
         found["8", f"{name} minus proposed"] = taus[name] - proposed
     return found
 
@@ -90,9 +91,6 @@ def _against_best(folds: pd.DataFrame) -> float:
         return np.nan
     best = {fold: medical.drop(columns=fold).mean(axis=1).idxmax() for fold in folds}
     return float(np.mean([folds.at[IMAGENET, fold] - folds.at[best[fold], fold] for fold in folds]))
-
-
-_COMBINATIONS = [title + suffix for title in (RANKS, PRODUCT) for suffix in RATIOS]
 
 
 def with_combinations(scores: pd.DataFrame, auc: pd.DataFrame) -> pd.DataFrame:
@@ -120,7 +118,7 @@ def _taus(frame: pd.DataFrame) -> pd.DataFrame:
     extra = {f"proposed beside {name}": frame[COMBINED].where(frame[name].notna()) for name in compared}
     extra["size"] = frame["training_images"]
     extra["size, not natural"] = frame["training_images"].where(~frame["source"].isin(NATURAL))
-    columns = [*compared, "nca", *_COMBINATIONS, COMBINED, PROPOSED_INVARIANT]
+    columns = [*compared, "nca", *COMBINATIONS, COMBINED, PROPOSED_INVARIANT]
     return weighted_tau(frame[["source", "target", "auc", *columns]].assign(**extra))
 
 

@@ -138,8 +138,7 @@ def bootstrap(
             if against in names and name != against:
                 rival = scores[str(against)]
                 both = known & np.isfinite(rival)
-                difference = _of_kept(both, score, auc, often) - _of_kept(both, rival, auc, often)
-                apart[target, name] = difference
+                apart[target, name] = _of_kept(both, score, auc, often) - _of_kept(both, rival, auc, often)
     targets = _percentiles(taus, "tau", level)
     targets.index = pd.MultiIndex.from_tuples(targets.index, names=["target", "score"])
     rare = [one.iloc[1:].isna().mean() > MAX_UNDEFINED for one in taus.values()]
