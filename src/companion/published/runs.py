@@ -111,10 +111,9 @@ def _tidy(path: Path, setting: str, target: str) -> pd.DataFrame:
     """One of the authors' tables, whose bytes are known, in our columns and names."""
     import pandas as pd
 
-    frame = pd.read_csv(path, low_memory=False).rename(
-        columns={theirs: ours for ours, theirs in COLUMNS.items()}
-    )
-    frame = _typed(frame.assign(setting=setting, target=target), str(path))
+    ours = {theirs: ours for ours, theirs in COLUMNS.items()}
+    frame = pd.read_csv(path, low_memory=False).rename(columns=ours).assign(setting=setting, target=target)
+    frame = _typed(frame, str(path))
     frame["source"] = _named(frame["source"], setting, str(path))
     frame["status"] = frame["status"].str.strip().str.upper()
     return frame
@@ -131,9 +130,8 @@ def _named(values: pd.Series, setting: str, where: str) -> pd.Series:
     def find(given: str) -> str:
         if plain(given) in known:
             return known[plain(given)]
-        starts = [
-            name for short, name in known.items() if plain(given).startswith(short)
-        ]  # densenet121, vgg11
+        # densenet121, vgg11, convnext_tiny, imagenet1k
+        starts = [name for short, name in known.items() if plain(given).startswith(short)]
         if len(starts) != 1:
             problem = f"{given!r} is none of {', '.join(known.values())}"
             raise InputError(f"{where}: the column source_flag: {problem}")
