@@ -117,7 +117,7 @@ def test_dask_workers_are_killed_at_random_moments(through, tmp_path):
                     assert "\n" not in str(error)
                     cluster.scale(
                         2
-                    )  # a nanny whose worker was killed while it started gives up; people start another
+                    )  # a nanny whose worker was killed while it started gave up: start another
                     continue
                 assert replicating.timeless(replication.frames(plan)[0]) == expected
                 round_ += 1

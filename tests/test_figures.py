@@ -49,10 +49,10 @@ def dots(axis) -> list[tuple[float, float, str]]:
     found = []
     for marks in axis.collections:
         if isinstance(marks, PathCollection):
-            points = np.ma.filled(marks.get_offsets(), np.nan)
+            points = np.ma.filled(marks.get_offsets(), np.nan).tolist()
             colours = np.resize([to_hex(c) for c in marks.get_facecolors()], len(points))
             found += [
-                (x, y, c) for (x, y), c in zip(points.tolist(), colours, strict=True) if np.isfinite(x + y)
+                (*point, c) for point, c in zip(points, colours, strict=True) if np.isfinite(point).all()
             ]
     return found
 
@@ -66,9 +66,8 @@ def spans(axis) -> list[tuple[float, float, float]]:
 def ticks(axis, which: str = "y") -> dict[float, str]:
     """Place of every tick -> its label."""
     side = getattr(axis, f"{which}axis")
-    return dict(
-        zip(side.get_ticklocs().tolist(), [text.get_text() for text in side.get_ticklabels()], strict=True)
-    )
+    labels = [text.get_text() for text in side.get_ticklabels()]
+    return dict(zip(side.get_ticklocs().tolist(), labels, strict=True))
 
 
 def bars(axis) -> dict[tuple[float, str], float]:
@@ -132,20 +131,14 @@ def test_tau_table_writes_every_value_into_its_cell():
     taus.iloc[1, 0] = np.nan
     axis = figures.tau_table(taus, "x").axes[0]
     rows, columns = ticks(axis), ticks(axis, "x")
-    written = {
-        (rows[text.get_position()[1]], columns[text.get_position()[0]]): text.get_text()
-        for text in axis.texts
-    }
-    expected = {
-        (target.removesuffix("mnist"), name): f"{taus.loc[target, column]:.2f}".replace("nan", "–")
-        for target in taus.index
+    placed = [(*text.get_position(), text.get_text()) for text in axis.texts]
+    written = {(rows[y], columns[x]): text for x, y, text in placed}
+    whole = pd.concat([taus, taus.mean().to_frame("mean").T])
+    assert written == {
+        (target.removesuffix("mnist"), name): f"{whole.loc[target, column]:.2f}".replace("nan", "–")
+        for target in whole.index
         for column, name in (("leep", "LEEP"), ("proposed", "proposed"))
     }
-    means = {
-        ("mean", "LEEP"): f"{taus['leep'].mean():.2f}",
-        ("mean", "proposed"): f"{taus['proposed'].mean():.2f}",
-    }
-    assert written == expected | means
 
 
 def test_ablation_leaves_an_undefined_tau_out_of_the_mean():
@@ -179,30 +172,17 @@ def test_critical_difference_puts_every_score_at_its_mean_rank_and_joins_what_ne
 @pytest.mark.parametrize("rivals", ["published", "computed here"])
 def test_benchmark_draws_every_row_of_the_summary(rivals):
     kinds = ["given", rivals, "term", rivals, "baseline", "baseline", "reliability", "ceiling"]
-    names = [
-        "mine",
-        "leep",
-        "nca",
-        "proposed",
-        "always_imagenet",
-        "training_set_size",
-        "halves",
-        "attainable",
-    ]
+    shown = {"mine": "mine", "leep": "LEEP", "nca": "NCA alone", "proposed": "proposed"}
+    names = [*shown, "always_imagenet", "training_set_size", "halves", "attainable"]
     values = RNG.random(8)
-    table = pd.DataFrame(
-        {"kind": kinds, "mean": values, "low": values - 0.1, "high": values + 0.2}, index=names
-    )
+    table = pd.DataFrame({"kind": kinds, "mean": values, "low": values - 0.1, "high": values + 0.2}, names)
     table.loc["always_imagenet", "mean"] = np.nan
     (axis,) = figures.benchmark(table.sample(frac=1, random_state=1)).axes
     colours = {"given": ORANGE, rivals: BLUE, "term": GREEN}
     rows = {title: place for place, title in ticks(axis).items()}
-    drawn = {
-        (y[0], tuple(line.get_xdata()), to_hex(line.get_color()))
-        for line in axis.lines
-        if len(y := line.get_ydata())
-    }
-    for title, name in (("mine", "mine"), ("LEEP", "leep"), ("NCA alone", "nca"), ("proposed", "proposed")):
+    lines = [line for line in axis.lines if len(line.get_ydata())]
+    drawn = {(line.get_ydata()[0], tuple(line.get_xdata()), to_hex(line.get_color())) for line in lines}
+    for name, title in shown.items():
         row = table.loc[name]
         for ends in ((row["low"], row["high"]), (row["mean"],)):
             assert (rows[title], ends, colours[row["kind"]]) in drawn
@@ -215,10 +195,8 @@ def test_noise_ceiling_draws_both_bands_and_the_scores_of_every_target():
     taus = pd.DataFrame(RNG.random((3, 2)), TARGETS[::-1], ["mine", "leep"]).drop(index="octmnist")
     (axis,) = functions("05").draw_noise_ceiling(ceiling, taus, ["leep", "mine"]).axes
     rows = {f"{label}mnist": place for place, label in ticks(axis).items()}
-    drawn = {
-        (bar.get_y() + bar.get_height() / 2, bar.get_x(), bar.get_x() + bar.get_width())
-        for bar in axis.patches
-    }
+    middles = [(bar, bar.get_y() + bar.get_height() / 2) for bar in axis.patches]
+    drawn = {(middle, bar.get_x(), bar.get_x() + bar.get_width()) for bar, middle in middles}
     expected = [
         (rows[target], min(values), max(values))
         for half in (ceiling.iloc[:, :2], ceiling.iloc[:, 2:])
@@ -238,11 +216,8 @@ def test_partial_grids_draw_the_spread_and_the_value_of_every_score():
     (axis,) = functions("05").draw_partial_grids(means, pd.Series({"mine": 0.3, "leep": 0.4})).axes
     assert ticks(axis) == {1: "mine", 2: "LEEP"}
     assert sorted(dots(axis)) == [(0.3, 1, ORANGE), (0.4, 2, ORANGE)]
-    middles = {
-        round(np.mean(line.get_ydata())): line.get_xdata()[0]
-        for line in axis.lines
-        if to_hex(line.get_color()) == BLUE
-    }
+    medians = [line for line in axis.lines if to_hex(line.get_color()) == BLUE]
+    middles = {round(np.mean(line.get_ydata())): line.get_xdata()[0] for line in medians}
     assert middles == pytest.approx({1: means["mine"].median(), 2: means["leep"].median()})
 
 
@@ -273,40 +248,43 @@ def test_bars_of_two_settings_stand_over_their_row(draw, label):
 
 
 def test_a_ranking_has_the_best_on_top_and_a_missing_term_has_no_bar():
-    table = pd.DataFrame({"source": ["x", "y/z", "w"], "proposed": [1, 0.5, 0]})
-    table["nca"], table["gradient_ratio"] = [0.9, np.nan, 0.7], [3.0, 2.0, 1.0]
-    alone = pd.DataFrame({"source": ["v"], "proposed": [np.nan], "nca": 0.3, "gradient_ratio": 0.5})
-    sets = [CandidateSet("source_datasets", "b", table), CandidateSet("source_datasets", "a", alone)]
+    columns = ["source", "rank", "combined", "feature_rank", "nca", "gradient_ratio_scale_invariant"]
+    rows = [("x", 1, 1.0, 1.5, 0.9, 3.0), ("y", 2, 0.5, 1.0, np.nan, 2.0), ("w", 3, 0.0, 3.0, 0.7, 1.0)]
+    few = pd.DataFrame(
+        [("v", pd.NA, np.nan, 1.0, 0.3, 0.5), ("u", pd.NA, np.nan, 2.0, 0.2, 0.9)], columns=columns
+    )
+    sets = [
+        CandidateSet("source_datasets", "b", pd.DataFrame(rows, columns=columns)),
+        CandidateSet("mixed", "a", few),
+    ]
     figure = figures.ranking(SimpleNamespace(sets=sets, synthetic=""))
     axes = np.array(figure.axes).reshape(2, 3)
-    for row, one in zip(axes, sets, strict=True):
-        assert row[0].get_title(loc="left") == one.title
-        places = {name: place for place, name in ticks(row[0]).items()}
-        assert list(places) == [name.rsplit("/")[-1] for name in one.table["source"]][::-1]
-        terms = zip(row, ("proposed", "nca", "gradient_ratio"), (BLUE, GREEN, ORANGE), strict=True)
-        for axis, column, colour in terms:
-            drawn = {bar.get_y() + bar.get_height() / 2: bar.get_width() for bar in axis.patches}
-            names = zip(one.table["source"], one.table[column], strict=True)
-            assert drawn == pytest.approx({places[n.rsplit("/")[-1]]: v for n, v in names if np.isfinite(v)})
-            assert {to_hex(bar.get_facecolor()) for bar in axis.patches} <= {colour}
+    for panels, one, by in zip(axes, sets, ("combined", "feature_rank"), strict=True):
+        assert panels[0].get_title(loc="left") == one.title
+        drawn_columns = (by, "nca", "gradient_ratio_scale_invariant")
+        for axis, column, colour in zip(panels, drawn_columns, (BLUE, GREEN, ORANGE), strict=True):
+            names = {place: name for place, name in ticks(axis).items()}
+            assert [names[place] for place in sorted(names)] == list(one.table["source"])[::-1]
+            drawn = {
+                names[round(bar.get_y() + bar.get_height() / 2)]: bar.get_width() for bar in axis.patches
+            }
+            expected = one.table.set_index("source")[column].dropna().astype(float).to_dict()
+            assert drawn == pytest.approx(expected)
+            assert {to_hex(bar.get_facecolor()) for bar in axis.patches} == {colour}
     assert [text.get_text() for text in axes[0, 1].texts] == ["missing"]
-    assert [text.get_text() for text in axes[1, 0].texts] == ["order undetermined"]
 
 
 def test_gradient_norms_leave_a_batch_without_triplets_out():
-    passes = {
-        name: SimpleNamespace(
-            first=RNG.random(3), second=RNG.random(3), triplets=np.array([4, 0, 9]), ratio=lambda r=r: r
-        )
-        for name, r in (("train:octmnist", 1.234), ("b", 0.5))
-    }
+    passes = {}
+    for name, ratio in (("train:octmnist", 1.234), ("b", 0.5)):
+        norms = {"first": RNG.random(3), "second": RNG.random(3), "triplets": np.array([4, 0, 9])}
+        passes[name] = SimpleNamespace(**norms, ratio=lambda ratio=ratio: ratio)
     (axis,) = functions("04").draw_gradient_norms(passes).axes
-    kept = [0, 2]
     assert [m.get_label() for m in axis.collections] == ["oct: 1.23", "b: 0.50"]
     assert dots(axis) == [
         (one.first[k], one.second[k], colour)
         for one, colour in zip(passes.values(), (BLUE, ORANGE), strict=True)
-        for k in kept
+        for k in (0, 2)
     ]
 
 
@@ -342,27 +320,21 @@ def test_a_model_keeps_its_colour_in_a_panel_that_lacks_another():
         assert axis.get_ylabel() == what
         whole = [line for line in axis.lines if line.get_marker() == "None"]
         for line, (name, values) in zip(whole, lines.items(), strict=True):
-            assert (
-                list(line.get_xdata()) == list(range(1, len(values) + 1)) and list(line.get_ydata()) == values
-            )
+            assert line.get_xydata().tolist() == [[n, value] for n, value in enumerate(values, start=1)]
             drawn.setdefault(name, set()).add((line.get_color(), line.get_linestyle()))
-        assert [tuple(line.get_xydata()[0]) for line in axis.lines if line.get_marker() == "o"] == [
-            (3, lines["b"][2])
-        ]
+        marked = [line.get_xydata()[0].tolist() for line in axis.lines if line.get_marker() == "o"]
+        assert marked == [[3, lines["b"][2]]]
     legend = axes[-1].get_legend()
-    named = {
-        text.get_text(): {(line.get_color(), line.get_linestyle())}
-        for text, line in zip(legend.texts, legend.get_lines(), strict=True)
-    }
+    looks = [{(line.get_color(), line.get_linestyle())} for line in legend.get_lines()]
+    named = dict(zip([text.get_text() for text in legend.texts], looks, strict=True))
     assert named == drawn and len(set(map(str, drawn.values()))) == 3
 
 
 def test_projections_draw_every_class_in_its_own_colour_and_shape():
     labels = RNG.permutation(np.arange(33) % 11)
     points = RNG.random((33, 2))
-    (axis,) = (
-        functions("03").draw_projections({"(a)": points}, labels, [f"class {k}" for k in range(11)]).axes
-    )
+    names = [f"class {k}" for k in range(11)]
+    (axis,) = functions("03").draw_projections({"(a)": points}, labels, names).axes
     looks = set()
     for marks in axis.collections:
         label = int(marks.get_label().split()[1])
@@ -372,12 +344,8 @@ def test_projections_draw_every_class_in_its_own_colour_and_shape():
 
 
 def test_similarity_keeps_the_colours_where_a_representation_is_missing():
-    rows = [
-        {"source": s, "representation": r, "overlap": RNG.random()}
-        for s in "ab"
-        for r in ("lda", "after", "before")
-    ]
-    table = pd.DataFrame(rows)
+    rows = [{"source": s, "representation": r} for s in "ab" for r in ("lda", "after", "before")]
+    table = pd.DataFrame(rows).assign(overlap=RNG.random(6))
     (axis,) = functions("03").draw_similarity(table, {"overlap": "x"}).axes
     means = table.groupby("representation")["overlap"].mean()
     assert list(ticks(axis, "x").values()) == ["before", "LDA"]
@@ -390,16 +358,11 @@ def test_similarity_keeps_the_colours_where_a_representation_is_missing():
 
 
 def test_inversion_joins_the_two_values_of_every_score():
-    straight, turned = (
-        pd.Series({"leep": -0.3, "nca": 0.1, "mine": 0.2}),
-        pd.Series({"nca": -0.1, "leep": 0.3}),
-    )
-    (axis,) = figures.inversion(straight, turned).axes
+    released = pd.Series({"leep": -0.3, "nca": 0.1, "mine": 0.2})
+    (axis,) = figures.inversion(released, pd.Series({"nca": -0.1, "leep": 0.3})).axes
     assert ticks(axis) == {0: "NCA alone", 1: "LEEP"}
     assert spans(axis) == [(0, 0.1, -0.1), (1, -0.3, 0.3)]
-    assert sorted(dots(axis)) == sorted(
-        [(0.1, 0, ORANGE), (-0.3, 1, ORANGE), (-0.1, 0, BLUE), (0.3, 1, BLUE)]
-    )
+    assert set(dots(axis)) == {(0.1, 0, ORANGE), (-0.3, 1, ORANGE), (-0.1, 0, BLUE), (0.3, 1, BLUE)}
 
 
 def test_by_width_draws_each_variant_and_marks_the_points():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 
-from companion import replication
+from companion import published, replication
 from companion.evaluation.hypotheses import (
     IMAGENET,
     MATCHED,
@@ -32,7 +32,7 @@ SIZES = {
     "pneumoniamnist": 4708,
     "tiny_imagenet": 12_000,
 }
-METRICS = ("logme", "parc", "sfda", "ncti", "leep", "nleep")
+SCORES = (*published.METRICS, "nca", "gradient_ratio", "gradient_ratio_scale_invariant")
 
 
 def planted(auc_of, score_of=lambda name, source, auc: auc, noise: float = 0.003):
@@ -41,15 +41,10 @@ def planted(auc_of, score_of=lambda name, source, auc: auc, noise: float = 0.003
     truth, scores = [], []
     for source, target in PLAN.pairs():
         name = replication.label(source)
-        auc = auc_of(name, target)
-        truth += [
-            {"source": name, "target": target, "fold": fold, "auc": auc + noise * rng.standard_normal()}
-            for fold in (1, 2, 3)
-        ]
-        row = {"source": name, "target": target, "training_images": SIZES.get(name, 2000 + len(name))}
-        for score in (*METRICS, "nca", "gradient_ratio", "gradient_ratio_scale_invariant"):
-            row[score] = score_of(score, name, auc)
-        scores.append(row)
+        auc, pair = auc_of(name, target), {"source": name, "target": target}
+        truth += [pair | {"fold": fold, "auc": auc + noise * rng.standard_normal()} for fold in (1, 2, 3)]
+        pair["training_images"] = SIZES.get(name, 2000 + len(name))
+        scores.append(pair | {score: score_of(score, name, auc) for score in SCORES})
     return pd.DataFrame(truth), pd.DataFrame(scores)
 
 
@@ -78,10 +73,8 @@ def test_planted_differences_are_found_with_their_size():
 def test_nothing_planted_is_undecided_and_says_how_many_targets_would_decide():
     rng = np.random.default_rng(5)
     table = judge(quantities(*planted(lambda source, target: 0.8 + 0.03 * rng.standard_normal())))
-    judged = table[~table["statement"].isin(["5, compared", "8"])]
-    assert (judged["word"] == "undecided").sum() >= 8
-    undecided = judged[judged["word"] == "undecided"]
-    assert (undecided["needed"] > 7).all()
+    undecided = table[~table["statement"].isin(["5, compared", "8"])].query("word == 'undecided'")
+    assert len(undecided) >= 8 and (undecided["needed"] > 7).all()
 
 
 def test_a_score_that_ranks_perfectly_leads_and_missing_cells_are_left_out_on_both_sides():
@@ -95,10 +88,8 @@ def test_a_score_that_ranks_perfectly_leads_and_missing_cells_are_left_out_on_bo
     found = quantities(*planted(natural_first, score))
     table = judge(found).set_index(["statement", "quantity"])
     assert table.loc[("5", "proposed minus the mean of the feature scores"), "word"] == "supported"
-    assert table.loc[("5, compared", "proposed minus sfda"), ["targets", "word"]].tolist() == [
-        0,
-        "not judged",
-    ]
+    missing = table.loc[("5, compared", "proposed minus sfda")]
+    assert (missing["targets"], missing["word"]) == (0, "not judged")
     assert table.loc[("5, compared", "proposed minus leep"), "targets"] == 7
     compared = table.loc["5, compared"]["p"].dropna()
     raw = [ttest_1samp(found[("5, compared", name)].dropna(), 0).pvalue for name in compared.index]
@@ -112,9 +103,8 @@ def test_a_score_that_ranks_perfectly_leads_and_missing_cells_are_left_out_on_bo
 def test_the_best_medical_source_is_chosen_on_the_other_folds():
     truth, scores = planted(lambda source, target: 0.8, noise=0.0)
     lucky = truth["source"].eq("kidney_ct") & truth["fold"].eq(1)
-    truth.loc[lucky, "auc"] = (
-        0.95  # good on one fold by chance: chosen for folds 2 and 3, where it is like the others
-    )
+    # Good on one fold by chance: chosen for folds 2 and 3, where it is like the others.
+    truth.loc[lucky, "auc"] = 0.95
     found = quantities(truth, scores)
     key = ("2", "ImageNet minus the best single medical source, chosen on the other folds")
     assert found[key].tolist() == pytest.approx([0.0] * 7)
@@ -122,20 +112,24 @@ def test_the_best_medical_source_is_chosen_on_the_other_folds():
     assert one_fold[key].isna().all()
 
 
-def test_equivalence_needs_the_margin():
-    assert word(np.array([-0.1, 0.05, 0.1, -0.05, 0.0, 0.02, -0.02]), "4") == "supported"
-    assert (
-        word(np.array([-0.9, 0.9, 0.5, -0.5, 0.1, 0.0, -0.1]), "4") == "undecided"
-    )  # an interval that holds 0
-    assert word(np.array([0.5, 0.6, 0.55, 0.5, 0.6, 0.5, 0.6]), "4") == "contradicted"
-    assert word(np.array([0.1, 0.12, 0.11, 0.1, 0.12, 0.1, 0.13]), "1") == "supported"
+@pytest.mark.parametrize(
+    ("values", "statement", "expected"),
+    [
+        ([-0.1, 0.05, 0.1, -0.05, 0.0, 0.02, -0.02], "4", "supported"),  # within the margin
+        ([-0.9, 0.9, 0.5, -0.5, 0.1, 0.0, -0.1], "4", "undecided"),  # an interval that holds 0 is not enough
+        ([0.5, 0.6, 0.55, 0.5, 0.6, 0.5, 0.6], "4", "contradicted"),
+        ([0.1, 0.12, 0.11, 0.1, 0.12, 0.1, 0.13], "1", "supported"),
+        ([-0.1, -0.12, -0.11, -0.1, -0.12, -0.1], "1", "contradicted"),
+        ([0.1], "1", "not judged"),
+    ],
+)
+def test_the_rules(values, statement, expected):
+    assert word(np.array(values), statement) == expected
 
 
 def test_the_number_of_targets_that_would_decide():
     values = np.array([0.3, -0.1, 0.2, 0.0, 0.1, 0.25, -0.05])
-    count = int(targets_needed(values))
-    low, _ = interval(values)
-    assert low < 0 and 7 < count < 30
+    assert interval(values)[0] < 0 and 7 < targets_needed(values) < 30
     assert targets_needed(np.array([1.0, -1.0])) == np.inf
 
 

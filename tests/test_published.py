@@ -1,9 +1,10 @@
-"""The released tables, and every number of the paper that they give."""
+"""The released tables, every number of the paper that they give, and the authors' fine-tuning runs."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from scipy.stats import friedmanchisquare
 
 from companion import evaluation, published
-from companion.errors import InputError
+from companion.errors import EnvironmentFailure, InputError
 
 # Printed with three decimals, so half a unit of the third; the last bit of a double is for the sum.
 ROUNDING = 0.0005 + 1e-9
@@ -24,15 +25,6 @@ def _tau(setting: str) -> pd.DataFrame:
 
 
 # --- the tables themselves ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "rows"), [("source_datasets", 15 * 12), ("architectures", 9 * 11), ("run_summaries", 256)]
-)
-def test_a_table_has_one_row_per_pair(name, rows):
-    table = published.table(name)
-    assert len(table) == rows
-    assert not table.duplicated([key for key in ("setting", "source", "target") if key in table]).any()
 
 
 # Agreement with the printed means would miss half of the moved cells.
@@ -72,23 +64,6 @@ def test_table_returns_copies():
 def test_an_unknown_table_is_refused_with_the_nearest():
     with pytest.raises(InputError, match=r"'source_dataset'.*Did you mean 'source_datasets'\?"):
         published.table("source_dataset")
-
-
-def test_probabilities_and_areas_lie_between_0_and_1():
-    for setting in published.SETTINGS:
-        table = published.table(setting)
-        for column in ("auc", "nleep", "sfda", "nca"):
-            assert table[column].dropna().between(0, 1).all(), (setting, column)
-        assert (table["gradient_ratio"].dropna() > 0).all()
-
-
-def test_the_auc_is_that_of_the_run_with_the_lowest_validation_loss():
-    runs = published.table("run_summaries")
-    for setting in published.SETTINGS:
-        both = published.table(setting).merge(runs[runs["setting"] == setting], on=["source", "target"])
-        assert len(both) == (runs["setting"] == setting).sum()
-        close = np.isclose(both["auc"], both["auc_at_min_val_loss"], rtol=0, atol=1e-9)
-        assert close.all(), both.loc[~close, ["source", "target", "auc", "auc_at_min_val_loss"]].to_string()
 
 
 # --- the paper's numbers, one test each --------------------------------------------------------------------
@@ -142,18 +117,11 @@ def test_friedman_against_the_value_of_the_paper(row):
 # --- evaluation on tables of one's own ---------------------------------------------------------------------
 
 
-def test_a_given_table_gives_the_published_values():
-    table = published.table("source_datasets")
-    own = evaluation.weighted_tau(table[table["target"] != "chestmnist"])
-    pd.testing.assert_frame_equal(
-        own[list(published.METRICS)], _tau("source_datasets")[list(published.METRICS)], atol=1e-12
-    )
-
-
-def test_weighted_tau_changes_nothing_in_the_table_given():
-    table = published.table("source_datasets")
-    before = table.copy()
-    evaluation.weighted_tau(table)
+def test_a_given_table_gives_the_published_values_and_is_not_changed():
+    table = published.table("source_datasets").query("target != 'chestmnist'")
+    before, metrics = table.copy(), list(published.METRICS)
+    own = evaluation.weighted_tau(table)
+    pd.testing.assert_frame_equal(own[metrics], _tau("source_datasets")[metrics], atol=1e-12)
     pd.testing.assert_frame_equal(table, before)
 
 
@@ -189,7 +157,161 @@ def test_tau_at_its_ends(scores, auc, expected):
     assert evaluation.tau(scores, auc) == pytest.approx(expected, nan_ok=True)
 
 
-def test_friedman_needs_three_scores_and_two_targets():
-    taus = pd.DataFrame({"a": [0.1, 0.2], "b": [0.3, 0.1]}, index=["x", "y"])
-    with pytest.raises(InputError, match="needs 3 scores and 2 targets: got 2 and 2"):
-        evaluation.friedman(taus)
+# --- the authors' fine-tuning runs --------------------------------------------------------------------------
+
+module = sys.modules["companion.published.runs"]
+GRID = [(lr, momentum) for lr in (0.001, 0.01, 0.1) for momentum in (0.0, 0.9)]
+RESULTS = ("val_loss", "val_auc", "val_acc", "test_loss", "test_auc", "test_acc")
+
+
+def original(target: str, sources: list[str], seed: int) -> pd.DataFrame:
+    """One table in the authors' columns, six runs a source, the last of each failed."""
+    points = [(source, *point) for source in sources for point in GRID]
+    table = pd.DataFrame(points, columns=["source_flag", "lr", "momentum"])
+    table = table.assign(target_flag=target, batch_size=64, wd=1e-5, epochs=200, stopped_at=50.0)
+    table[list(RESULTS)] = np.random.default_rng(seed).random((len(table), len(RESULTS)))
+    failed = np.arange(len(table)) % len(GRID) == len(GRID) - 1
+    table.loc[failed, ["stopped_at", *RESULTS]] = np.nan
+    return table.assign(Status=np.where(failed, "FAILED", "FINISHED"))
+
+
+def summary(setting: str, table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """What the packaged summary would say of an original."""
+    finished = table[table["Status"] == "FINISHED"]
+    best = finished.loc[finished.groupby("source_flag")["val_loss"].idxmin()]
+    about = {"setting": setting, "target": "breastmnist", "runs": len(GRID) - 1}
+    return pd.DataFrame(
+        {"source": best["source_flag"].map(names), "auc_at_min_val_loss": best["test_auc"]} | about
+    )
+
+
+@pytest.fixture
+def upstream(monkeypatch, server, no_waiting):
+    """Two small originals on a server of this machine, under names of the authors' own."""
+    theirs = {
+        "source_datasets": {"blood": "bloodmnist", "ImageNet": "imagenet", "organ_a": "organamnist"},
+        "architectures": {"vgg11": "vgg", "efficientnet_v2_s": "efficientnet", "MobileNet": "mobilenet"},
+    }
+    files = {"source_datasets": "a/fined_breast.csv", "architectures": "a/fined_breast_imnet.csv"}
+    rows, expected = [], []
+    for seed, (setting, names) in enumerate(theirs.items()):
+        table = original("breast", list(names), seed)
+        body = table.to_csv(index=False).encode()
+        server.serve(f"/{files[setting]}", body)
+        sha256 = "sha256:" + hashlib.sha256(body).hexdigest()
+        row = {"file": files[setting], "setting": setting, "target": "breastmnist", "sha256": sha256}
+        rows.append(row)
+        expected.append(summary(setting, table, names))
+    monkeypatch.setattr(module, "ADDRESS", server.root)
+    monkeypatch.setattr(module, "registry", lambda: rows)
+    monkeypatch.setattr(module, "ROWS", 36)
+    known = {"run_summaries": pd.concat(expected)}
+    real = published.table
+    monkeypatch.setattr(published, "table", lambda name: known[name] if name in known else real(name))
+    return server
+
+
+def test_the_registry_lists_one_table_per_target_and_setting():
+    rows = module.registry()
+    pairs = {(row["setting"], row["target"]) for row in rows}
+    known = published.table("run_summaries")[["setting", "target"]].drop_duplicates()
+    assert pairs == set(known.itertuples(index=False, name=None))
+    assert len(rows) == len({row["sha256"] for row in rows}) == 23
+    assert all(len(row["sha256"]) == len("sha256:") + 64 for row in rows)
+    assert module.ADDRESS.endswith(published.COMMIT)
+
+
+def test_originals_are_downloaded_tidied_and_kept(upstream, data):
+    found = published.runs()
+    assert list(found.columns) == list(module.COLUMNS)
+    assert len(found) == 36 and (found["status"] == "FINISHED").sum() == 30
+    assert set(found["target"]) == {"breastmnist"}
+    assert set(found["source"]) == {*"bloodmnist imagenet organamnist vgg efficientnet mobilenet".split()}
+    assert found["weight_decay"].eq(1e-5).all() and found["stopped_epoch"].isna().sum() == 6
+    asked = len(upstream.requests)
+    assert (data / module.FILENAME).is_file()
+    (data / "deeper").mkdir()
+    (data / module.FILENAME).rename(data / "deeper" / module.FILENAME)
+    pd.testing.assert_frame_equal(published.runs(), found)
+    assert len(upstream.requests) == asked
+
+
+def test_a_damaged_original_is_refused_and_nothing_is_kept(upstream, data):
+    upstream.serve("/a/fined_breast_imnet.csv", b"something else")
+    says = r"fined_breast_imnet\.csv does not have the published sha256"
+    with pytest.raises(EnvironmentFailure, match=says):
+        published.runs()
+    assert not (data / module.FILENAME).exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda table: table.replace({"source_flag": {"blood": "blod"}}),
+            r"the column source_flag: 'blod' is none",
+        ),
+        (lambda table: table.drop(columns=["wd", "Status"]), r"lacks the column\(s\) weight_decay, status"),
+        (lambda table: table.assign(lr="fast"), "column lr holds something that is no number"),
+    ],
+    ids=["source", "columns", "numbers"],
+)
+def test_an_original_that_is_not_understood_is_named_with_its_column(tmp_path, change, says):
+    path = tmp_path / "fined_breast.csv"
+    change(original("breast", ["blood", "imagenet"], 3)).to_csv(path, index=False)
+    with pytest.raises(InputError, match=rf"fined_breast\.csv.*{says}"):
+        module._tidy(path, "source_datasets", "breastmnist")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda frame: frame.iloc[:-1], "35 runs, but 36 were released"),
+        (lambda frame: frame.assign(status="FINISHED"), "a finished run has no validation loss"),
+        (
+            lambda frame: frame.assign(test_auc=frame["test_auc"] + 0.01),
+            r"the runs of \w+, \w+, breastmnist are not",
+        ),
+        (
+            lambda frame: frame.assign(source=frame["source"].replace("vgg", "imagenet")),
+            "the runs of architectures, imagenet, breastmnist are not",
+        ),
+        (lambda frame: frame.drop(columns="momentum"), r"lacks the column\(s\) momentum"),
+    ],
+    ids=["too few", "no results", "other results", "other source", "no column"],
+)
+def test_a_table_of_other_runs_is_refused(upstream, data, change, says):
+    path = data / module.FILENAME
+    change(published.runs()).to_parquet(path)
+    with pytest.raises(InputError, match=says) as caught:
+        published.runs()
+    assert str(path) in str(caught.value) and "delete it" in str(caught.value)
+
+
+def test_a_damaged_file_is_named(data):
+    (data / module.FILENAME).write_bytes(b"PAR1 and no more")
+    with pytest.raises(InputError, match=r"fine_tuning_runs\.parquet cannot be read as parquet: delete it"):
+        published.runs()
+
+
+def test_without_file_and_without_internet_it_is_said_what_to_do(monkeypatch, data, no_waiting):
+    monkeypatch.setattr(module, "ADDRESS", "http://127.0.0.1:9")
+    with pytest.raises(
+        EnvironmentFailure, match=r"not at .*fine_tuning_runs\.parquet, and cannot reach .*put"
+    ) as caught:
+        published.runs()
+    assert "\n" not in str(caught.value)
+    with pytest.raises(EnvironmentFailure, match=r"not at .*: put fine_tuning_runs\.parquet"):
+        published.runs(download=False)
+
+
+@pytest.mark.real
+def test_the_real_runs_are_the_released_ones(real_data):
+    try:
+        found = published.runs(download=False)
+    except EnvironmentFailure as error:
+        pytest.skip(str(error))
+    assert found["status"].value_counts().to_dict() == {"FINISHED": 26_525, "FAILED": 1671, "RUNNING": 9}
+    summary = published.table("run_summaries").set_index(["setting", "source", "target"])
+    medians = found[found["status"] == "FINISHED"].groupby(summary.index.names)["test_auc"].median()
+    np.testing.assert_allclose(medians.reindex(summary.index), summary["auc_median"], rtol=0, atol=1e-12)

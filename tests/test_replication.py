@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,24 +33,32 @@ def _one_thread():
 def finished(tmp_path_factory, _session_directories):
     """A replication that ran through, in this process."""
     folder = tmp_path_factory.mktemp("finished")
-    read = replication.read(replicating.write(folder / "tiny.yaml", lr="[0.01, 0.001]", folds="[1, 2]"))
-    told = []
-    plan = replication.execute(replication.plan(read, folder / "out"), report=lambda *said: told.append(said))
+    read = replication.read(replicating.write(folder / "tiny.yaml", folds="[1, 2]"))
+    reported = []
+    plan = replication.execute(
+        replication.plan(read, folder / "out"), report=lambda *said: reported.append(said)
+    )
     replication.write(plan, replication.frames(plan))
-    return plan, told
+    return plan, reported
 
 
 def again(plan, folder=None) -> replication.Plan:
     return replication.plan(plan.protocol, folder or plan.rows.folder)
 
 
+def lacking(plan, folder: Path, count: int) -> replication.Plan:
+    """The same in another folder, without its first fine-tunings."""
+    shutil.copytree(plan.rows.folder / "rows", folder / "rows")
+    for run in plan.runs[:count]:
+        store.RowStore(folder).path(run.key).unlink()
+    return again(plan, folder)
+
+
+def rows(plan) -> list[dict]:
+    return replicating.timeless(replication.frames(plan)[0])
+
+
 # --- protocols -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["paper", "standard", "quick", "medical", "medical_seeds"])
-def test_packaged_protocols_are_whole(name):
-    read = replication.read(name)
-    assert read.name == name and list(read.pairs())
 
 
 def test_the_second_replication_is_the_planned_one():
@@ -74,7 +83,9 @@ def test_the_second_replication_is_the_planned_one():
     assert changed == {protocol.label(of_file)}
 
 
-def test_the_paper_s_protocol_is_the_paper_s_grid():
+def test_the_packaged_protocols_are_whole_and_the_paper_s_is_its_grid():
+    for name in ("standard", "quick", "medical_seeds"):
+        assert replication.read(name).name == name and list(replication.read(name).pairs())
     read = replication.read("paper")
     assert (len(read.sources), len(read.targets), read.size) == (15, 11, 224)
     pairs = list(read.pairs())
@@ -116,13 +127,14 @@ def test_wrong_protocol_files_are_refused_in_one_line(tmp_path, change, says):
     [
         ("a: [", r"is not YAML \(line \d\)"),
         ("- 1", "wanted are keys"),
-        ("[" * 5000, "is not YAML"),
+        ("[" * 2000, "is not YAML"),
         ("#" * 200_000, "over the limit"),
+        ("\udcff", "is not YAML"),
     ],
 )
 def test_files_that_are_no_protocols(tmp_path, text, says):
     path = tmp_path / "mine.yaml"
-    path.write_text(text)
+    path.write_bytes(os.fsencode(text))
     with pytest.raises(InputError, match=says):
         replication.read(path)
 
@@ -149,21 +161,18 @@ def test_an_unknown_protocol_and_a_missing_dataset(tmp_path):
 
 
 def test_every_run_has_one_row_and_the_pairs_their_scores(finished):
-    plan, told = finished
+    plan, reported = finished
     runs, scores = replication.frames(plan)
-    assert len(runs) == len(plan.runs) == 3 * 2 * 2 and runs["key"].is_unique and not plan.missing
+    assert len(runs) == len(plan.runs) == 3 * 2 and runs["key"].is_unique and not plan.missing
     assert set(runs["status"]) == {"finished"} and runs["test_auc"].between(0, 1).all()
     assert len(scores) == 3 * 2 * 2  # folds and variants
     assert scores.query("source != 'scratch'")["leep"].notna().all() and scores["nca"].notna().all()
-    assert dict(zip(scores["source"], scores["training_images"], strict=True)) == {
-        "scratch": 0,
-        "procedural:textures": 600,
-        "leave-target-out": 1200,
-    }
-    fractions = [fraction for fraction, text in told if text.startswith("fine-tuning")]
+    images = {"scratch": 0, "procedural:textures": 600, "leave-target-out": 1200}
+    assert dict(zip(scores["source"], scores["training_images"], strict=True)) == images
+    fractions = [fraction for fraction, text in reported if text.startswith("fine-tuning")]
     assert fractions == sorted(fractions) and fractions[-1] == 1
     about = runs.attrs["provenance"]
-    assert about["protocol"]["name"] == "tiny" and about["runs"] == {"stored": 12, "planned": 12}
+    assert about["protocol"]["name"] == "tiny" and about["runs"] == {"stored": 6, "planned": 6}
 
 
 def test_a_second_start_finds_everything_done(finished, monkeypatch):
@@ -171,71 +180,53 @@ def test_a_second_start_finds_everything_done(finished, monkeypatch):
     monkeypatch.setattr(execution, "fine_tune_job", lambda job: pytest.fail("run again"))
     monkeypatch.setattr(execution, "score_job", lambda job: pytest.fail("scored again"))
     repeated = replication.execute(again(plan))
-    assert replicating.timeless(replication.frames(repeated)[0]) == replicating.timeless(
-        replication.frames(plan)[0]
-    )
+    assert rows(repeated) == rows(plan)
     assert len(replication.cost(repeated, device="cpu")) == 1
 
 
 def test_only_what_is_missing_is_done_and_damage_is_set_aside(finished, tmp_path, monkeypatch):
     plan, _ = finished
-    copied = store.RowStore(tmp_path / "out")
-    for run in plan.runs[:4]:
-        copied.write(run.key, plan.stored[run.key])
-    cut = copied.path(plan.runs[0].key)
+    copied = lacking(plan, tmp_path / "out", 1).rows
+    cut, changed = (copied.path(run.key) for run in plan.runs[1:3])
     cut.write_text(cut.read_text()[:-40])
-    changed = copied.path(plan.runs[1].key)
     changed.write_text(changed.read_text().replace('"test_auc": 0.', '"test_auc": 0.1'))
-    resumed = again(plan, tmp_path / "out")
-    assert len(resumed.missing) == len(plan.runs) - 2
-    assert sorted(path.stem for path in resumed.set_aside) == sorted(run.key for run in plan.runs[:2])
+    resumed = again(plan, copied.folder)
+    assert [path.name for path in resumed.set_aside] == [cut.name, changed.name]
     assert all(str(path) in "\n".join(replication.cost(resumed, device="cpu")) for path in resumed.set_aside)
     done = []
     real = execution.fine_tune_job
     monkeypatch.setattr(execution, "fine_tune_job", lambda job: done.append(job.run.key) or real(job))
-    replication.execute(resumed, scores=False)
-    assert sorted(done) == sorted(run.key for run in plan.runs if run not in plan.runs[2:4])
-    found, expected = (replicating.timeless(replication.frames(p)[0]) for p in (resumed, plan))
-    assert found == expected
+    replication.execute(resumed)
+    assert done == [run.key for run in plan.runs[:3]]
+    assert rows(resumed) == rows(plan)
 
 
 def test_another_protocol_or_other_data_is_never_mixed_in(finished):
     plan, _ = finished
-    tuning = plan.protocol.fine_tuning
-    others = [
-        replace(plan.protocol, fine_tuning=replace(tuning, epochs=2)),
-        replace(plan.protocol, fine_tuning=replace(tuning, augmentation="none")),
-        replace(plan.protocol, fine_tuning=replace(tuning, train_per_class=21)),
-        replace(plan.protocol, architecture="resnet18"),
-    ]
-    for other in others:
-        assert not replication.plan(other, plan.rows.folder).stored
-    trained = replace(plan.protocol, source_training=replace(plan.protocol.source_training, epochs=2))
-    kept = replication.plan(trained, plan.rows.folder).stored.values()
-    assert {row["source"] for row in kept} == {"scratch"}  # the only one that is not trained
-    larger, keys = replace(plan.protocol, size=64), {run.key for run in plan.runs}
-    assert not {run.key for run in protocol.expand(larger, plan.hashes)} & keys
-    own = replace(plan.protocol, sources=("scratch", "train:procedural:lesions"))
+    by_key = {run.key: run.source for run in plan.runs}
+
+    def shared(other, **hashes) -> list[str]:
+        """Sources of the rows that both have."""
+        runs = protocol.expand(other, plan.hashes | hashes)
+        return [by_key[run.key] for run in runs if run.key in by_key]
+
+    mine = plan.protocol
+    for change in ({"epochs": 2}, {"augmentation": "none"}, {"train_per_class": 21}):
+        assert not shared(replace(mine, fine_tuning=replace(mine.fine_tuning, **change)))
+    for change in ({"architecture": "resnet18"}, {"size": 64}):
+        assert not shared(replace(mine, **change))
+    more = replace(mine, fine_tuning=replace(mine.fine_tuning, folds=(1, 2, 3), name="more"))
+    assert shared(more) == list(by_key.values())
+    trained = replace(mine, source_training=replace(mine.source_training, epochs=2))
+    assert set(shared(trained)) == {"scratch"}  # the only one that is not trained
+    assert set(shared(mine, **{"procedural:cells": "other data"})) == {"scratch", "procedural:textures"}
+    own = replace(mine, sources=("scratch", "train:procedural:lesions"))
     assert list(own.pairs()) == [("scratch", "procedural:lesions")]  # a target is not its own source
-    hashes = plan.hashes | {"procedural:cells": "other data"}
-    same = {run.key for run in protocol.expand(plan.protocol, hashes)} & {run.key for run in plan.runs}
-    by_key = {run.key: run for run in plan.runs}
-    assert {by_key[key].source for key in same} == {"scratch", "procedural:textures"}
-
-
-def test_a_larger_grid_keeps_the_rows_it_shares(finished):
-    plan, _ = finished
-    more = replace(
-        plan.protocol, fine_tuning=replace(plan.protocol.fine_tuning, folds=(1, 2, 3), name="more")
-    )
-    assert len(replication.plan(more, plan.rows.folder).stored) == len(plan.runs)
 
 
 def test_two_processes_here_give_the_same_rows(finished, tmp_path):
     plan, _ = finished
-    side = replication.execute(again(plan, tmp_path / "out"), workers=2, scores=False)
-    found, expected = (replicating.timeless(replication.frames(p)[0]) for p in (side, plan))
-    assert found == expected
+    assert rows(replication.execute(lacking(plan, tmp_path / "out", 2), workers=2)) == rows(plan)
 
 
 def test_a_full_disk_ends_in_one_line_and_the_store_opens(finished, tmp_path, monkeypatch):
@@ -265,9 +256,8 @@ def test_a_mistake_names_the_run_and_what_is_stored_stays(finished, tmp_path, mo
         raise EnvironmentFailure("a batch of 16 images does not fit")
 
     monkeypatch.setattr(execution, "fine_tune_job", fails)
-    with pytest.raises(
-        EnvironmentFailure, match=r"scratch on procedural:lesions: a batch .* run the same command again"
-    ):
+    says = r"scratch on procedural:lesions: a batch .* run the same command again"
+    with pytest.raises(EnvironmentFailure, match=says):
         replication.execute(again(plan, tmp_path / "out"), scores=False)
 
 
@@ -275,7 +265,7 @@ def _die(_job):
     os._exit(9)
 
 
-def test_a_dead_process_is_told(finished, tmp_path, monkeypatch):
+def test_a_dead_process_is_reported(finished, tmp_path, monkeypatch):
     plan, _ = finished
     monkeypatch.setattr(execution, "prepare", _die)
     with pytest.raises(EnvironmentFailure, match=r"a worker process died .* with fewer --workers"):
@@ -296,10 +286,7 @@ def test_packaged_rows_count_as_done(packaged, tmp_path, monkeypatch):
     refresh.export(packaged)
     resumed = again(packaged, tmp_path / "out")
     assert refresh.adopt(resumed) == len(packaged.runs) and not resumed.missing
-    found, expected = (
-        replicating.timeless(replication.frames(p)[0]) for p in (again(packaged, tmp_path / "out"), packaged)
-    )
-    assert found == expected
+    assert rows(again(packaged, tmp_path / "out")) == rows(packaged)
     other = replace(packaged.protocol, fine_tuning=replace(packaged.protocol.fine_tuning, epochs=2))
     assert refresh.adopt(replication.plan(other, tmp_path / "other")) == 0
 
@@ -318,11 +305,8 @@ def cluster(_session_directories):
 
 def test_a_dask_cluster_gives_the_same_rows(finished, cluster, tmp_path):
     plan, _ = finished
-    side = replication.execute(
-        again(plan, tmp_path / "out"), scheduler=cluster.scheduler_address, scores=False
-    )
-    found, expected = (replicating.timeless(replication.frames(p)[0]) for p in (side, plan))
-    assert found == expected
+    side = lacking(plan, tmp_path / "out", 3)
+    assert rows(replication.execute(side, scheduler=cluster.scheduler_address)) == rows(plan)
 
 
 def test_workers_that_cannot_do_it(finished, cluster, tmp_path, monkeypatch):
@@ -369,9 +353,10 @@ def test_the_command_says_the_cost_first_and_can_stop_there(finished, tmp_path, 
 
 
 def test_the_command_writes_tables_and_json(finished, tmp_path, capsys):
-    path = replicating.write(tmp_path / "tiny.yaml")
+    path = replicating.write(tmp_path / "tiny.yaml")  # the first of the two folds
+    lacking(finished[0], tmp_path / "out", 1)
     code, out, err = run(capsys, path, "--out", tmp_path / "out", "--json", "--device", "cpu")
-    assert code == 0 and err.index("to do: 3") < err.index("fine-tuning 1 of 3")
+    assert code == 0 and err.index("to do: 1") < err.index("fine-tuning 1 of 1")
     document = json.loads(out)
     assert document["planned"] == document["stored"] == 3 and len(document["runs"]) == 3
     stored = pd.read_parquet(tmp_path / "out" / "runs.parquet")
@@ -390,7 +375,8 @@ def test_the_command_writes_tables_and_json(finished, tmp_path, capsys):
         (("--data-dir", __file__), 2, "is a file: name a folder"),
     ],
 )
-def test_what_the_command_refuses(tmp_path, capsys, options, code, says):
+def test_what_the_command_refuses(tmp_path, capsys, monkeypatch, options, code, says):
+    monkeypatch.setattr(execution, "PATIENCE", 1)
     path = replicating.write(tmp_path / "tiny.yaml")
     found, out, err = run(capsys, path, "--out", tmp_path / "out", *options)
     assert (found, out) == (code, "") and says in err.splitlines()[-1]
@@ -409,16 +395,9 @@ def packaged(finished, monkeypatch):
 
 
 def test_selection_rules_by_hand():
-    runs = pd.DataFrame(
-        [
-            # key, status, val_loss, val_auc, test_auc
-            ("a", "finished", 0.5, 0.7, 0.60),
-            ("b", "finished", 0.3, 0.6, 0.70),
-            ("c", "finished", 0.4, 0.9, 0.80),
-            ("d", "diverged", np.nan, np.nan, np.nan),
-        ],
-        columns=["key", "status", "val_loss", "val_auc", "test_auc"],
-    ).assign(source="s", target="t", fold=1)
+    runs = pd.DataFrame({"key": list("abcd"), "status": ["finished"] * 3 + ["diverged"]})
+    runs["val_loss"], runs["val_auc"] = [0.5, 0.3, 0.4, np.nan], [0.7, 0.6, 0.9, np.nan]
+    runs = runs.assign(test_auc=[0.60, 0.70, 0.80, np.nan], source="s", target="t", fold=1)
     found = {rule: replication.select(runs, rule)["auc"].item() for rule in replication.RULES}
     assert found == {"lowest_val_loss": 0.70, "highest_val_auc": 0.80, "mean_of_best": pytest.approx(0.75)}
     assert replication.select(runs)["runs"].item() == 3
@@ -463,21 +442,14 @@ def test_a_score_missing_on_one_fold_is_missing_for_the_pair(packaged, monkeypat
     assert list(missing.index[missing]) == ["scratch"]
 
 
-def test_pairs_are_models_and_the_images_of_the_fold(packaged):
+def test_pairs_are_models_and_the_images_of_the_fold(packaged, monkeypatch):
     found = list(replication.pairs())
-    assert [(p.source, p.target) for p in found] == [
-        ("scratch", "procedural:lesions"),
-        ("procedural:textures", "procedural:lesions"),
-        ("leave-target-out", "procedural:lesions"),
-    ]
-    assert all(
-        isinstance(p.model, models.SourceModel) and len(p.images) == len(p.labels) == 40 for p in found
-    )
+    assert [p.source for p in found] == ["scratch", "procedural:textures", "leave-target-out"]
+    for pair in found:
+        assert pair.target == "procedural:lesions" and isinstance(pair.model, models.SourceModel)
+        assert len(pair.images) == len(pair.labels) == 40
     with pytest.raises(InputError, match="is no target of the replication"):
         next(replication.pairs(["breastmnist"]))
-
-
-def test_other_data_than_the_replication_s_are_refused(packaged, monkeypatch):
     hashes = tables._read("medical_runs").attrs["provenance"]["data"]
     monkeypatch.setitem(hashes, "procedural:cells", "0" * 64)
     with pytest.raises(EnvironmentFailure, match="procedural:cells in the data directory is not"):
@@ -490,3 +462,12 @@ def test_a_package_without_tables_says_how_to_make_them(monkeypatch, tmp_path):
     with pytest.raises(EnvironmentFailure, match="run  make replication"):
         replication.runs()
     tables._read.cache_clear()
+
+
+def test_a_dry_run_needs_no_connection(tmp_path):
+    paper = replication.plan(
+        replication.read("paper"), tmp_path / "out", data_dir=tmp_path / "empty", dry_run=True
+    )
+    assert len(paper.runs) == 120 * len(list(paper.protocol.pairs())) and not paper.stored
+    assert paper.sizes["breastmnist"] == (546, 78, 156, 2)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "empty").exists()

@@ -85,7 +85,7 @@ def test_a_full_or_closed_disk_is_an_environment_error(tmp_path, code):
 def test_a_file_in_the_way_of_a_folder_is_an_environment_error(tmp_path, server):
     (tmp_path / "file").write_text("")
     for work in (
-        lambda: store.write_text(tmp_path / "file" / "below", ""),
+        lambda: store.write_files(tmp_path / "file", {"below": b""}),
         lambda: store.fetch(server.serve("/f", BODY), tmp_path / "file" / "below", checksum=MD5),
     ):
         with pytest.raises(EnvironmentFailure, match="cannot write in .*file"):
@@ -97,8 +97,8 @@ def test_a_written_or_downloaded_file_is_as_readable_as_others(tmp_path, server)
     plain = tmp_path / "plain"
     plain.write_text("")
     url = server.serve("/file", BODY)
-    text = store.write_text(tmp_path / "new" / "file", "größer")  # in a folder that is made for it
-    assert text.read_text(encoding="utf-8") == "größer" and names(text.parent) == ["file"]
+    (text,) = store.write_files(tmp_path / "new", {"file": b"text"})  # in a folder that is made for it
+    assert text.read_bytes() == b"text" and names(text.parent) == ["file"]
     for path in (text, store.fetch(url, tmp_path / "got", checksum=MD5)):
         assert path.stat().st_mode == plain.stat().st_mode
 
@@ -142,11 +142,8 @@ def test_every_digit_of_the_checksum_of_a_present_file_counts(tmp_path, server, 
 def test_a_good_file_is_downloaded_once(tmp_path, server, checksum):
     url = server.serve("/file", BODY)
     path = tmp_path / "new" / "name.npz"
-    for _ in range(2):
-        assert store.fetch(url, path, checksum=checksum) == path
-        assert path.read_bytes() == BODY
-    assert server.requests == ["/file"]
-    assert names(path.parent) == ["name.npz"]
+    assert store.fetch(url, path, checksum=checksum) == store.fetch(url, path, checksum=checksum) == path
+    assert path.read_bytes() == BODY and server.requests == ["/file"] and names(path.parent) == ["name.npz"]
 
 
 @pytest.mark.parametrize(
@@ -154,19 +151,14 @@ def test_a_good_file_is_downloaded_once(tmp_path, server, checksum):
     [
         (Answer(b"other content"), r"does not have the published md5 [0-9a-f]{32}: nothing was kept"),
         (Answer(b"gone", status=404), r"cannot download .*: 404 from the server"),
-        (Answer(b"broken", status=500), r"cannot download .*: 500 from the server"),
         (CUT_OFF, "was cut off twice"),
     ],
-    ids=["wrong md5", "404", "500", "cut off"],
+    ids=["wrong md5", "404", "cut off"],
 )
-@pytest.mark.parametrize("trust", [False, True])
-def test_a_download_that_fails_leaves_nothing(tmp_path, server, no_waiting, answer, message, trust):
-    if trust and answer.body == b"other content":
-        return  # whatever comes is what is trusted
-    url = server.serve("/file", answer)
+def test_a_download_that_fails_leaves_nothing(tmp_path, server, no_waiting, answer, message):
     path = tmp_path / "d" / "file.npz"
     with pytest.raises(EnvironmentFailure, match=message) as caught:
-        store.fetch(url, path, checksum=None if trust else MD5, trust=trust)
+        store.fetch(server.serve("/file", answer), path, checksum=MD5)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)  # where to put the file by hand
     assert names(path.parent) == []
@@ -182,10 +174,8 @@ def test_a_second_try_starts_cleanly(tmp_path, server, no_waiting, first):
 def test_two_downloads_at_once_leave_one_whole_file(tmp_path, server):
     url = server.serve("/file", Answer(BODY))
     with ThreadPoolExecutor(4) as pool:
-        found = list(
-            pool.map(lambda _: store.fetch(url, tmp_path / "file", checksum=MD5).read_bytes(), range(4))
-        )
-    assert found == [BODY] * 4 and names(tmp_path) == ["file"]
+        found = pool.map(lambda _: store.fetch(url, tmp_path / "file", checksum=MD5).read_bytes(), range(4))
+    assert list(found) == [BODY] * 4 and names(tmp_path) == ["file"]
 
 
 def test_a_server_that_does_not_answer_is_named(tmp_path, no_waiting):
@@ -197,15 +187,11 @@ def test_a_server_that_does_not_answer_is_named(tmp_path, no_waiting):
     assert names(tmp_path) == []
 
 
-def test_without_a_checksum_the_file_must_be_trusted(tmp_path, server):
+def test_without_a_checksum_a_file_must_be_trusted_and_is_checked_from_then_on(tmp_path, server):
     url = server.serve("/file", BODY)
     with pytest.raises(InputError, match="no checksum is published.*trust"):
         store.fetch(url, tmp_path / "file")
     assert server.requests == [] and names(tmp_path) == []
-
-
-def test_a_trusted_file_is_remembered_and_checked_from_then_on(tmp_path, server):
-    url = server.serve("/file", BODY)
     path = store.fetch(url, tmp_path / "file", trust=True)
     assert (tmp_path / "file.sha256").read_text().split() == [SHA256.removeprefix("sha256:"), "file"]
     assert store.fetch(url, path) == path
@@ -296,9 +282,11 @@ def test_a_member_with_damaged_bytes_is_refused(tmp_path, server, position):
 
 
 def test_a_digest_depends_on_content_and_not_on_order():
-    assert store.digest({"a": 1, "b": [2]}) == store.digest({"b": [2], "a": 1})
-    assert store.digest({"a": 1}) != store.digest({"a": 2})
-    assert len(store.digest({})) == 16
+    assert (
+        store.digest({"a": 1, "b": [2]})
+        == store.digest({"b": [2], "a": 1})
+        != store.digest({"a": 2, "b": [2]})
+    )
 
 
 def test_provenance_says_how_a_result_came_about():

@@ -369,7 +369,7 @@ def replicate(
     chosen = str(best_device(device)) if scheduler is None else device
     folder = out or store.cache_dir() / "replications" / read.name
     store.check_writable(folder / "runs.parquet")
-    plan = replication.plan(read, folder, data_dir=data_dir)
+    plan = replication.plan(read, folder, data_dir=data_dir, dry_run=dry_run)
     for line in replication.cost(plan, device=chosen, workers=workers, measured_here=scheduler is None):
         _note(line)
     if not dry_run:

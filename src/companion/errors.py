@@ -32,14 +32,11 @@ class EnvironmentFailure(CompanionError, RuntimeError):
     exit_code = 3
 
 
-_BRIEF = reprlib.Repr()
-_BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxtuple, _BRIEF.maxdict = 2, 10, 10, 10
-_BRIEF.maxstring = _BRIEF.maxother = 200
-
-
 def brief(value: object) -> str:
     """`repr` of what a user gave, in one line whatever it is."""
-    return " ".join(_BRIEF.repr(value).split())
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 200, 200
+    return " ".join(short.repr(value).split())
 
 
 def shown(path: str | os.PathLike) -> str:
@@ -50,7 +47,7 @@ def shown(path: str | os.PathLike) -> str:
 
 def did_you_mean(name: object, options: Iterable[str]) -> str:
     """Return " Did you mean 'X'?" for the option nearest to `name`, or the empty string."""
-    near = difflib.get_close_matches(str(name).lower(), list(options), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(name).lower(), list(options), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
@@ -64,7 +61,7 @@ def require_extra(module: str, extra: str) -> ModuleType:
 
 
 def exit_code_of(work: Callable[[], object]) -> int:
-    """Run `work` from the command line; a `CompanionError` becomes one line on stderr and its exit code."""
+    """Run a script's `work`; a `CompanionError` becomes one line on stderr and its exit code."""
     try:
         work()
     except CompanionError as error:

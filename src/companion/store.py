@@ -25,7 +25,7 @@ from urllib.parse import urljoin, urlsplit
 
 import platformdirs
 
-from companion.errors import EnvironmentFailure, InputError
+from companion.errors import CompanionError, EnvironmentFailure, InputError
 
 # Raised by hand when a change of the package alters results; stored rows and executed notebooks of another
 # results version are out of date. Rounding does not count: it differs between processors and numbers of threads.
@@ -100,13 +100,6 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | os.PathLike, text: str) -> Path:
-    """Write `text` to `path` atomically, as UTF-8, and return the path."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return Path(path)
-
-
 def check_writable(path: str | os.PathLike) -> None:
     """Raise `InputError` before long work, and without writing anything, if no file can be written at `path`."""
     target = Path(path)
@@ -158,7 +151,7 @@ def fetch(url: str, path: str | Path, *, checksum: str | None = None, trust: boo
     remembered = path.with_name(path.name + ".sha256")
     if checksum is None and path.is_file() and remembered.is_file():
         checksum = "sha256:" + remembered.read_text(encoding="utf-8").split()[0]
-    algorithm, expected = _parse_checksum(checksum) if checksum is not None else ("sha256", "")
+    algorithm, expected = ("sha256", None) if checksum is None else _parse_checksum(checksum)
     if path.is_file():
         if expected and (found := file_hash(path, algorithm)) != expected:
             raise InputError(
@@ -174,7 +167,7 @@ def fetch(url: str, path: str | Path, *, checksum: str | None = None, trust: boo
     _check_url(url)
     _download(url, path, f"{algorithm}:{expected}" if expected else None)
     if not expected:
-        write_text(remembered, f"{file_hash(path)}  {path.name}\n")
+        write_files(path.parent, {remembered.name: f"{file_hash(path)}  {path.name}\n".encode()})
     return path
 
 
@@ -198,7 +191,7 @@ def fetch_zip_member(
                 raise InputError(f"{archive}: {member} has {size} bytes, over the limit of {size_limit}")
             with atomic_path(path) as part, opened.open(found[0]) as packed, open(part, "wb") as sink:
                 shutil.copyfileobj(packed, sink)
-    except EnvironmentFailure:
+    except CompanionError:
         raise
     # Damaged, compressed by an unknown method, or encrypted.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
@@ -234,10 +227,9 @@ def _download(url: str, path: Path, checksum: str | None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tqdm's, in a notebook without widgets: no bar is shown there anyway
         import pooch
-
     pooch.get_logger().setLevel("ERROR")
-    options: dict[str, Any] = {"timeout": 60, "hooks": {"response": _check_redirect}}
-    download = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=1 << 16, **options)
+    hooks = {"response": _check_redirect}
+    download = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=60, hooks=hooks)
     try:
         with atomic_path(path) as temporary:
             temporary.unlink()  # pooch would take the empty file for the one it is to download
@@ -256,9 +248,8 @@ def _download(url: str, path: Path, checksum: str | None) -> None:
             reason = f"cannot reach {urlsplit(url).hostname} to download {url}"
         else:
             reason = f"{url} does not have the published {str(checksum).replace(':', ' ')}: nothing was kept"
-        raise EnvironmentFailure(
-            f"{reason}; to go on without a connection, put the file at {path}"
-        ) from error
+        hint = f"to go on without a connection, put the file at {path}"
+        raise EnvironmentFailure(f"{reason}; {hint}") from error
 
 
 def digest(value: Any) -> str:
@@ -301,24 +292,20 @@ class RowStore:
     def write(self, key: str, row: dict[str, Any]) -> None:
         """Store a row under its key, atomically; one that is there already is kept."""
         if not self.path(key).exists():
-            write_text(self.path(key), json.dumps({"key": key, "check": digest(row), "row": row}))
+            text = json.dumps({"key": key, "check": digest(row), "row": row})
+            write_files(self.path(key).parent, {self.path(key).name: text.encode()})
 
     def read(self, keys: Iterable[str]) -> tuple[dict[str, dict[str, Any]], list[Path]]:
         """Return the rows that are there, by key, and where damaged files, whose rows are missing, were moved to."""
         rows, damaged = {}, []
-        for key in keys:
-            path = self.path(key)
+        for path in filter(Path.exists, map(self.path, keys)):
             try:
                 stored = json.loads(path.read_text(encoding="utf-8"))
-                if stored["key"] != key or stored["check"] != digest(stored["row"]):
+                if stored["key"] != path.stem or stored["check"] != digest(stored["row"]):
                     raise ValueError("another row, or a changed one")
-                rows[key] = stored["row"]
-            except FileNotFoundError:
-                continue
+                rows[path.stem] = stored["row"]
             except (ValueError, KeyError, TypeError, RecursionError):
-                aside = self.folder / "set-aside" / path.name
-                aside.parent.mkdir(parents=True, exist_ok=True)
-                with contextlib.suppress(FileNotFoundError):  # another process was quicker
-                    os.replace(path, aside)
-                    damaged.append(aside)
+                damaged.append(self.folder / "set-aside" / path.name)
+                damaged[-1].parent.mkdir(exist_ok=True)
+                os.replace(path, damaged[-1])
         return rows, damaged

@@ -27,28 +27,11 @@ from companion.evaluation.ceiling import (
 from companion.evaluation.hypotheses import statements
 from companion.evaluation.intervals import Intervals, bootstrap
 
+# fmt: off
 __all__ = [
-    "BASELINES",
-    "GROUND_TRUTHS",
-    "Benchmark",
-    "FriedmanResult",
-    "Intervals",
-    "NoiseCeiling",
-    "PartialGrids",
-    "baselines",
-    "benchmark",
-    "bootstrap",
-    "friedman",
-    "ground_truths",
-    "kendall_tau",
-    "nemenyi",
-    "noise_ceiling",
-    "partial_grids",
-    "published_pairs",
-    "regret",
-    "score_columns",
-    "statements",
-    "tau",
-    "training_set_sizes",
+    "BASELINES", "GROUND_TRUTHS", "Benchmark", "FriedmanResult", "Intervals", "NoiseCeiling", "PartialGrids",
+    "baselines", "benchmark", "bootstrap", "friedman", "ground_truths", "kendall_tau", "nemenyi", "noise_ceiling",
+    "partial_grids", "published_pairs", "regret", "score_columns", "statements", "tau", "training_set_sizes",
     "weighted_tau",
 ]
+# fmt: on

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 
 from companion import published
 from companion.errors import InputError
@@ -21,12 +22,7 @@ MIN_SOURCES = 3  # on a target: τ_w of two is 1 or -1 and says nothing
 def published_pairs(setting: str, *, inverted: bool | None = None) -> pd.DataFrame:
     """Published pairs of a setting that have scores and an AUC, the combined score added; without source == target.
 
-    Parameters
-    ----------
-    setting
-        ``"source_datasets"`` or ``"architectures"``.
-    inverted
-        As for `weighted_tau`.
+    `setting` is ``"source_datasets"`` or ``"architectures"``; `inverted` is as for `weighted_tau`.
     """
     if setting not in published.SETTINGS:
         raise InputError(f"no published setting {setting!r}: there are {', '.join(published.SETTINGS)}")
@@ -34,6 +30,7 @@ def published_pairs(setting: str, *, inverted: bool | None = None) -> pd.DataFra
     # Min–max runs over all sources of a target, the cell source == target of the gradient term included, as
     # released; only then is that row left out.
     frame = with_combined(published.table(setting), invert=invert)
+    frame.attrs = {}  # pandas copies them with every row that is taken
     if invert:
         frame[list(INVERTED_ACROSS_DOMAINS)] = 1 - frame[list(INVERTED_ACROSS_DOMAINS)]
     return frame[frame["auc"].notna() & frame["logme"].notna()].reset_index(drop=True)
@@ -43,9 +40,8 @@ def check_table(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of a table that can be compared: with an AUC, source and target different, each pair once."""
     missing = [name for name in ("source", "target", "auc") if name not in table.columns]
     if missing:
-        raise InputError(
-            f"table lacks the column(s) {', '.join(missing)}: it needs source, target, auc and scores"
-        )
+        needed = "it needs source, target, auc and scores"
+        raise InputError(f"table lacks the column(s) {', '.join(missing)}: {needed}")
     check_pairs_once(table, "table")
     return table[(table["source"] != table["target"]) & table["auc"].notna()]
 
@@ -59,18 +55,10 @@ def check_pairs_once(table: pd.DataFrame, what: str) -> None:
 
 
 def score_columns(table: pd.DataFrame) -> list[str]:
-    """Numeric columns of a table that can be scores: all but ``auc``, the paper's order first.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
+    """Numeric columns of a table that can be scores: all but ``auc``, the paper's order first; at least one."""
     numeric = [c for c in table.columns if c != "auc" and pd.api.types.is_numeric_dtype(table[c])]
     if not numeric:
-        raise InputError(
-            "table has no score column: add one numeric column a score beside source, target and auc"
-        )
+        raise InputError("table has no score column: add a numeric one beside source, target and auc")
     order = [name for name in (*published.METRICS, COMBINED, *TERMS) if name in numeric]
     return [*order, *(name for name in numeric if name not in order)]
 
@@ -93,12 +81,10 @@ def tau(scores: Sequence[float], auc: Sequence[float]) -> float:
     float
         -1 to 1; NaN where fewer than two sources remain or either side is constant.
     """
-    from scipy.stats import weightedtau
-
     score, truth = _known(scores, auc)
     if len(score) < 2 or np.ptp(score) == 0 or np.ptp(truth) == 0:
         return float("nan")
-    return float(weightedtau(score, truth).statistic)
+    return float(scipy.stats.weightedtau(score, truth).statistic)
 
 
 def weighted_tau(table: str | pd.DataFrame, *, inverted: bool | None = None) -> pd.DataFrame:
@@ -133,30 +119,22 @@ def weighted_tau(table: str | pd.DataFrame, *, inverted: bool | None = None) -> 
     return _by_target(table, tau, inverted)
 
 
-def kendall_tau(table: str | pd.DataFrame, *, inverted: bool | None = None) -> pd.DataFrame:
+def kendall_tau(table: str | pd.DataFrame) -> pd.DataFrame:
     """Agreement by the unweighted Kendall τ-b, in which a mistake counts the same anywhere in the order.
 
-    Parameters, result and errors are those of `weighted_tau`.
+    Parameters, result and errors are those of `weighted_tau`; a published setting has the paper's orientation.
     """
-    from scipy.stats import kendalltau
-
-    def plain(scores: Sequence[float], auc: Sequence[float]) -> float:
-        return float(kendalltau(*_known(scores, auc)).statistic)
-
-    return _by_target(table, plain, inverted)
+    return _by_target(table, lambda score, auc: float(scipy.stats.kendalltau(*_known(score, auc)).statistic))
 
 
 def _by_target(
-    table: str | pd.DataFrame, measure: Callable[..., float], inverted: bool | None
+    table: str | pd.DataFrame, measure: Callable[..., float], inverted: bool | None = None
 ) -> pd.DataFrame:
     frame = published_pairs(table, inverted=inverted) if isinstance(table, str) else check_table(table)
-    columns = score_columns(frame)
-
-    def of(block: pd.DataFrame) -> dict[str, float]:
+    columns, rows = score_columns(frame), {}
+    for target, block in frame.groupby("target"):
         enough = np.isfinite(block[columns].astype(float)).sum() >= MIN_SOURCES
-        return {name: measure(block[name], block["auc"]) if enough[name] else np.nan for name in columns}
-
-    rows = {target: of(block) for target, block in frame.groupby("target", sort=True)}
+        rows[target] = [measure(block[name], block["auc"]) if enough[name] else np.nan for name in columns]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("target")
 
 
@@ -172,21 +150,9 @@ class FriedmanResult(NamedTuple):
 def friedman(taus: pd.DataFrame, columns: Sequence[str] | None = None) -> FriedmanResult:
     """Friedman's test on the ranks of the scores over the targets.
 
-    Parameters
-    ----------
-    taus
-        Targets by scores, as `weighted_tau` gives them.
-    columns
-        Scores compared; by default the six published baselines and the proposed score, or all columns where
-        the table is another one.
-
-    Raises
-    ------
-    InputError
-        If fewer than three scores or two targets are compared.
+    `taus` are targets by scores, as `weighted_tau` gives them; `columns` the scores compared, at least three, on at
+    least two targets: by default the six published baselines and the proposed score, or all where the table is another.
     """
-    from scipy.stats import friedmanchisquare
-
     if columns is None:
         seven = [*published.METRICS, COMBINED]
         columns = seven if set(seven) <= set(taus.columns) else list(taus.columns)
@@ -196,7 +162,7 @@ def friedman(taus: pd.DataFrame, columns: Sequence[str] | None = None) -> Friedm
             f"Friedman's test needs 3 scores and 2 targets: got {block.shape[1]} and {block.shape[0]}"
         )
     ranks = block.fillna(-np.inf).rank(axis=1, ascending=False)
-    outcome = friedmanchisquare(*(ranks[column] for column in block.columns))
+    outcome = scipy.stats.friedmanchisquare(*(ranks[column] for column in block.columns))
     return FriedmanResult(float(outcome.statistic), float(outcome.pvalue), ranks)
 
 
@@ -205,7 +171,7 @@ def nemenyi(ranks: pd.DataFrame) -> pd.DataFrame:
     import scikit_posthocs
 
     found = scikit_posthocs.posthoc_nemenyi_friedman(ranks.to_numpy())
-    return pd.DataFrame(found.to_numpy(), index=ranks.columns, columns=ranks.columns)
+    return found.set_axis(ranks.columns).set_axis(ranks.columns, axis=1)
 
 
 def regret(table: pd.DataFrame, choose: str | Callable[[pd.DataFrame], str]) -> pd.Series:

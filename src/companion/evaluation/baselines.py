@@ -16,20 +16,10 @@ BASELINES = {
 
 
 def training_set_sizes(target: str) -> dict[str, int]:
-    """Training images behind each published source, for one target.
+    """Training images behind each published source, for one target, a MedMNIST flag.
 
     ImageNet's and RadImageNet's are cited in the package's table, MedMNIST's are the publisher's own; ``medmnist``
     is trained on all MedMNIST sets but the target.
-
-    Parameters
-    ----------
-    target
-        MedMNIST flag.
-
-    Returns
-    -------
-    dict
-        Source -> number of images.
     """
     own = {flag: counts["train"] for flag, counts in medmnist_samples().items()}
     pooled = sum(images for flag, images in own.items() if flag != target)
@@ -54,28 +44,20 @@ def baselines(table: pd.DataFrame) -> pd.DataFrame:
         where they are the same for every source.
     """
     found = table[["source", "target", "auc"]].copy()
-    sizes = _sizes(table)
-    if sizes is not None and sizes.nunique() > 1:
+    if "training_images" in table:
+        sizes = table["training_images"].astype(float)
+    else:
+        by_target = {target: training_set_sizes(target) for target in table["target"].unique()}
+        known = [by_target[row.target].get(row.source) for row in table.itertuples()]
+        sizes = pd.Series(None if None in known else known, table.index, dtype=float)
+    if sizes.nunique() > 1:
         found["training_set_size"] = sizes
         if (found["source"] == "imagenet").any():
             found["imagenet_then_size"] = sizes.where(found["source"] != "imagenet", sizes.max() + 1)
     if found["target"].nunique() > 1:
-        found["mean_rank_elsewhere"] = _mean_rank_elsewhere(found)
+        aucs = found.groupby("target")["auc"]
+        share = (aucs.rank() - 1) / (aucs.transform("size") - 1).clip(lower=1)
+        by_source = share.groupby(found["source"])
+        others = by_source.transform("size") - 1
+        found["mean_rank_elsewhere"] = (by_source.transform("sum") - share) / others.where(others > 0)
     return found
-
-
-def _sizes(table: pd.DataFrame) -> pd.Series | None:
-    if "training_images" in table:
-        return table["training_images"].astype(float)
-    by_target = {target: training_set_sizes(target) for target in table["target"].unique()}
-    sizes = [by_target[row.target].get(row.source) for row in table.itertuples()]
-    return None if None in sizes else pd.Series(sizes, index=table.index, dtype=float)
-
-
-def _mean_rank_elsewhere(table: pd.DataFrame) -> pd.Series:
-    ranks = table.groupby("target")["auc"].rank()
-    among = table.groupby("target")["auc"].transform("size")
-    share = (ranks - 1) / (among - 1).clip(lower=1)
-    by_source = share.groupby(table["source"])
-    others = by_source.transform("size") - 1
-    return (by_source.transform("sum") - share) / others.where(others > 0)

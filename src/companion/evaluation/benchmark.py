@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -33,35 +33,43 @@ from companion.scores import COMBINED, REGISTRY, TERMS, with_combined
 SETTINGS = (*published.SETTINGS, "replication")
 KEYS = ["source", "target"]
 ARGUMENTS = ("features", "logits", "labels", "images", "model")  # what an author's function may ask for
+FIRST_CHOICE = "always_imagenet"  # a choice and no order: it has a regret and no τ
 
 Metric = Callable[..., float]
 
 
 @dataclass(frozen=True, repr=False)
 class Benchmark:
-    """How a score does: what `benchmark` returns, and shows itself as a table."""
+    """How a score does: what `benchmark` returns, and shows itself as a table.
 
-    names: list[str]
-    """Columns of the score or scores given."""
+    Tables by target have the given scores first, then the published ones (for the replication, those computed here),
+    then the baselines.
+    """
+
+    kinds: dict[str, str]
+    """Score or baseline -> given, published or computed here, term, baseline."""
     setting: str
     table: pd.DataFrame
-    """The pairs compared: ``source``, ``target``, ``auc``, the given and the published scores."""
+    """The pairs compared: ``source``, ``target``, ``auc``, all scores and baselines."""
     taus: pd.DataFrame
-    """Targets by scores, the given ones first: weighted Kendall τ."""
+    """Targets by scores: weighted Kendall τ."""
     intervals: Intervals
     """Bootstrap over sources: per target, of the mean, and of the difference to the proposed score."""
     kendall: pd.DataFrame
     """Targets by scores: unweighted Kendall τ-b."""
     regret: pd.DataFrame
-    """Targets by scores and baselines: AUC of the best source less that of the first choice."""
-    baselines: pd.DataFrame
-    """One row per baseline: ``mean``, ``low``, ``high`` of τ_w, ``kendall``, ``regret``."""
+    """Targets by scores: AUC of the best source less that of the first choice."""
     friedman: FriedmanResult | None
     """Over the given and the published scores; None where there is too little to compare."""
     ceiling: NoiseCeiling | None
     """Reliability of the ground truth and the attainable maximum; None where the runs are missing."""
-    left_out: list[str] = field(default_factory=list)
+    left_out: list[str]
     """What was not compared or not computed, a sentence each."""
+
+    @property
+    def names(self) -> list[str]:
+        """Columns of the score or scores given."""
+        return [name for name, kind in self.kinds.items() if kind == "given"]
 
     @property
     def mean(self) -> pd.Series:
@@ -73,36 +81,32 @@ class Benchmark:
         """Targets by scores, 1 = best, for a critical-difference diagram; None as for `friedman`."""
         return None if self.friedman is None else self.friedman.ranks
 
+    @property
+    def baselines(self) -> pd.DataFrame:
+        """Rows of `summary` that need no score."""
+        return self.summary().loc[[name for name, kind in self.kinds.items() if kind == "baseline"]]
+
     def summary(self) -> pd.DataFrame:
         """One row per score, baseline, reliability and ceiling, the highest mean τ_w first.
 
         Returns
         -------
         pandas.DataFrame
-            ``kind`` (given, published or computed here, term, baseline, reliability, ceiling), ``mean`` τ_w with the
-            interval ``low`` to ``high``, ``kendall``, ``regret``, ``rank`` (mean over the targets) and
-            ``less_proposed``: mean difference to the proposed score on the sources and targets where both are defined,
-            with the interval ``less_low`` to ``less_high``. NaN where a column does not apply.
+            ``kind`` (as in `kinds`, or reliability, ceiling), ``mean`` τ_w with the interval ``low`` to ``high``,
+            ``kendall``, ``regret``, ``rank`` (mean over the targets) and ``less_proposed``: mean difference to the
+            proposed score on the sources and targets where both are defined, with the interval ``less_low`` to
+            ``less_high``. NaN where a column does not apply.
         """
-        scores = self.intervals.mean.copy()
-        beside = "computed here" if self.setting == "replication" else "published"
-        scores["kind"] = [
-            "given" if name in self.names else "term" if name in TERMS else beside for name in scores.index
-        ]
-        scores["kendall"], scores["regret"] = self.kendall.mean(), self.regret.mean()
-        if self.ranks is not None:
-            scores["rank"] = self.ranks.mean()
-        different = self.intervals.differences.rename(
-            columns={"difference": "less_proposed", "low": "less_low", "high": "less_high"}
-        )
-        parts = [scores.join(different), self.baselines.assign(kind="baseline")]
+        rows = pd.DataFrame({"kind": self.kinds}).join(self.intervals.mean)
+        rows["kendall"], rows["regret"] = self.kendall.mean(), self.regret.mean()
+        rows["rank"] = np.nan if self.ranks is None else self.ranks.mean()
+        beside = self.intervals.differences.drop(index=list(BASELINES), errors="ignore")
+        rows = rows.join(beside.set_axis(["less_proposed", "less_low", "less_high"], axis=1))
         if self.ceiling is not None:
             both = self.ceiling.mean
             kinds = ["ceiling" if name.startswith("attainable") else "reliability" for name in both.index]
-            parts.append(both.assign(kind=kinds))
-        order = ["kind", "mean", "low", "high", "kendall", "regret", "rank", *different.columns]
-        whole = pd.concat(parts).reindex(columns=order)
-        return whole.sort_values("mean", ascending=False, kind="stable").rename_axis("score")
+            rows = pd.concat([rows, both.assign(kind=kinds)])
+        return rows.sort_values("mean", ascending=False, kind="stable").rename_axis("score")
 
     def __str__(self) -> str:
         """Title, summary and what was left out, as text."""
@@ -156,10 +160,8 @@ def benchmark(
         What to call the score; the column to take, where a table has several.
     inverted
         Orientation of the published scores, as for `weighted_tau`. Your own is taken as given.
-    draws
-        Resamples of the intervals.
-    seed
-        Seed of the resamples.
+    draws, seed
+        Resamples of the intervals, and their seed.
     runs
         For the noise ceiling: ``"auto"`` reads or downloads the runs where that is possible, a table as
         `companion.published.runs` returns it is used, None leaves the ceiling out.
@@ -190,48 +192,56 @@ def benchmark(
     True
     """
     if setting not in SETTINGS:
-        raise InputError(
-            f"no setting {setting!r}: there are {', '.join(SETTINGS)}.{did_you_mean(setting, SETTINGS)}"
-        )
+        near = did_you_mean(setting, SETTINGS)
+        raise InputError(f"no setting {setting!r}: there are {', '.join(SETTINGS)}.{near}")
     if isinstance(runs, str) and runs != "auto":
         raise InputError(f"runs: 'auto', a table of runs or None is needed, got {runs!r}")
     notes: list[str] = []
-    if setting == "replication":
-        truth = _replicated(notes)
-    else:
-        truth = published_pairs(setting, inverted=inverted)
-    if callable(metric):
-        given = _computed(metric, name or str(getattr(metric, "__name__", "mine")), truth, setting, progress)
-    else:
+    truth = _replicated(notes) if setting == "replication" else published_pairs(setting, inverted=inverted)
+    if not callable(metric):
         given = _given(metric, name)
+    elif setting == "replication":
+        given = _computed(metric, name or str(getattr(metric, "__name__", "mine")), truth, progress)
+    else:
+        raise InputError(
+            "a function needs features, and there are none for the published pairs: give a table of scores, "
+            "or setting='replication'"
+        )
     given = _checked(given, truth, setting, notes)
-    names = list(given.columns[2:])
     table = _common(given, truth, notes)
-    rivals = [column for column in truth.columns if column == COMBINED or column in REGISTRY]
-    compared = [*names, *rivals]
-    scored = table[[*KEYS, "auc", *compared]]
-    taus = weighted_tau(scored)[compared]
+    rivals = [column for column in truth if column == COMBINED or column in REGISTRY]
     for column, lacking in table[rivals].isna().sum().items():
         if lacking:
             notes.append(
                 f"{lacking} pair(s) without {column}, from its τ_w; its difference to the proposed score is over the "
                 "sources that have both."
             )
-    simple, simple_regret = _baselines(table, draws, seed, notes)
+    simple = _baselines(table, notes)
+    beside = "computed here" if setting == "replication" else "published"
+    kinds = dict.fromkeys(given.columns[2:], "given")
+    kinds |= {column: "term" if column in TERMS else beside for column in rivals}
+    compared = [column for column, kind in kinds.items() if kind != "term"]
+    scored = table[[*KEYS, "auc", *kinds]].join(simple)
+    kinds |= dict.fromkeys(simple, "baseline")
+    columns = list(kinds)
+    taus = weighted_tau(scored)[columns]
+    lost = pd.DataFrame({column: regret(scored, column) for column in columns})
+    if (table["source"] == "imagenet").any():
+        kinds[FIRST_CHOICE] = "baseline"
+        lost[FIRST_CHOICE] = regret(scored, lambda rows: "imagenet")
     test = None
     try:
-        test = friedman(taus, [column for column in compared if column not in TERMS])
+        test = friedman(taus, compared)
     except InputError as error:
         notes.append(f"Friedman's and Nemenyi's tests: {error}.")
     return Benchmark(
-        names=names,
+        kinds=kinds,
         setting=setting,
         table=scored,
         taus=taus,
-        intervals=bootstrap(scored, columns=compared, draws=draws, seed=seed),
-        kendall=kendall_tau(scored)[compared],
-        regret=pd.DataFrame({column: regret(scored, column) for column in compared}).join(simple_regret),
-        baselines=simple,
+        intervals=bootstrap(scored, columns=columns, draws=draws, seed=seed),
+        kendall=kendall_tau(scored)[columns],
+        regret=lost,
         friedman=test,
         ceiling=_ceiling(setting, table, runs, seed, notes),
         left_out=notes,
@@ -243,10 +253,9 @@ def _replicated(notes: list[str]) -> pd.DataFrame:
     from companion import replication
 
     table = replication.table()
-    counts = table.attrs.get("runs", {"planned": 0, "stored": 0})
-    if counts["stored"] < counts["planned"]:
-        missing = counts["planned"] - counts["stored"]
-        notes.append(f"{missing} of {counts['planned']} fine-tunings, not yet run.")
+    stored, planned = table.attrs["runs"]["stored"], table.attrs["runs"]["planned"]
+    if stored < planned:
+        notes.append(f"{planned - stored} of {planned} fine-tunings, not yet run.")
     return with_combined(check_table(table).reset_index(drop=True))
 
 
@@ -256,16 +265,12 @@ def _given(metric: Any, name: str | None) -> pd.DataFrame:
         try:
             metric = pd.read_csv(os.path.expanduser(metric))
         except (OSError, ValueError) as error:
-            raise InputError(
-                f"{metric} cannot be read as a CSV table with source, target and scores: {error}"
-            ) from error
-    elif isinstance(metric, Mapping):
-        if not metric or not all(isinstance(key, tuple) and len(key) == 2 for key in metric):
-            raise InputError("a mapping of scores needs (source, target) as its keys")
-        metric = pd.Series(list(metric.values()), index=pd.MultiIndex.from_tuples(list(metric)))
-    if isinstance(metric, pd.Series):
+            wanted = "a CSV table with source, target and scores"
+            raise InputError(f"{metric} cannot be read as {wanted}: {error}") from error
+    elif isinstance(metric, (pd.Series, Mapping)):
+        metric = metric if isinstance(metric, pd.Series) else pd.Series(dict(metric))
         if metric.index.nlevels != 2:
-            raise InputError("a series of scores needs the two index levels source and target")
+            raise InputError("a series or mapping of scores needs (source, target) as its keys")
         metric = metric.rename(name or metric.name or "mine").rename_axis(KEYS).to_frame()
     if not isinstance(metric, pd.DataFrame):
         raise InputError(
@@ -277,10 +282,8 @@ def _given(metric: Any, name: str | None) -> pd.DataFrame:
         raise InputError(f"the table of scores lacks the column(s) {', '.join(missing)}")
     numeric = metric.drop(columns=[*KEYS, "auc"], errors="ignore").select_dtypes("number").rename(columns=str)
     if numeric.empty:
-        raise InputError(
-            "the table has no numeric column of scores beside source and target: it has "
-            + ", ".join(str(column) for column in metric.columns)
-        )
+        has = ", ".join(map(str, metric.columns))
+        raise InputError(f"the table has no numeric column of scores beside source and target: it has {has}")
     if name and name not in numeric:
         if numeric.shape[1] > 1:
             raise InputError(f"the table has no column {name!r}.{did_you_mean(name, numeric.columns)}")
@@ -289,18 +292,9 @@ def _given(metric: Any, name: str | None) -> pd.DataFrame:
 
 
 def _computed(
-    metric: Metric,
-    name: str,
-    truth: pd.DataFrame,
-    setting: str,
-    progress: Callable[[float, str], None] | None,
+    metric: Metric, name: str, truth: pd.DataFrame, progress: Callable[[float, str], None] | None
 ) -> pd.DataFrame:
     """Call the author's function once a pair of the replication."""
-    if setting != "replication":
-        raise InputError(
-            "a function needs features, and there are none for the published pairs: give a table of scores, "
-            "or setting='replication'"
-        )
     from companion import replication
     from companion.scores.forward_pass import single_pass
 
@@ -319,7 +313,7 @@ def _computed(
             rows.append({"source": pair.source, "target": pair.target, name: float(value)})
         except (TypeError, ValueError) as error:
             raise InputError(f"{name} gave {type(value).__name__} {where}: a number is needed") from error
-    return pd.DataFrame(rows, columns=[*KEYS, name])
+    return pd.DataFrame(rows)
 
 
 def _arguments(metric: Metric, name: str) -> list[str]:
@@ -327,17 +321,15 @@ def _arguments(metric: Metric, name: str) -> list[str]:
     try:
         parameters = inspect.signature(metric).parameters.values()
     except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{name}: the names of its parameters cannot be read: wrap it in a function"
-        ) from error
+        problem = "the names of its parameters cannot be read: wrap it in a function"
+        raise InputError(f"{name}: {problem}") from error
     wanted = []
     for one in parameters:
         if one.name in ARGUMENTS and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
             wanted.append(one.name)
         elif one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
-            raise InputError(
-                f"{name} asks for {one.name!r}: a function can have {', '.join(ARGUMENTS)}, by these names"
-            )
+            can = f"a function can have {', '.join(ARGUMENTS)}, by these names"
+            raise InputError(f"{name} asks for {one.name!r}: {can}")
     return wanted
 
 
@@ -347,17 +339,15 @@ def _checked(given: pd.DataFrame, truth: pd.DataFrame, setting: str, notes: list
         known = set(truth[key]) | ({"chestmnist"} if setting == "source_datasets" else set())
         unknown = [value for value in given[key] if value not in known]
         if unknown:
-            raise InputError(
-                f"no {key} {unknown[0]!r} in the {setting} setting: there are "
-                f"{', '.join(sorted(set(truth[key])))}.{did_you_mean(unknown[0], known)}"
-            )
+            there = f"there are {', '.join(sorted(set(truth[key])))}.{did_you_mean(unknown[0], known)}"
+            raise InputError(f"no {key} {unknown[0]!r} in the {setting} setting: {there}")
     check_pairs_once(given, "the table of scores")
-    taken = {*truth.columns, *BASELINES, "always_imagenet"} - set(KEYS)
     beyond = len(given) - len(given.merge(truth[KEYS]))
     if beyond:
         notes.append(
             f"{beyond} given pair(s) without a published comparison: a source on itself, or a target without scores."
         )
+    taken = {*truth.columns, *BASELINES, FIRST_CHOICE} - set(KEYS)
     return given.rename(columns={column: f"{column} (given)" for column in taken})
 
 
@@ -387,33 +377,19 @@ def _common(given: pd.DataFrame, truth: pd.DataFrame, notes: list[str]) -> pd.Da
     return table
 
 
-def _listed(items: Iterable[str], most: int = 6) -> str:
-    items = list(items)
+def _listed(items: Sequence[str], most: int = 6) -> str:
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
-def _baselines(
-    table: pd.DataFrame, draws: int, seed: int, notes: list[str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """τ_w, τ-b and regret of the baselines; and their regret per target."""
-    frame = baselines(table)
-    names = [column for column in frame.columns if column in BASELINES]
-    missing = [text for column, text in BASELINES.items() if column not in names]
-    rows = pd.DataFrame(columns=["mean", "low", "high", "kendall"], dtype=float)
-    lost = {column: regret(frame, column) for column in names}
-    if names:
-        found = bootstrap(frame, columns=names, against=None, draws=draws, seed=seed)
-        rows = found.mean.assign(kendall=kendall_tau(frame)[names].mean())
-    if (frame["source"] == "imagenet").any():
-        # One choice is no order, so it has a regret and no τ.
-        lost["always_imagenet"] = regret(frame, lambda rows: "imagenet")
-        rows.loc["always_imagenet"] = np.nan
-    else:
+def _baselines(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Columns of `BASELINES` that can be had for these pairs."""
+    found = baselines(table).drop(columns=[*KEYS, "auc"])
+    missing = [text for column, text in BASELINES.items() if column not in found]
+    if (table["source"] != "imagenet").all():
         missing.append("always ImageNet")
     if missing:
         notes.append(f"baselines that do not apply or lack their numbers here: {', '.join(missing)}.")
-    per_target = pd.DataFrame(lost, index=pd.Index(sorted(frame["target"].unique()), name="target"))
-    return rows.assign(regret=per_target.mean()), per_target
+    return found
 
 
 def _ceiling(

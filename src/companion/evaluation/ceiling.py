@@ -7,7 +7,6 @@ ground truth. It is no ceiling: two draws differ by the noise of both, a perfect
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -54,25 +53,19 @@ class PartialGrids(NamedTuple):
     """Runs a pair in each draw."""
 
 
-class _Grid(NamedTuple):
-    """One target's runs, sources by settings of the grid; a missing run has an infinite loss."""
+class Grid(NamedTuple):
+    """One target's runs, sources by settings of the grid; where one is missing, loss and AUC are NaN.
+
+    Its methods take places in the grid, (draws, sources, runs) or (draws, 1, runs), and return (draws, sources).
+    """
 
     sources: list[str]
     loss: np.ndarray
     auc: np.ndarray
 
     def truth(self, kept: np.ndarray) -> np.ndarray:
-        """Test AUC of the run with the lowest loss among those kept, (draws, sources); NaN where none is.
-
-        Parameters
-        ----------
-        kept
-            (draws, sources, runs) or (draws, 1, runs): places in the grid.
-        """
-        loss, auc = self._of(kept)
-        best = loss.argmin(axis=-1)[..., None]
-        finished = np.isfinite(np.take_along_axis(loss, best, axis=-1))
-        return np.where(finished, np.take_along_axis(auc, best, axis=-1), np.nan)[..., 0]
+        """Test AUC of the run with the lowest loss among those kept; NaN where none is."""
+        return self._by_loss(kept)[..., 0]
 
     def expected(self, kept: np.ndarray) -> np.ndarray:
         """Mean of `truth` over all draws, with replacement, of as many runs as are kept: a bagged ground truth.
@@ -80,41 +73,37 @@ class _Grid(NamedTuple):
         Of n runs in order of their loss, the first that such a draw holds is that at place r or later with the
         probability (1 - r/n)^n.
         """
-        loss, auc = self._of(kept)
-        order = loss.argsort(axis=-1)
-        loss, auc = np.take_along_axis(loss, order, axis=-1), np.take_along_axis(auc, order, axis=-1)
-        count = np.isfinite(loss).sum(axis=-1, keepdims=True)
-        later = np.clip(1 - np.arange(kept.shape[-1] + 1) / np.maximum(count, 1), 0, 1) ** count
-        mean = (-np.diff(later, axis=-1) * np.where(np.isfinite(loss), auc, 0.0)).sum(axis=-1)
+        auc = self._by_loss(kept)
+        count = np.isfinite(auc).sum(axis=-1, keepdims=True)
+        later = np.clip(1 - np.arange(auc.shape[-1] + 1) / np.maximum(count, 1), 0, 1) ** count
+        mean = (-np.diff(later, axis=-1) * np.nan_to_num(auc)).sum(axis=-1)
         return np.where(count[..., 0] > 0, mean, np.nan)
 
-    def _of(self, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Loss and AUC of the runs kept, (draws, sources, runs)."""
-        rows = np.arange(len(self.sources))[None, :, None]
-        return self.loss[rows, kept], self.auc[rows, kept]
+    def _by_loss(self, kept: np.ndarray) -> np.ndarray:
+        """AUC of the runs kept, the lowest loss first, the missing ones last."""
+        loss, auc = (np.take_along_axis(found[None], kept, axis=-1) for found in (self.loss, self.auc))
+        return np.take_along_axis(auc, loss.argsort(axis=-1, kind="stable"), axis=-1)
 
 
-def _grids(runs: pd.DataFrame | None, setting: str, pairs: pd.DataFrame | None = None) -> dict[str, _Grid]:
-    """Finished runs of a setting by target; of the given pairs only."""
-    if setting not in published.SETTINGS:
-        raise InputError(f"no published setting {setting!r}: there are {', '.join(published.SETTINGS)}")
+def grids(runs: pd.DataFrame | None, setting: str, pairs: pd.DataFrame | None = None) -> dict[str, Grid]:
+    """Finished runs of a setting by target; of the given pairs only, or of all that have scores."""
+    pairs = published_pairs(setting) if pairs is None else pairs
     frame = published.runs() if runs is None else runs
     missing = sorted({"setting", "source", "target", "val_loss", "test_auc", "status", *_GRID} - set(frame))
     if missing:
         raise InputError(f"the table of runs lacks the column(s) {', '.join(missing)}: see published.runs")
-    pairs = published_pairs(setting) if pairs is None else pairs
     frame = frame[(frame["setting"] == setting) & (frame["status"] == "FINISHED")]
     frame = frame.astype({"source": str, "target": str}).merge(pairs[["source", "target"]].drop_duplicates())
     if frame.empty:
         raise InputError(f"the table of runs has no finished run of {setting} for the pairs compared")
     # A few settings were run twice; the second is a place of its own.
     frame = frame.assign(again=frame.groupby(["source", "target", *_GRID]).cumcount())
-    grids = {}
-    for target, block in frame.groupby("target", sort=True):
+    found = {}
+    for target, block in frame.groupby("target"):
         wide = block.pivot(index="source", columns=[*_GRID, "again"], values=["val_loss", "test_auc"])
-        loss = wide["val_loss"].fillna(np.inf).to_numpy(dtype=float)
-        grids[str(target)] = _Grid(list(wide.index), loss, wide["test_auc"].to_numpy(dtype=float))
-    return grids
+        loss, auc = (wide[name].to_numpy(dtype=float) for name in ("val_loss", "test_auc"))
+        found[str(target)] = Grid(list(wide.index), loss, np.where(np.isfinite(loss), auc, np.nan))
+    return found
 
 
 def _orders(rng: np.random.Generator, draws: int, rows: int, places: int) -> np.ndarray:
@@ -145,10 +134,8 @@ def noise_ceiling(
         As `companion.published.runs` returns them, which is called where None is given.
     setting
         ``"source_datasets"`` or ``"architectures"``.
-    draws
-        How many draws.
-    seed
-        Seed of the draws.
+    draws, seed
+        How many draws, and their seed.
     pairs
         Table with ``source`` and ``target``: the pairs compared. All that have scores, by default.
 
@@ -165,34 +152,29 @@ def noise_ceiling(
     draws, so the reliability is lower still, and so is the maximum for a score that does not share these images.
     """
     rng = np.random.default_rng(seed)
-    found: dict[str, list[np.ndarray]] = {
-        f"{what}, {way}": [] for what in ("reliability", "attainable") for way in ("halves", "resamples")
-    }
-    grids = _grids(runs, setting, pairs)
-    for grid in grids.values():
+    found: dict[tuple[str, str], np.ndarray] = {}
+    by_target = grids(runs, setting, pairs)
+    for target, grid in by_target.items():
         rows, places = grid.loss.shape
         order = _orders(rng, draws, rows, places)
         one, other = order[..., : places // 2], order[..., places // 2 :]
-        drawn = rng.integers(0, places, (2, draws, rows, places))
-        half, whole = grid.truth(other), grid.truth(drawn[0])
-        everything = np.broadcast_to(np.arange(places), (draws, rows, places))
-        found["reliability, halves"].append(_tau_draws(grid.truth(one), half))
-        found["reliability, resamples"].append(_tau_draws(grid.truth(drawn[1]), whole))
-        found["attainable, halves"].append(_tau_draws(grid.expected(one), half))
-        found["attainable, resamples"].append(_tau_draws(grid.expected(everything), whole))
-    means = {way: np.mean(values, axis=0) for way, values in found.items()}  # over the targets, by draw
-    mean = pd.DataFrame(
-        {way: [values.mean(), *np.quantile(values, [0.025, 0.975])] for way, values in means.items()},
-        index=["mean", "low", "high"],
-    ).T
-    targets = pd.DataFrame(
-        {way: np.mean(values, axis=1) for way, values in found.items()}, index=pd.Index(grids, name="target")
-    )
-    counts = [np.isfinite(grid.loss).sum(axis=1) for grid in grids.values()]
+        first, second = rng.integers(0, places, (2, draws, rows, places))
+        half, whole = grid.truth(other), grid.truth(first)
+        everything = grid.expected(np.arange(places)[None, None]).repeat(draws, axis=0)
+        found["reliability, halves", target] = _taus(grid.truth(one), half)
+        found["reliability, resamples", target] = _taus(grid.truth(second), whole)
+        found["attainable, halves", target] = _taus(grid.expected(one), half)
+        found["attainable, resamples", target] = _taus(everything, whole)
+    frame = pd.DataFrame(found)  # draws by (way, target)
+    means = frame.T.groupby(level=0, sort=False).mean().T
+    mean = means.quantile([0.025, 0.975]).T.set_axis(["low", "high"], axis=1)
+    mean.insert(0, "mean", means.mean())
+    counts = [np.isfinite(grid.auc).sum(axis=1) for grid in by_target.values()]
+    targets = frame.mean().unstack(0)[list(means)].rename_axis("target")
     return NoiseCeiling(targets, mean, draws, int(np.median(np.concatenate(counts))))
 
 
-def _tau_draws(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _taus(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """τ_w of two orders, draw by draw; a source that is missing in either is left out of that draw."""
     known = np.isfinite(one) & np.isfinite(other)
     return tau_draws(np.where(known, one, 0.0), np.where(known, other, 0.0), known)
@@ -205,53 +187,32 @@ def partial_grids(
     runs_per_draw: int = 20,
     draws: int = 200,
     seed: int = 24,
-    table: pd.DataFrame | None = None,
 ) -> PartialGrids:
-    """Mean τ_w of the scores against ground truths from a random part of the grid: who leads, and how often.
+    """Mean τ_w of the seven scores against ground truths from a random part of the grid: who leads, and how often.
 
     Parameters
     ----------
     runs, setting, draws, seed
-        As for `noise_ceiling`.
+        As for `noise_ceiling`, with its errors.
     runs_per_draw
-        Settings of the grid that a draw keeps, the same ones for every source of a target.
-    table
-        Columns ``source``, ``target``, ``auc`` and the scores; by default the published baselines and the
-        proposed score, in the paper's orientation.
-
-    Raises
-    ------
-    InputError
-        If the setting is unknown, the table is no table of runs, or `runs_per_draw` is below 1.
-    EnvironmentFailure
-        If the runs are neither here nor can be downloaded.
+        Settings of the grid that a draw keeps, at least 1, the same ones for every source of a target.
     """
     if runs_per_draw < 1:
         raise InputError(f"runs_per_draw: at least 1 is needed, got {runs_per_draw}")
-    frame = _seven(setting) if table is None else table.drop(columns="auc")
-    names = [column for column in frame.columns if column not in ("source", "target")]
+    scores = _seven(setting).set_index(["target", "source"])
     rng = np.random.default_rng(seed)
-    taus = []
-    for target, grid in _grids(runs, setting, frame).items():
+    taus = {}
+    for target, grid in grids(runs, setting).items():
         truth = grid.truth(_orders(rng, draws, 1, grid.loss.shape[1])[..., :runs_per_draw])
-        block = frame[frame["target"] == target].set_index("source").loc[grid.sources]
-        taus.append([_tau_draws(block[name].to_numpy(dtype=float), truth) for name in names])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of numpy, where a score has no τ_w in a draw
-        means = pd.DataFrame(np.nanmean(taus, axis=0).T, columns=names)
-    leads = means.idxmax(axis=1).value_counts(normalize=True).reindex(names, fill_value=0.0)
+        for name, values in scores.loc[target].loc[grid.sources].items():
+            taus[name, target] = _taus(values.to_numpy(), truth)
+    means = pd.DataFrame(taus).T.groupby(level=0, sort=False).mean().T
+    leads = means.idxmax(axis=1).value_counts(normalize=True).reindex(means.columns, fill_value=0.0)
     return PartialGrids(means, leads.sort_values(ascending=False), runs_per_draw)
 
 
-def ground_truths(setting: str = "source_datasets", table: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Mean τ_w of every score against other summaries of the same runs; needs the packaged summaries only.
-
-    Parameters
-    ----------
-    setting
-        ``"source_datasets"`` or ``"architectures"``.
-    table
-        As for `partial_grids`.
+def ground_truths(setting: str = "source_datasets") -> pd.DataFrame:
+    """Mean τ_w of the seven scores against other summaries of the same runs; needs the packaged summaries only.
 
     Returns
     -------
@@ -259,9 +220,8 @@ def ground_truths(setting: str = "source_datasets", table: pd.DataFrame | None =
         Scores by summaries, mean τ_w over the targets. Pairs without runs are left out (among architectures
         ``resnet``, whose ground truth is that of ``imagenet`` in the other setting).
     """
-    scores = _seven(setting) if table is None else table.drop(columns="auc")
-    summaries = published.table("run_summaries")
-    summaries = summaries.loc[summaries["setting"] == setting, ["source", "target", *GROUND_TRUTHS]]
+    scores = _seven(setting)
+    summaries = published.table("run_summaries").query("setting == @setting")
     merged = scores.merge(summaries, on=["source", "target"])
     means = {
         label: weighted_tau(merged[scores.columns].assign(auc=merged[column])).mean()

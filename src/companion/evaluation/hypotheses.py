@@ -10,12 +10,15 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+import scipy.stats
 
 from companion import published
 from companion.evaluation.agreement import weighted_tau
 from companion.evaluation.baselines import BASELINES, baselines
+from companion.evaluation.intervals import half_width, interval
 from companion.scores import COMBINED, combine, min_max
+
+__all__ = ["interval", "judge", "quantities", "statements", "targets_needed", "with_combinations", "word"]
 
 RANDOM, POOLED, MATCHED = "scratch", "leave-target-out", "leave-target-out-matched"
 IMAGENET = "imagenet_mobilenet_v2"
@@ -26,35 +29,11 @@ LARGEST_MEDICAL = "pneumoniamnist"
 MARGIN = 0.2  # of τ_w, within which size does not matter
 MIN_TARGETS = 5
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_JUDGED = "supported", "contradicted", "undecided", "not judged"
-INVARIANT = "gradient_ratio_scale_invariant"
-PROPOSED_INVARIANT = "proposed, scale-invariant ratio"
 RANKS, PRODUCT = "mean of the ranks by proposed score and elsewhere", "LogME × NCA × gradients"
-
-
-def interval(values: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Student's interval for the mean over targets.
-
-    Parameters
-    ----------
-    values
-        (…, targets): one number per target, its noise over folds included; at least two.
-    level
-        Between 0 and 1.
-
-    Returns
-    -------
-    low, high : numpy.ndarray
-        (…,). It speaks of targets like these, since the spread between them is what it is made of; sources are fixed.
-    """
-    given = np.asarray(values, dtype=float)
-    half = _half_width(given.std(-1, ddof=1), given.shape[-1], level)
-    return given.mean(-1) - half, given.mean(-1) + half
-
-
-def _half_width(deviation: ArrayLike, count: ArrayLike, level: float = 0.95) -> np.ndarray:
-    from scipy.stats import t
-
-    return t.ppf((1 + level) / 2, np.subtract(count, 1)) * deviation / np.sqrt(count)
+# Suffix of a combination -> the form of the gradient ratio that it is made of.
+RATIOS = {"": "gradient_ratio", ", scale-invariant": "gradient_ratio_scale_invariant"}
+PROPOSED_INVARIANT = "proposed, scale-invariant ratio"
+COMBINATIONS = [title + suffix for title in (RANKS, PRODUCT) for suffix in RATIOS]
 
 
 def quantities(truth: pd.DataFrame, scores: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
@@ -76,33 +55,32 @@ def quantities(truth: pd.DataFrame, scores: pd.DataFrame) -> dict[tuple[str, str
     """
     by_fold = truth.pivot_table(index=["target", "source"], columns="fold", values="auc")
     auc = by_fold.mean(axis=1).unstack("source")
-    folds = {target: block.droplevel("target") for target, block in by_fold.groupby(level="target")}
-    single = auc.reindex(columns=list(MEDICAL))
+    medical = auc.reindex(columns=list(MEDICAL)).mean(axis=1)
+    natural = auc[list(RELEASED)].mean(axis=1)
+    against_best = by_fold.groupby(level="target").apply(
+        lambda folds: _against_best(folds.droplevel("target"))
+    )
     found = {
-        ("1", "released natural sources minus random weights"): auc[list(RELEASED)].mean(axis=1)
-        - auc[RANDOM],
-        ("1", "single medical sources minus random weights"): single.mean(axis=1) - auc[RANDOM],
-        ("2", "ImageNet minus the mean of the single medical sources"): auc[IMAGENET] - single.mean(axis=1),
-        ("2", "ImageNet minus the best single medical source, chosen on the other folds"): pd.Series(
-            {target: _against_best(block) for target, block in folds.items()}
-        ),
+        ("1", "released natural sources minus random weights"): natural - auc[RANDOM],
+        ("1", "single medical sources minus random weights"): medical - auc[RANDOM],
+        ("2", "ImageNet minus the mean of the single medical sources"): auc[IMAGENET] - medical,
+        ("2", "ImageNet minus the best single medical source, chosen on the other folds"): against_best,
         ("3a", "matched pool minus the largest single medical source"): auc[MATCHED] - auc[LARGEST_MEDICAL],
         ("3b", "whole pool minus matched pool"): auc[POOLED] - auc[MATCHED],
     }
-    taus = _taus(auc, scores)
-    for title, column in (("all sources", "size"), ("without the natural ones", "size, not natural")):
-        found["4", f"τ_w of training images, {title}"] = taus[column]
+    taus = _taus(with_combinations(scores, auc))
+    proposed = taus[COMBINED]
     features = [name for name in published.METRICS if name in taus]
-    found["5", "proposed minus the mean of the feature scores"] = taus[COMBINED] - taus[features].mean(axis=1)
+    found["4", "τ_w of training images, all sources"] = taus["size"]
+    found["4", "τ_w of training images, without the natural ones"] = taus["size, not natural"]
+    found["5", "proposed minus the mean of the feature scores"] = proposed - taus[features].mean(axis=1)
     for name in [*features, *(name for name in BASELINES if name in taus)]:
         found["5, compared", f"proposed minus {name}"] = taus[f"proposed beside {name}"] - taus[name]
-    found["6", "product minus NCA alone"] = taus[COMBINED] - taus["nca"]
-    found["6", "product with the scale-invariant ratio minus NCA alone"] = (
-        taus[PROPOSED_INVARIANT] - taus["nca"]
-    )
-    for name in (RANKS, PRODUCT):
-        for ratio in ("", ", scale-invariant"):
-            found["8", f"{name}{ratio} minus proposed"] = taus[f"{name}{ratio}"] - taus[COMBINED]
+    found["6", "product minus NCA alone"] = proposed - taus["nca"]
+    invariant = taus[PROPOSED_INVARIANT] - taus["nca"]
+    found["6", "product with the scale-invariant ratio minus NCA alone"] = invariant
+    for name in COMBINATIONS:
+        found["8", f"{name} minus proposed"] = taus[name] - proposed
     return found
 
 
@@ -118,40 +96,29 @@ def _against_best(folds: pd.DataFrame) -> float:
 def with_combinations(scores: pd.DataFrame, auc: pd.DataFrame) -> pd.DataFrame:
     """Rows of the pre-trained sources with AUC, the proposed score in both forms, the baselines and statement 8's two.
 
-    Parameters
-    ----------
-    scores
-        As for `quantities`.
-    auc
-        Targets by sources.
+    `scores` is as for `quantities`; `auc` is targets by sources.
     """
-    truth = auc.stack().rename("auc").reset_index()
-    frame = scores.merge(truth, on=["source", "target"])
+    frame = scores.merge(auc.stack().rename("auc").reset_index(), on=["source", "target"])
     frame = frame[(frame["source"] != RANDOM) & (frame["source"] != frame["target"])].reset_index(drop=True)
     named = frame.replace({"source": {IMAGENET: "imagenet"}})
     frame = frame.join(baselines(named).drop(columns=["source", "target", "auc"]))
     for _, block in frame.groupby("target"):
-        at = block.index
-        for suffix, ratio, title in (
-            ("", "gradient_ratio", COMBINED),
-            (", scale-invariant", INVARIANT, PROPOSED_INVARIANT),
-        ):
-            frame.loc[at, title] = combine(block["nca"], block[ratio])
-            ranks = frame.loc[at, title].rank(), block["mean_rank_elsewhere"].rank()
-            frame.loc[at, f"{RANKS}{suffix}"] = (ranks[0] + ranks[1]) / 2
-            frame.loc[at, f"{PRODUCT}{suffix}"] = min_max(block["logme"]) * frame.loc[at, title]
+        at, elsewhere = block.index, block["mean_rank_elsewhere"].rank()
+        for suffix, ratio in RATIOS.items():
+            proposed = pd.Series(combine(block["nca"], block[ratio]), at)
+            frame.loc[at, PROPOSED_INVARIANT if suffix else COMBINED] = proposed
+            frame.loc[at, f"{RANKS}{suffix}"] = (proposed.rank() + elsewhere) / 2
+            frame.loc[at, f"{PRODUCT}{suffix}"] = min_max(block["logme"]) * proposed
     return frame
 
 
-def _taus(auc: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+def _taus(frame: pd.DataFrame) -> pd.DataFrame:
     """τ_w per target: of every score, and of the proposed one on the sources that another score has."""
-    frame = with_combinations(scores, auc)
     compared = [name for name in (*published.METRICS, *BASELINES) if name in frame]
     extra = {f"proposed beside {name}": frame[COMBINED].where(frame[name].notna()) for name in compared}
     extra["size"] = frame["training_images"]
     extra["size, not natural"] = frame["training_images"].where(~frame["source"].isin(NATURAL))
-    combinations = [title + suffix for title in (RANKS, PRODUCT) for suffix in ("", ", scale-invariant")]
-    columns = [*compared, "nca", *combinations, COMBINED, PROPOSED_INVARIANT]
+    columns = [*compared, "nca", *COMBINATIONS, COMBINED, PROPOSED_INVARIANT]
     return weighted_tau(frame[["source", "target", "auc", *columns]].assign(**extra))
 
 
@@ -160,17 +127,18 @@ def word(values: np.ndarray, statement: str) -> str:
     if len(values) < 2:
         return NOT_JUDGED
     low, high = interval(values)
-    if statement == "4":
-        if -MARGIN <= low and high <= MARGIN:
-            return SUPPORTED
-        return CONTRADICTED if low > MARGIN or high < -MARGIN else UNDECIDED
-    return SUPPORTED if low > 0 else CONTRADICTED if high < 0 else UNDECIDED
+    margin = MARGIN if statement == "4" else 0.0
+    if statement == "4" and -margin <= low and high <= margin:
+        return SUPPORTED
+    if low > margin:
+        return CONTRADICTED if statement == "4" else SUPPORTED
+    return CONTRADICTED if high < -margin else UNDECIDED
 
 
 def targets_needed(values: np.ndarray, most: int = 1000) -> float:
     """Targets with which the half width of the interval falls below the effect seen; infinite above `most`."""
     counts = np.arange(2, most + 1)
-    enough = counts[_half_width(values.std(ddof=1), counts) < abs(values.mean())]
+    enough = counts[half_width(values.std(ddof=1), counts) < abs(values.mean())]
     return float(enough[0]) if len(enough) else np.inf
 
 
@@ -190,8 +158,6 @@ def judge(found: Mapping[tuple[str, str], pd.Series]) -> pd.DataFrame:
         without each single target), ``needed`` (targets that would decide), ``p`` (paired t-test, adjusted by Holm's
         method within the comparisons of statement 5; NaN elsewhere).
     """
-    from scipy.stats import ttest_1samp
-
     rows = []
     for (statement, quantity), per_target in found.items():
         values = per_target.dropna().to_numpy()
@@ -204,20 +170,14 @@ def judge(found: Mapping[tuple[str, str], pd.Series]) -> pd.DataFrame:
             row |= {"least": min(means), "most": max(means), "word": word(values, statement)}
             row["stable"] = all(word(part, statement) == row["word"] for part in without)
             row["needed"] = targets_needed(values) if row["word"] == UNDECIDED else np.nan
-            row["p"] = ttest_1samp(values, 0).pvalue if statement == "5, compared" else np.nan
+            row["p"] = scipy.stats.ttest_1samp(values, 0).pvalue if statement == "5, compared" else np.nan
         rows.append(row)
     columns = ["statement", "quantity", "value", "low", "high", "targets", "word"]
     table = pd.DataFrame(rows).reindex(columns=[*columns, "least", "most", "stable", "needed", "p"])
-    table["p"] = _holm(table["p"])
-    compared = table["p"].notna()
-    table.loc[compared & (table["p"] >= 0.05), "word"] = UNDECIDED
+    ordered = table["p"].dropna().sort_values()  # Holm's method
+    table["p"] = (ordered * np.arange(len(ordered), 0, -1)).clip(upper=1).cummax().reindex(table.index)
+    table.loc[table["p"] >= 0.05, "word"] = UNDECIDED
     return table
-
-
-def _holm(values: pd.Series) -> pd.Series:
-    known = values.dropna().sort_values()
-    adjusted = (known * np.arange(len(known), 0, -1)).clip(upper=1).cummax()
-    return adjusted.reindex(values.index)
 
 
 def statements() -> pd.DataFrame:

@@ -8,25 +8,12 @@ from companion.figures.agreement import (
     tau_table,
     transfer,
 )
-from companion.figures.live import (
-    curves,
-    examples,
-    ranking,
-)
+from companion.figures.live import curves, examples, ranking
 from companion.figures.style import TITLES, mark_synthetic, png, short
 
+# fmt: off
 __all__ = [
-    "TITLES",
-    "benchmark",
-    "critical_difference",
-    "curves",
-    "examples",
-    "mark_synthetic",
-    "png",
-    "ranking",
-    "scores_against_auc",
-    "short",
-    "tau_table",
-    "transfer",
-    "inversion",
+    "TITLES", "benchmark", "critical_difference", "curves", "examples", "inversion", "mark_synthetic", "png", "ranking",
+    "scores_against_auc", "short", "tau_table", "transfer",
 ]
+# fmt: on

@@ -10,19 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion.figures.style import (
-    BLUE,
-    CYCLE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PURPLE,
-    TITLES,
-    figure_of,
-    short,
-    title_of,
-)
+from companion.figures.style import BLUE, CYCLE, GREEN, GREY, INK, ORANGE, PURPLE, figure_of, short, title_of
 
 
 def scores_against_auc(
@@ -31,33 +19,22 @@ def scores_against_auc(
     """Draw the paper's Fig. 5: score against AUC, with a regression line and its 95 % band, for every target and score.
 
     Every panel has a vertical scale of its own, without numbers: only the order counts. The horizontal one is a row's.
-
-    Parameters
-    ----------
-    table
-        Columns ``source``, ``target``, ``auc`` and the scores; one row per pair.
-    scores, targets
-        Columns and rows of the grid.
-    taus
-        Targets by scores, written into the panels.
+    `table` has one row per pair; the τ_w written above the panels are `taus`, targets by scores.
     """
     import seaborn
 
     figure, axes = figure_of(
         1.45 * len(scores), 1.2 * len(targets), len(targets), len(scores), sharex="row", squeeze=False
     )
-    # Dozens of panels: fewer dots an inch keep the page small.
-    figure.set_dpi(64)
-    line = {"color": "black", "line_kws": {"linewidth": 1}}
+    figure.set_dpi(64)  # dozens of panels: fewer dots an inch keep the page small
+    line = {"color": "black", "line_kws": {"linewidth": 1}, "scatter": False, "n_boot": 200, "seed": 0}
     for row, target in zip(axes, targets, strict=True):
         block = table[table["target"] == target]
         for axis, score in zip(row, scores, strict=True):
             known = block[[score, "auc"]].dropna().to_numpy()
             axis.scatter(known[:, 1], known[:, 0], s=11, color=BLUE, linewidths=0)
             if len(known) > 2 and np.ptp(known, axis=0).all():
-                seaborn.regplot(
-                    x=known[:, 1], y=known[:, 0], ax=axis, scatter=False, n_boot=200, seed=0, **line
-                )
+                seaborn.regplot(x=known[:, 1], y=known[:, 0], ax=axis, **line)
             value = taus.loc[target, score]
             text = "τ undefined" if np.isnan(value) else f"τ = {value:.2f}"
             axis.set_title(text, fontsize=8, color=INK, pad=2)
@@ -66,14 +43,8 @@ def scores_against_auc(
             axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(2))
         row[0].set_ylabel(short(target), fontsize=9)
     for axis, score in zip(axes[0], scores, strict=True):
-        axis.annotate(
-            TITLES.get(score, score).split(" (")[0],
-            (0.5, 1.32),
-            xycoords="axes fraction",
-            ha="center",
-            fontsize=9,
-            fontweight="bold",
-        )
+        place = {"xycoords": "axes fraction", "ha": "center"}
+        axis.annotate(title_of(score), (0.5, 1.32), fontsize=9, fontweight="bold", **place)
     figure.supxlabel("test AUC after fine-tuning", fontsize=9)
     return figure
 
@@ -85,26 +56,12 @@ def tau_table(taus: pd.DataFrame, title: str) -> Figure:
     shown = pd.concat([taus, taus.mean().to_frame("mean").T])
     figure, axis = figure_of(1.02 * shown.shape[1] + 1.6, 0.36 * shown.shape[0] + 1.6)
     figure.set_dpi(80)
-    labels = shown.map(lambda value: "–" if np.isnan(value) else f"{value:.2f}")
-    seaborn.heatmap(
-        shown,
-        ax=axis,
-        vmin=-1,
-        vmax=1,
-        cmap="PuOr_r",
-        annot=labels,
-        fmt="",
-        annot_kws={"fontsize": 8},
-        cbar_kws={"label": "weighted Kendall τ"},
-        linewidths=0.5,
-    )
+    bar = {"label": "weighted Kendall τ"}
+    look = {"vmin": -1, "vmax": 1, "cmap": "PuOr_r", "linewidths": 0.5, "cbar_kws": bar}
+    seaborn.heatmap(shown, ax=axis, annot=True, fmt=".2f", annot_kws={"fontsize": 8}, **look)
     axis.set_yticks(np.arange(len(shown)) + 0.5, [short(name) for name in shown.index], rotation=0)
-    axis.set_xticks(
-        np.arange(shown.shape[1]) + 0.5,
-        [TITLES.get(c, c).replace(" (NCA × gradients)", "") for c in shown.columns],
-        rotation=35,
-        ha="right",
-    )
+    titles = [title_of(name) for name in shown.columns]
+    axis.set_xticks(np.arange(shown.shape[1]) + 0.5, titles, rotation=35, ha="right")
     for row, column in np.argwhere(shown.isna().to_numpy()):
         axis.text(column + 0.5, row + 0.5, "–", ha="center", va="center", fontsize=8)
     axis.axhline(len(taus), color="black", linewidth=1.5)
@@ -116,10 +73,7 @@ def tau_table(taus: pd.DataFrame, title: str) -> Figure:
 def critical_difference(ranks: pd.DataFrame) -> Figure:
     """Draw mean ranks on a line, and join the scores that Nemenyi's test cannot tell apart at 5 %.
 
-    Parameters
-    ----------
-    ranks
-        Targets by scores, 1 = best, as `companion.evaluation.friedman` returns them.
+    `ranks` are targets by scores, 1 = best, as `companion.evaluation.friedman` returns them.
     """
     import scikit_posthocs
 
@@ -128,35 +82,21 @@ def critical_difference(ranks: pd.DataFrame) -> Figure:
     figure, axis = figure_of(8, 1.4 + 0.17 * ranks.shape[1])
     names = [title_of(name) for name in ranks.columns]
     differs = nemenyi(ranks).set_axis(names, axis=0).set_axis(names, axis=1)
+    means = pd.Series(ranks.mean().to_numpy(), index=names)
+    colours = {name: CYCLE[place % len(CYCLE)] for place, name in enumerate(names)}
     with warnings.catch_warnings():
         # It halves a Series with numpy's array_split, of which pandas below 3 warns.
         warnings.simplefilter("ignore", FutureWarning)
-        scikit_posthocs.critical_difference_diagram(
-            pd.Series(ranks.mean().to_numpy(), index=names),
-            differs,
-            ax=axis,
-            color_palette={name: CYCLE[place % len(CYCLE)] for place, name in enumerate(names)},
-        )
-    axis.set_title(
-        "mean rank over the targets, 1 = best; joined: not told apart at 5 %", fontsize=9, loc="left", pad=18
-    )
+        scikit_posthocs.critical_difference_diagram(means, differs, ax=axis, color_palette=colours)
+    title = "mean rank over the targets, 1 = best; joined: not told apart at 5 %"
+    axis.set_title(title, fontsize=9, loc="left", pad=18)
     return figure
-
-
-# Kind of a row of a benchmark's summary -> its label, and the hatching that tells the two bands apart.
-_BANDS = {
-    "reliability": ("reliability of the ground truth", None),
-    "ceiling": ("attainable maximum", "///"),
-}
 
 
 def benchmark(summary: pd.DataFrame) -> Figure:
     """Draw a benchmark: mean τ_w and interval of every score, baselines as lines, reliability and ceiling as bands.
 
-    Parameters
-    ----------
-    summary
-        As `companion.evaluation.Benchmark.summary` returns it.
+    `summary` is as `companion.evaluation.Benchmark.summary` returns it.
     """
     colours = {"given": ORANGE, "published": BLUE, "computed here": BLUE, "term": GREEN}
     scores = summary[summary["kind"].isin(list(colours))].iloc[::-1]
@@ -167,14 +107,16 @@ def benchmark(summary: pd.DataFrame) -> Figure:
         axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2, alpha=0.6)
         axis.plot(row["mean"], place, "D" if row["kind"] == "given" else "o", color=colour)
     axis.set_yticks(range(len(scores)), [title_of(name) for name in scores.index])
-    for kind, (label, hatch) in _BANDS.items():
+    bands = (
+        ("reliability", "reliability of the ground truth", None),
+        ("ceiling", "attainable maximum", "///"),
+    )
+    for kind, label, hatch in bands:
         band = summary.loc[summary["kind"] == kind, "mean"]
         if len(band):
-            axis.axvspan(
-                band.min(), band.max(), color=GREY, alpha=0.25, linewidth=0, hatch=hatch, label=label
-            )
-    lines = ("--", ":", "-.")
-    for (name, row), line in zip(simple.iterrows(), lines, strict=False):
+            look = {"color": GREY, "alpha": 0.25, "linewidth": 0, "hatch": hatch, "label": label}
+            axis.axvspan(band.min(), band.max(), **look)
+    for (name, row), line in zip(simple.iterrows(), ("--", ":", "-."), strict=False):
         axis.axvline(row["mean"], color=PURPLE, linestyle=line, label=title_of(str(name)).replace("_", " "))
     axis.axvline(0, color=INK, linewidth=0.8)
     axis.set_xlabel("mean weighted Kendall τ over the targets, with its 95 % interval over sources")
@@ -200,9 +142,8 @@ def transfer(table: pd.DataFrame, sizes: Mapping[str, float], title: str, *, col
     targets = sorted(table["target"].unique())
     width = min(columns, len(targets))
     height = -(-len(targets) // width)
-    figure, axes = figure_of(
-        1.75 * width + 1.2, (0.19 * len(order) + 0.9) * height, height, width, squeeze=False, sharey=True
-    )
+    inches = 1.75 * width + 1.2, (0.19 * len(order) + 0.9) * height
+    figure, axes = figure_of(*inches, height, width, squeeze=False, sharey=True)
     for axis, target in zip(axes.flat, targets, strict=False):
         block = table[table["target"] == target].set_index("source")
         auc = block["auc"]
@@ -225,20 +166,14 @@ def transfer(table: pd.DataFrame, sizes: Mapping[str, float], title: str, *, col
     return figure
 
 
-def inversion(straight: pd.Series, turned: pd.Series) -> Figure:
-    """Draw the mean τ_w of every score among architectures, not inverted and inverted.
-
-    Parameters
-    ----------
-    straight, turned
-        Score -> mean τ_w.
-    """
-    order = turned.sort_values().index
+def inversion(not_inverted: pd.Series, inverted: pd.Series) -> Figure:
+    """Draw the mean τ_w of every score among architectures, not inverted and inverted."""
+    order = inverted.sort_values().index
     figure, axis = figure_of(8, 0.36 * len(order) + 1.2)
     places = np.arange(len(order))
-    axis.hlines(places, straight[order], turned[order], color="#bbbbbb", linewidth=2, zorder=1)
-    axis.scatter(straight[order], places, color=ORANGE, marker="s", s=40, label="not inverted", zorder=2)
-    axis.scatter(turned[order], places, color=BLUE, s=40, label="as in the paper", zorder=3)
+    axis.hlines(places, not_inverted[order], inverted[order], color="#bbbbbb", linewidth=2, zorder=1)
+    axis.scatter(not_inverted[order], places, color=ORANGE, marker="s", s=40, label="not inverted", zorder=2)
+    axis.scatter(inverted[order], places, color=BLUE, s=40, label="as in the paper", zorder=3)
     axis.set_yticks(places, [title_of(str(name)) for name in order])
     axis.axvline(0, color=INK, linewidth=0.8)
     axis.set_xlabel("mean weighted Kendall τ, architectures")

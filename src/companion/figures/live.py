@@ -9,18 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from companion.figures.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PURPLE,
-    figure_of,
-    literal,
-    mark_synthetic,
-    short,
-)
+from companion.figures.style import BLUE, CYCLE, GREEN, INK, ORANGE, figure_of, literal, mark_synthetic, short
 
 
 def ranking(found: Any) -> Figure:
@@ -64,9 +53,8 @@ def ranking(found: Any) -> Figure:
 def examples(dataset: Any, per_class: int = 6, seed: int = 0) -> Figure:
     """Draw a few training images of every class."""
     rng = np.random.default_rng(seed)
-    figure, axes = figure_of(
-        1.0 * per_class + 1.6, 1.05 * dataset.n_classes + 0.3, dataset.n_classes, per_class, squeeze=False
-    )
+    rows = dataset.n_classes
+    figure, axes = figure_of(per_class + 1.6, 1.05 * rows + 0.3, rows, per_class, squeeze=False)
     images, labels = dataset.images["train"], dataset.labels["train"]
     for label, row in enumerate(axes):
         members = np.flatnonzero(labels == label)
@@ -76,22 +64,10 @@ def examples(dataset: Any, per_class: int = 6, seed: int = 0) -> Figure:
         for axis, index in zip(row, chosen, strict=False):
             axis.imshow(images[index], cmap="gray", vmin=0, vmax=255)
         row[0].set_axis_on()
-        row[0].set_xticks([])
-        row[0].set_yticks([])
+        row[0].set(xticks=[], yticks=[])
         row[0].set_ylabel(literal(dataset.classes[label]), rotation=0, ha="right", va="center", fontsize=8)
     mark_synthetic(figure, dataset.synthetic)
     return figure
-
-
-_LINES = (
-    (BLUE, "-"),
-    (ORANGE, "--"),
-    (GREEN, "-."),
-    (PURPLE, ":"),
-    ("#56B4E9", "-"),
-    ("#D55E00", "--"),
-    (GREY, "-."),
-)
 
 
 def curves(
@@ -111,7 +87,10 @@ def curves(
     """
     figure, axes = figure_of(4.4 * len(panels) + 1.8, 3.4, 1, len(panels), squeeze=False)
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    looks = {name: _LINES[place % len(_LINES)] for place, name in enumerate(names)}
+    dashes = ("-", "--", "-.", ":")
+    looks = {
+        name: (CYCLE[place % len(CYCLE)], dashes[place % len(dashes)]) for place, name in enumerate(names)
+    }
     shown = {}
     for axis, (what, lines) in zip(axes[0], panels.items(), strict=True):
         for name, values in lines.items():
@@ -120,16 +99,10 @@ def curves(
             (shown[name],) = axis.plot(epochs, values, color=colour, linestyle=dash)
             if marked and name in marked:
                 axis.plot(marked[name], values[marked[name] - 1], "o", color=colour)
-        axis.set_xlabel("epoch")
-        axis.set_ylabel(what)
+        axis.set(xlabel="epoch", ylabel=what)
         axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-    axes[0][-1].legend(
-        [shown[name] for name in names],
-        [literal(short(name)) for name in names],
-        loc="upper left",
-        bbox_to_anchor=(1.0, 1.0),
-        frameon=False,
-        fontsize=8,
-    )
+    labels = [literal(short(name)) for name in names]
+    place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+    axes[0][-1].legend([shown[name] for name in names], labels, frameon=False, fontsize=8, **place)
     mark_synthetic(figure, synthetic)
     return figure

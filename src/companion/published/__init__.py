@@ -11,7 +11,7 @@ import functools
 import io
 import json
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from companion.errors import InputError, did_you_mean
 from companion.published.runs import COMMIT, runs
@@ -76,15 +76,18 @@ def table(name: str) -> pd.DataFrame:
     return frame
 
 
-def expected(name: str) -> list[dict[str, Any]]:
+def _rows(filename: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(_read(filename))))
+
+
+def expected(name: str) -> list[dict[str, str]]:
     """Rows of a table of numbers as printed in the paper's release (``"weighted_tau"`` or ``"friedman"``).
 
     They are what the recomputation is checked against, never its result.
     """
-    return list(csv.DictReader(io.StringIO(_read(f"expected_{name}.csv"))))
+    return _rows(f"expected_{name}.csv")
 
 
 def training_set_sizes() -> dict[str, int]:
     """Return the training images of the sources that are no MedMNIST set; the packaged table says whose count it is."""
-    rows = csv.DictReader(io.StringIO(_read("training_set_sizes.csv")))
-    return {row["source"]: int(row["images"]) for row in rows}
+    return {row["source"]: int(row["images"]) for row in _rows("training_set_sizes.csv")}

@@ -23,26 +23,18 @@ FILENAME = "fine_tuning_runs.parquet"
 ROWS = 28_205  # of all runs released, failed ones included; the summaries count the finished ones only
 AGAIN = "delete it and it is made anew from the authors' tables"
 
-COLUMNS = (
-    *(
-        "setting",
-        "source",
-        "target",
-        "lr",
-        "momentum",
-        "weight_decay",
-        "batch_size",
-        "epochs",
-        "stopped_epoch",
-    ),
-    *("val_loss", "val_auc", "val_acc", "test_loss", "test_auc", "test_acc", "status"),
-)
-# Our columns -> the authors', where the names differ.
-_THEIRS = {
+# Our columns -> the authors'.
+COLUMNS = {
+    "setting": "setting",  # not theirs: which of their two folders the table lies in
     "source": "source_flag",
     "target": "target_flag",
+    "lr": "lr",
+    "momentum": "momentum",
     "weight_decay": "wd",
+    "batch_size": "batch_size",
+    "epochs": "epochs",
     "stopped_epoch": "stopped_at",
+    **{name: name for name in ("val_loss", "val_auc", "val_acc", "test_loss", "test_auc", "test_acc")},
     "status": "Status",
 }
 _KEYS = ["setting", "source", "target"]
@@ -93,9 +85,8 @@ def runs(*, download: bool = True) -> pd.DataFrame:
         try:
             store.fetch(f"{ADDRESS}/{row['file']}", path, checksum=row["sha256"])
         except EnvironmentFailure as error:
-            raise EnvironmentFailure(
-                f"the fine-tuning runs are not at {target}, and {error}; or {where}"
-            ) from error
+            problem = f"the fine-tuning runs are not at {target}, and {error}"
+            raise EnvironmentFailure(f"{problem}; or {where}") from error
         parts.append(_tidy(path, row["setting"], row["target"]))
     frame = _check(pd.concat(parts, ignore_index=True), f"the tables in {path.parent}")
     with store.atomic_path(target) as temporary:
@@ -117,44 +108,36 @@ def _typed(frame: pd.DataFrame, where: str) -> pd.DataFrame:
 
 
 def _tidy(path: Path, setting: str, target: str) -> pd.DataFrame:
-    """One of the authors' tables in our columns and names."""
+    """One of the authors' tables, whose bytes are known, in our columns and names."""
     import pandas as pd
 
-    try:
-        frame = pd.read_csv(path, low_memory=False)
-    except ValueError as error:
-        raise InputError(f"{path} is no table: delete it and try again") from error
-    theirs = [_THEIRS.get(column, column) for column in COLUMNS[1:]]
-    if missing := [column for column in theirs if column not in frame]:
-        raise InputError(f"{path} lacks the column(s) {', '.join(missing)}: it is not the authors' table")
-    frame = frame.rename(columns=dict(zip(theirs, COLUMNS[1:], strict=True))).assign(setting=setting)
-    frame["source"] = _named(frame["source"], setting, f"{path}: the column source_flag")
-    frame["target"] = _named(frame["target"], "source_datasets", f"{path}: the column target_flag")
-    if (frame["target"] != target).any():
-        raise InputError(f"{path}: the column target_flag names another target than {target}")
-    frame["status"] = frame["status"].astype(str).str.strip().str.upper()
-    return _typed(frame, str(path))
+    ours = {theirs: ours for ours, theirs in COLUMNS.items()}
+    frame = pd.read_csv(path, low_memory=False).rename(columns=ours).assign(setting=setting, target=target)
+    frame = _typed(frame, str(path))
+    frame["source"] = _named(frame["source"], setting, str(path))
+    frame["status"] = frame["status"].str.strip().str.upper()
+    return frame
 
 
 def _named(values: pd.Series, setting: str, where: str) -> pd.Series:
     """Names of the published tables for the authors' own, which may be longer, shorter or written otherwise."""
-    known = published.table(setting)["source"].unique()
 
     def plain(name: str) -> str:
-        return "".join(letter for letter in name.lower() if letter.isalnum())
+        return "".join(letter for letter in name.lower() if letter.isalnum()).removesuffix("mnist")
+
+    known = {plain(name): name for name in published.table(setting)["source"].unique()}
 
     def find(given: str) -> str:
-        name = plain(given)
-        for candidates in (
-            [k for k in known if plain(k) == name],
-            [k for k in known if plain(k).removesuffix("mnist") == name.removesuffix("mnist")],
-            [k for k in known if name.startswith(plain(k))],  # densenet121, vgg11, convnext_tiny, imagenet1k
-        ):
-            if len(candidates) == 1:
-                return candidates[0]
-        raise InputError(f"{where}: {given!r} is none of {', '.join(known)}")
+        if plain(given) in known:
+            return known[plain(given)]
+        # densenet121, vgg11, convnext_tiny, imagenet1k
+        starts = [name for short, name in known.items() if plain(given).startswith(short)]
+        if len(starts) != 1:
+            problem = f"{given!r} is none of {', '.join(known.values())}"
+            raise InputError(f"{where}: the column source_flag: {problem}")
+        return starts[0]
 
-    return values.astype(str).map({given: find(given) for given in values.astype(str).unique()})
+    return values.map({given: find(given) for given in values.unique()})
 
 
 def _check(frame: pd.DataFrame, where: str) -> pd.DataFrame:
@@ -165,11 +148,8 @@ def _check(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     if finished[["val_loss", "test_auc"]].isna().any(axis=None):
         raise InputError(f"{where}: a finished run has no validation loss or no test AUC; {AGAIN}")
     groups = finished.groupby(_KEYS)
-    found = (
-        finished.loc[groups["val_loss"].idxmin()]
-        .set_index(_KEYS)[["test_auc"]]
-        .join(groups.size().rename("n"))
-    )
+    best = finished.loc[groups["val_loss"].idxmin()].set_index(_KEYS)["test_auc"]
+    found = best.to_frame().assign(n=groups.size())
     both = published.table("run_summaries").set_index(_KEYS).join(found, how="outer")
     same = (both["runs"] == both["n"]) & ((both["auc_at_min_val_loss"] - both["test_auc"]).abs() <= 1e-9)
     if not same.all():

@@ -5,7 +5,7 @@
 """
 
 from companion.replication.execution import execute
-from companion.replication.planning import Plan, cost, frames, plan, seconds_per_image, write
+from companion.replication.planning import Plan, cost, frames, plan, write
 from companion.replication.protocol import Replication, label, read
 from companion.replication.tables import (
     RULES,
@@ -22,27 +22,10 @@ from companion.replication.tables import (
     table,
 )
 
+# fmt: off
 __all__ = [
-    "RULES",
-    "Pair",
-    "Plan",
-    "Replication",
-    "cost",
-    "execute",
-    "frames",
-    "ground_truth",
-    "label",
-    "pair_scores",
-    "pairs",
-    "plan",
-    "projections",
-    "read",
-    "runs",
-    "scores",
-    "seconds_per_image",
-    "seed_runs",
-    "select",
-    "stored_protocol",
-    "table",
+    "RULES", "Pair", "Plan", "Replication", "cost", "execute", "frames", "ground_truth", "label", "pair_scores",
+    "pairs", "plan", "projections", "read", "runs", "scores", "seed_runs", "select", "stored_protocol", "table",
     "write",
 ]
+# fmt: on

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from companion import __version__, store
-from companion.datasets import Dataset, load_dataset
+from companion.datasets import Dataset, Fold, load_dataset
 from companion.errors import CompanionError, EnvironmentFailure, InputError, require_extra
 from companion.models import SourceModel, best_device, folded
 from companion.replication.planning import SCORES, Plan, score_key
@@ -28,7 +28,13 @@ from companion.sources import load_source, trained_on
 from companion.training import fine_tune
 
 Report = Callable[[float, str], None]
+PATIENCE = 10  # seconds until a scheduler has answered
 AGAIN = "what is stored is kept: run the same command again to go on"
+
+
+# Each process keeps what it used last; a trained source also stays in the cache directory of its machine.
+_load_dataset = functools.lru_cache(maxsize=2)(load_dataset)
+_load_source = functools.lru_cache(maxsize=32)(load_source)
 
 
 @dataclass(frozen=True)
@@ -43,41 +49,28 @@ class Job:
 
     def source(self) -> SourceModel:
         """Source model of the run; random weights have the seed of the run."""
-        seed = self.run.seed if self.run.spec == "scratch" else self.protocol.fine_tuning.seeds[0]
-        target = self.run.target if self.run.spec == "medmnist" else None
-        return _source(self.run.spec, target, self.protocol, seed, self.device, self.data_dir)
-
-    def target(self) -> Dataset:
-        """Target of the run."""
-        return _dataset(self.run.target, self.protocol.size, self.data_dir, self.data_hash)
-
-
-@functools.lru_cache(maxsize=2)
-def _dataset(name: str, size: int, data_dir: str | None, content_hash: str) -> Dataset:
-    dataset = load_dataset(name, size=size, data_dir=data_dir)
-    if dataset.content_hash != content_hash:
-        raise InputError(
-            f"{name} on this worker is not the {name} of the plan (sha256 {dataset.content_hash[:12]}, wanted "
-            f"{content_hash[:12]}): give workers the same data"
+        run, protocol = self.run, self.protocol
+        return _load_source(
+            run.spec,
+            target=run.target if run.spec == "medmnist" else None,
+            protocol=protocol.source_training,
+            architecture=protocol.architecture,
+            size=protocol.size,
+            seed=run.seed if run.spec == "scratch" else protocol.fine_tuning.seeds[0],
+            device=self.device,
+            data_dir=self.data_dir,
         )
-    return dataset
 
-
-@functools.lru_cache(maxsize=32)
-def _source(
-    spec: str, target: str | None, plan: Replication, seed: int, device: str | None, data_dir: str | None
-) -> SourceModel:
-    """Load or train a source; a trained one is kept in the cache directory of the machine that trained it."""
-    return load_source(
-        spec,
-        target=target,
-        protocol=plan.source_training,
-        architecture=plan.architecture,
-        size=plan.size,
-        seed=seed,
-        device=device,
-        data_dir=data_dir,
-    )
+    def target(self) -> tuple[Dataset, Fold]:
+        """Target of the run, which must be that of the plan, and the fold of the run."""
+        name = self.run.target
+        dataset = _load_dataset(name, size=self.protocol.size, data_dir=self.data_dir)
+        if dataset.content_hash != self.data_hash:
+            raise InputError(
+                f"{name} on this worker is not the {name} of the plan (sha256 {dataset.content_hash[:12]}, wanted "
+                f"{self.data_hash[:12]}): give workers the same data"
+            )
+        return dataset, self.protocol.fold(dataset, self.run.fold)
 
 
 def prepare(job: Job) -> None:
@@ -87,8 +80,7 @@ def prepare(job: Job) -> None:
 
 def fine_tune_job(job: Job) -> dict[str, Any]:
     """One fine-tuning; its row."""
-    run, target = job.run, job.target()
-    fold = job.protocol.fold(target, run.fold)
+    run, (target, fold) = job.run, job.target()
     tuning = job.protocol.fine_tuning
     done = fine_tune(job.source(), target, fold, run.settings, tuning, seed=run.seed, device=job.device)
     versions = {name: importlib.metadata.version(name) for name in ("torch", "kornia")}
@@ -97,8 +89,7 @@ def fine_tune_job(job: Job) -> dict[str, Any]:
 
 def score_job(job: Job) -> dict[str, Any]:
     """Scores of one pair on one fold, corrected and as published, on the same images the fine-tuning trained on."""
-    run, model, target = job.run, job.source(), job.target()
-    fold = job.protocol.fold(target, run.fold)
+    run, model, (target, fold) = job.run, job.source(), job.target()
     row: dict[str, Any] = {"source": run.source, "target": run.target, "fold": run.fold}
     images, labels = target.images["train"][fold.train], target.labels["train"][fold.train]
     began = time.perf_counter()
@@ -109,7 +100,7 @@ def score_job(job: Job) -> dict[str, Any]:
         row[variant] = dict(found)
         row[f"{variant}_reasons"] = found.reasons
         terms = found.ncti_terms
-        row[f"{variant}_ncti_terms"] = None if terms is None else [float(term) for term in terms]
+        row[f"{variant}_ncti_terms"] = None if terms is None else list(map(float, terms))
     row["seconds"] = time.perf_counter() - began
     try:
         row["gradient_ratio_folded"] = gradient_ratio(folded(model), images, labels, device=job.device)
@@ -156,28 +147,27 @@ def execute(
     def job_of(run: Run) -> Job:
         return Job(run, plan.protocol, plan.hashes[run.target], chosen, plan.data_dir)
 
-    todo = [job_of(run) for run in plan.missing]
-    scored = []
+    todo, scored = [job_of(run) for run in plan.missing], []
     if scores:
         keys = {score_key(run): run for run in plan.score_runs()}
-        there = plan.rows.read(keys)[0]
+        there, _ = plan.rows.read(keys)
         scored = [job_of(replace(run, key=key)) for key, run in keys.items() if key not in there]
     first = {job.run.spec: job for job in reversed([*todo, *scored]) if trained_on(job.run.spec)}
-    stages = (
+    stages: tuple[tuple[str, Callable[[Job], Any], list[Job]], ...] = (
         ("source models", prepare, list(first.values())),
         ("scores", score_job, scored),  # minutes, so before the hours
         ("fine-tuning", fine_tune_job, todo),
     )
+    tell = report or (lambda _fraction, _text: None)
     with _cluster(scheduler) as client:
         for what, function, jobs in stages:
-            if report and jobs:
-                report(0.0, f"{what}: {len(jobs)} to do")
+            if jobs:
+                tell(0.0, f"{what}: {len(jobs)} to do")
             for number, (job, row) in enumerate(_results(function, jobs, workers, client), start=1):
                 if row is not None:
                     plan.rows.write(job.run.key, row)
-                if report:
-                    about = job.run.source if row is None else f"{job.run.source} on {job.run.target}"
-                    report(number / len(jobs), f"{what} {number} of {len(jobs)}: {about}")
+                about = job.run.source if row is None else f"{job.run.source} on {job.run.target}"
+                tell(number / len(jobs), f"{what} {number} of {len(jobs)}: {about}")
     plan.stored, damaged = plan.rows.read([run.key for run in plan.runs])
     plan.set_aside = [*plan.set_aside, *damaged]
     return plan
@@ -190,32 +180,38 @@ def _results(
     if not jobs:
         return
     if client is not None:
-        # joblib's own Dask backend waits for ever where a worker that is killed takes a task with it.
-        distributed = require_extra("distributed", "cluster")
-        futures = {client.submit(_done, function, job, pure=False): job for job in jobs}
-        for future in distributed.as_completed(futures, loop=client.loop):
-            try:
-                yield future.result()
-            except Exception as error:
-                if not type(error).__module__.startswith(("distributed", "concurrent", "asyncio")):
-                    raise
-                about = f"{label(futures[future].run.spec)} on {futures[future].run.target}"
-                raise EnvironmentFailure(f"Dask lost its workers at {about}; {AGAIN}") from error
+        yield from _on_cluster(function, jobs, client)
         return
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    # Each process has its share of the cores.
-    with parallel_config(
-        "loky", n_jobs=workers, inner_max_num_threads=max(1, torch.get_num_threads() // workers)
-    ):
+    threads = max(1, torch.get_num_threads() // workers)  # each process has its share of the cores
+    with parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
         parallel = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
         try:
             yield from parallel(delayed(_done)(function, job) for job in jobs)
         except TerminatedWorkerError as error:
+            problem = "a worker process died (out of memory?)"
+            raise EnvironmentFailure(f"{problem}; {AGAIN}, with fewer --workers") from error
+
+
+def _on_cluster(function: Callable[[Job], Any], jobs: list[Job], client: Any) -> Iterator[tuple[Job, Any]]:
+    """As `_results`. Joblib's own Dask backend waits for ever where a worker that is killed takes a task with it."""
+    distributed = require_extra("distributed", "cluster")
+    futures = {client.submit(_done, function, job, pure=False): job for job in jobs}
+    for future in distributed.as_completed(futures, loop=client.loop):
+        try:
+            yield future.result()
+        except Exception as error:
+            if not type(error).__module__.startswith(("distributed", "concurrent", "asyncio")):
+                raise
             raise EnvironmentFailure(
-                f"a worker process died (out of memory?); {AGAIN}, with fewer --workers"
+                f"Dask lost its workers at {_about(futures[future])}; {AGAIN}"
             ) from error
+
+
+def _about(job: Job) -> str:
+    return f"{label(job.run.spec)} on {job.run.target}"
 
 
 def _done(function: Callable[[Job], Any], job: Job) -> tuple[Job, Any]:
@@ -223,7 +219,7 @@ def _done(function: Callable[[Job], Any], job: Job) -> tuple[Job, Any]:
     try:
         return job, function(job)
     except CompanionError as error:
-        raise type(error)(f"{label(job.run.spec)} on {job.run.target}: {error}; {AGAIN}") from error
+        raise type(error)(f"{_about(job)}: {error}; {AGAIN}") from error
 
 
 @contextlib.contextmanager
@@ -234,29 +230,27 @@ def _cluster(scheduler: str | None) -> Iterator[Any]:
         return
     distributed = require_extra("distributed", "cluster")
     try:
-        client = distributed.Client(scheduler, timeout=10, set_as_default=False)
+        client = distributed.Client(scheduler, timeout=PATIENCE, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
-        raise EnvironmentFailure(
-            f"no Dask scheduler answers at {scheduler}: start one with  dask scheduler  or correct the address"
-        ) from error
+        advice = "start one with  dask scheduler  or correct the address"
+        raise EnvironmentFailure(f"no Dask scheduler answers at {scheduler}: {advice}") from error
     with client:
-        workers = client.scheduler_info(n_workers=-1)["workers"]
-        if not workers:
-            raise EnvironmentFailure(
-                f"the Dask scheduler at {scheduler} has no workers: start some, then try again"
-            )
-        # torch's random state belongs to the process: two runs in one process would disturb each other.
-        crowded = [address for address, about in workers.items() if about["nthreads"] > 1]
-        if crowded:
-            raise EnvironmentFailure(
-                f"Dask worker {crowded[0]} runs {workers[crowded[0]]['nthreads']} tasks at a time in one process: "
-                "start workers with  --nthreads 1"
-            )
-        distribution = "transferability-companion"
-        versions = client.get_versions(packages=[distribution])["workers"]
-        other = [a for a, found in versions.items() if found["packages"].get(distribution) != __version__]
-        if other:
-            raise EnvironmentFailure(
-                f"Dask worker {other[0]} has no {distribution} {__version__}: install it there"
-            )
+        if problem := _problem(client, scheduler):
+            raise EnvironmentFailure(problem)
         yield client
+
+
+def _problem(client: Any, scheduler: str) -> str | None:
+    """Why the workers of a cluster cannot do the work."""
+    workers, distribution = client.scheduler_info(n_workers=-1)["workers"], "transferability-companion"
+    if not workers:
+        return f"the Dask scheduler at {scheduler} has no workers: start some, then try again"
+    for address, about in workers.items():
+        # torch's random state belongs to the process: two runs in one process would disturb each other.
+        if about["nthreads"] > 1:
+            many = f"runs {about['nthreads']} tasks at a time in one process"
+            return f"Dask worker {address} {many}: start workers with  --nthreads 1"
+    for address, found in client.get_versions(packages=[distribution])["workers"].items():
+        if found["packages"].get(distribution) != __version__:
+            return f"Dask worker {address} has no {distribution} {__version__}: install it there"
+    return None

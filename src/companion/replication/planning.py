@@ -13,7 +13,13 @@ import pandas as pd
 import torch
 
 from companion import store
-from companion.datasets import load_dataset
+from companion.datasets import (
+    cached_file,
+    load_dataset,
+    medmnist_classes,
+    medmnist_flags,
+    medmnist_samples,
+)
 from companion.models import build, to_batch
 from companion.replication.protocol import Replication, Run, expand
 from companion.scores import REGISTRY
@@ -58,20 +64,29 @@ class Plan:
         tuning, training = self.protocol.fine_tuning, self.protocol.source_training
         total = 0.0
         for run in self.missing:
-            n_train, n_val, n_test, classes = self.sizes[run.target]
+            train, val, test, classes = self.sizes[run.target]
             train, val = (
-                min(n_train, tuning.train_per_class * classes),
-                min(n_val, tuning.val_per_class * classes),
+                min(train, tuning.train_per_class * classes),
+                min(val, tuning.val_per_class * classes),
             )
-            total += tuning.epochs * (train + val / 3) + n_test / 3
+            total += tuning.epochs * (train + val / 3) + test / 3
         for spec in self.to_train():
             pooled = sum(self.sizes[part][0] for part in trained_on(spec))
             total += training.epochs * (training.images_per_epoch or pooled)
         return round(total)
 
 
-def plan(protocol: Replication, out: str | os.PathLike, *, data_dir: str | os.PathLike | None = None) -> Plan:
+def plan(
+    protocol: Replication,
+    out: str | os.PathLike,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    dry_run: bool = False,
+) -> Plan:
     """Look at the data and at what is stored already.
+
+    For a `dry_run` nothing is downloaded: MedMNIST sets that are not here have the publisher's numbers of images, and
+    what may be stored of their runs is not found.
 
     Raises
     ------
@@ -82,33 +97,31 @@ def plan(protocol: Replication, out: str | os.PathLike, *, data_dir: str | os.Pa
     needed = {part for pair in protocol.pairs(itself=True) for part in trained_on(protocol.spec(*pair))}
     hashes, sizes = {}, {}
     for name in sorted(needed | set(protocol.targets)):
+        if dry_run and name in medmnist_flags() and cached_file(name, protocol.size) is None:
+            counts, hashes[name] = medmnist_samples()[name], ""
+            sizes[name] = (counts["train"], counts["val"], counts["test"], len(medmnist_classes()[name]))
+            continue
         dataset = load_dataset(name, size=protocol.size, data_dir=where)
         if name in protocol.targets:
             for number in protocol.fine_tuning.folds:
                 protocol.fold(dataset, number)
         hashes[name] = dataset.content_hash
-        n_train, n_val, n_test = (len(dataset.labels.get(split, ())) for split in ("train", "val", "test"))
-        sizes[name] = (n_train, n_val, n_test, dataset.n_classes)
+        train, val, test = (len(dataset.labels.get(split, ())) for split in ("train", "val", "test"))
+        sizes[name] = (train, val, test, dataset.n_classes)
     with store.data_directory(where):
         for source in protocol.sources:
             if source.endswith(CHECKPOINT_SUFFIXES):
                 check_name(source)
                 hashes[source] = store.file_hash(checkpoint_file(source))
-    rows = store.RowStore(out)
-    runs = expand(protocol, hashes)
+    rows, runs = store.RowStore(out), expand(protocol, hashes)
     stored, damaged = rows.read([run.key for run in runs])
     return Plan(protocol, runs, hashes, sizes, rows, stored, damaged, where)
 
 
 def cost(plan: Plan, *, device: str, workers: int = 1, measured_here: bool = True) -> list[str]:
-    """Say in a few lines what there is to do and what it will cost at most.
+    """Say in a few lines what there is to do, and what it will cost at most on a device with so many processes.
 
-    Parameters
-    ----------
-    device, workers
-        What it will run on.
-    measured_here
-        Time a few steps of the network on this machine for an estimate; without, no time is given.
+    Where it runs on this machine (`measured_here`), a few steps of the network are timed for an estimate.
     """
     protocol, missing, tuning = plan.protocol, plan.missing, plan.protocol.fine_tuning
     lines = [
@@ -123,8 +136,9 @@ def cost(plan: Plan, *, device: str, workers: int = 1, measured_here: bool = Tru
     line = f"to do: {len(missing)}, and {len(plan.to_train())} source model(s) where not cached; about {size:.0f} MB"
     if measured_here:
         each = seconds_per_image(protocol.architecture, protocol.size, device)
-        hours = each * plan.images() / 3600
-        line += f"; at most {hours:.1f} h here ({1 / each:.0f} images/s measured on {device}); early stops save some"
+        minutes = each * plan.images() / 60
+        most = f"{minutes / 60:.1f} h" if minutes >= 60 else f"{max(1, minutes):.0f} min"
+        line += f"; at most {most} here ({1 / each:.0f} images/s measured on {device}); early stops save some"
         line += f", shared by {workers} processes" if workers > 1 else ""
     return [*lines, line]
 
@@ -146,9 +160,8 @@ def seconds_per_image(architecture: str, size: int, device: str, batch_size: int
 
 def frames(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Fine-tuning runs and scores of a plan as tables, with their provenance in ``attrs``."""
-    runs = pd.DataFrame(
-        [{"key": run.key, **plan.stored[run.key]} for run in plan.runs if run.key in plan.stored]
-    )
+    done = [run.key for run in plan.runs if run.key in plan.stored]
+    runs = pd.DataFrame([{"key": key, **plan.stored[key]} for key in done])
     rows, _ = plan.rows.read([score_key(run) for run in plan.score_runs()])
     common = ("source", "target", "fold", "seconds", "training_images", "gradient_ratio_folded")
     flat = []
@@ -176,9 +189,8 @@ def score_key(run: Run) -> str:
 
 def write(plan: Plan, tables: tuple[pd.DataFrame, pd.DataFrame]) -> list[Path]:
     """Write what `frames` returned as parquet beside the rows, each whole or not at all; return their paths."""
-    paths = []
-    for name, table in zip(("runs", "scores"), tables, strict=True):
-        paths.append(plan.rows.folder / f"{name}.parquet")
-        with store.atomic_path(paths[-1]) as temporary:
+    paths = [plan.rows.folder / "runs.parquet", plan.rows.folder / "scores.parquet"]
+    for path, table in zip(paths, tables, strict=True):
+        with store.atomic_path(path) as temporary:
             table.to_parquet(temporary, index=False)
     return paths

@@ -22,7 +22,13 @@ from companion.training.protocols import STRICT, FileName, as_dict, checked
 
 LEAVE_TARGET_OUT, MATCHED = "leave-target-out", "leave-target-out-matched"
 Name = Annotated[str, Field(min_length=1)]
-LARGEST_FILE = 100_000  # characters
+Names = Annotated[tuple[Name, ...], Field(min_length=1)]
+LARGEST_FILE = 100_000  # bytes
+# What of a fine-tuning protocol decides the result of one run, beside the point of the grid.
+DECIDING = (
+    *("epochs", "patience", "train_per_class", "val_per_class"),
+    *("fold_seed", "dropout", "augmentation"),
+)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -44,8 +50,8 @@ class Replication:
 
     name: FileName
     size: Literal[28, 64, 128, 224]
-    sources: Annotated[tuple[Name, ...], Field(min_length=1)]
-    targets: Annotated[tuple[Name, ...], Field(min_length=1)]
+    sources: Names
+    targets: Names
     source_training: SourceProtocol
     fine_tuning: FineTuning
     architecture: str = "resnet18"
@@ -69,13 +75,8 @@ class Replication:
     def fold(self, dataset: Dataset, number: int) -> Fold:
         """Fold of a target as this protocol draws it."""
         tuning = self.fine_tuning
-        return fold(
-            dataset,
-            number,
-            seed=tuning.fold_seed,
-            train_per_class=tuning.train_per_class,
-            val_per_class=tuning.val_per_class,
-        )
+        sizes = {"train_per_class": tuning.train_per_class, "val_per_class": tuning.val_per_class}
+        return fold(dataset, number, seed=tuning.fold_seed, **sizes)
 
 
 def label(source: str) -> str:
@@ -109,45 +110,30 @@ def expand(protocol: Replication, hashes: Mapping[str, str], *, itself: bool = F
     itself
         Also with every target as its own source: these pairs are scored and not fine-tuned.
     """
-    tuning = as_dict(protocol.fine_tuning)
-    common = {name: tuning[name] for name in _DECIDING}
+    tuning = protocol.fine_tuning
+    common = {name: value for name, value in as_dict(tuning).items() if name in DECIDING}
     found = []
-    for number in protocol.fine_tuning.folds:
+    for number in tuning.folds:
         for source, target in protocol.pairs(itself=itself):
             spec = protocol.spec(source, target)
             made_of = {part: hashes[part] for part in trained_on(spec)}
             training = as_dict(protocol.source_training) if made_of else None
             if spec in hashes:  # a checkpoint
                 made_of[spec] = hashes[spec]
-            for seed in protocol.fine_tuning.seeds:
-                for settings in protocol.fine_tuning.settings(target):
-                    key = store.digest(
-                        {
-                            "spec": [spec, made_of, training],
-                            "target": [target, hashes[target]],
-                            "size": protocol.size,
-                            "architecture": protocol.architecture,
-                            "fold": number,
-                            "seed": seed,
-                            "settings": as_dict(settings),
-                            "fine_tuning": common,
-                            "results_version": store.RESULTS_VERSION,
-                        }
-                    )
+            decides = {
+                "spec": [spec, made_of, training],
+                "target": [target, hashes[target]],
+                "size": protocol.size,
+                "architecture": protocol.architecture,
+                "fold": number,
+                "fine_tuning": common,
+                "results_version": store.RESULTS_VERSION,
+            }
+            for seed in tuning.seeds:
+                for settings in tuning.settings(target):
+                    key = store.digest(decides | {"seed": seed, "settings": as_dict(settings)})
                     found.append(Run(label(source), spec, target, number, seed, settings, key))
     return found
-
-
-# What of a fine-tuning protocol decides the result of one run, beside the point of the grid.
-_DECIDING = (
-    "epochs",
-    "patience",
-    "train_per_class",
-    "val_per_class",
-    "fold_seed",
-    "dropout",
-    "augmentation",
-)
 
 
 def read(protocol: str | os.PathLike) -> Replication:
@@ -160,62 +146,60 @@ def read(protocol: str | os.PathLike) -> Replication:
     InputError
         If there is none of that name, or keys are unknown, missing or impossible.
     """
-    name = os.fspath(protocol)
-    packaged = {
-        Path(file.name).stem: file
-        for file in resources.files(__package__).iterdir()
-        if file.name.endswith(".yaml")
-    }
-    if name in packaged:
-        text, where = packaged[name].read_text(encoding="utf-8"), f"protocol {name}"
-    else:
-        path = Path(name).expanduser()
-        if not path.is_file():
-            raise InputError(
-                f"no protocol {name!r}: there are {', '.join(sorted(packaged))}, or give a YAML file."
-                + did_you_mean(name, packaged)
-            )
-        try:
-            text, where = path.read_text(encoding="utf-8"), str(path)
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path} is not a text file") from error
-    if len(text) > LARGEST_FILE:
-        raise InputError(
-            f"{where} has {len(text)} characters, over the limit of {LARGEST_FILE}: it is no protocol"
-        )
-    try:
-        given = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" (line {mark.line + 1})" if mark else ""
-        raise InputError(f"{where} is not YAML{line}") from error
-    if not isinstance(given, dict):
-        raise InputError(f"{where}: wanted are keys like name, size, sources, targets")
-    named: tuple[tuple[str, dict[str, Any]], ...] = (
+    given, where = _content(os.fspath(protocol))
+    known: tuple[tuple[str, Mapping[str, Any]], ...] = (
         ("source_training", SOURCE_PROTOCOLS),
         ("fine_tuning", FINE_TUNING_PROTOCOLS),
     )
-    for key, known in named:
+    for key, named in known:
         value = given.get(key)
         if isinstance(value, str):
-            if value not in known:
-                raise InputError(
-                    f"{where}: {key} is {value!r}: there are {', '.join(known)}.{did_you_mean(value, known)}"
-                )
-            given[key] = as_dict(known[value])
-    replication = checked(Replication, given, where)
-    if MATCHED in replication.sources and not replication.matched_images:
-        raise InputError(f"{where}: {MATCHED} needs matched_images, the number of images it is trained on")
-    if {LEAVE_TARGET_OUT, MATCHED} & set(replication.sources):
-        short = [t for t in replication.targets if len(set(replication.pool) - {t}) < 2]
-        if short:
-            raise InputError(
-                f"{where}: leave-target-out needs a pool of two or more datasets beside the target {short[0]}"
-            )
-    for target in replication.targets:
-        replication.fine_tuning.settings(target)
-    for what, names in (("sources", replication.sources), ("targets", replication.targets)):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InputError(f"{where}: {what} names {twice[0]} twice")
-    return replication
+            if value not in named:
+                near = did_you_mean(value, named)
+                raise InputError(f"{where}: {key} is {value!r}: there are {', '.join(named)}.{near}")
+            given[key] = as_dict(named[value])
+    found = checked(Replication, given, where)
+    if problem := _problem(found):
+        raise InputError(f"{where}: {problem}")
+    return found
+
+
+def _content(name: str) -> tuple[dict[str, Any], str]:
+    """Keys and values of a packaged protocol or a file, and what to call it in a message."""
+    folder = resources.files(__package__)
+    packaged = sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".yaml"))
+    path = Path(name).expanduser()
+    if name in packaged:
+        content, where = folder.joinpath(f"{name}.yaml").read_bytes(), f"protocol {name}"
+    elif path.is_file():
+        content, where = path.read_bytes(), str(path)
+    else:
+        there = f"there are {', '.join(packaged)}, or give a YAML file."
+        raise InputError(f"no protocol {name!r}: {there}{did_you_mean(name, packaged)}")
+    if len(content) > LARGEST_FILE:
+        raise InputError(
+            f"{where} has {len(content)} bytes, over the limit of {LARGEST_FILE}: it is no protocol"
+        )
+    try:
+        given = yaml.safe_load(content)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise InputError(f"{where} is not YAML{f' (line {mark.line + 1})' if mark else ''}") from error
+    if not isinstance(given, dict):
+        raise InputError(f"{where}: wanted are keys like name, size, sources, targets")
+    return given, where
+
+
+def _problem(found: Replication) -> str | None:
+    """What the keys of a protocol cannot say one by one."""
+    if MATCHED in found.sources and not found.matched_images:
+        return f"{MATCHED} needs matched_images, the number of images it is trained on"
+    for target in found.targets:
+        found.fine_tuning.settings(target)
+        if {LEAVE_TARGET_OUT, MATCHED} & set(found.sources) and len(set(found.pool) - {target}) < 2:
+            return f"leave-target-out needs a pool of two or more datasets beside the target {target}"
+    for what, names in (("sources", found.sources), ("targets", found.targets)):
+        for name in names:
+            if names.count(name) > 1:
+                return f"{what} names {name} twice"
+    return None

@@ -10,21 +10,21 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from companion import store
 from companion.datasets import load_dataset
 from companion.errors import EnvironmentFailure, InputError, did_you_mean
 from companion.models import SourceModel
-from companion.replication.protocol import Replication, label
+from companion.replication.execution import Job
+from companion.replication.protocol import Replication, expand
 from companion.scores import COMBINED, REGISTRY, combine_ncti, with_combined
-from companion.sources import load_source, trained_on
+from companion.sources import trained_on
 from companion.training.protocols import checked
 
 RULES = ("lowest_val_loss", "highest_val_auc", "mean_of_best")
+BEST = 2  # runs that "mean_of_best" takes the mean of
 PAIR = ["source", "target"]
 # Training images behind the released weights, which their files do not say; as the plan's page lists them.
 RELEASED_IMAGES = {
@@ -39,9 +39,8 @@ NCTI_TERMS = ["ncti_term_1", "ncti_term_2", "ncti_term_3"]
 def _read(name: str) -> pd.DataFrame:
     path = resources.files(__package__).joinpath(f"{name}.parquet")
     if not path.is_file():
-        raise EnvironmentFailure(
-            f"the package holds no table {name} of the replication: run  make replication"
-        )
+        problem = f"the package holds no table {name} of the replication"
+        raise EnvironmentFailure(f"{problem}: run  make replication")
     with resources.as_file(path) as file:
         return pd.read_parquet(file)
 
@@ -67,15 +66,13 @@ def projections() -> pd.DataFrame:
 def scores(variant: str = "corrected") -> pd.DataFrame:
     """Every score of every pair and fold of the stored replication, targets as their own sources included.
 
-    Parameters
-    ----------
-    variant
-        ``"corrected"`` or ``"published"``.
+    `variant` is ``"corrected"`` or ``"published"``.
     """
     if variant not in ("corrected", "published"):
         raise InputError(f"variant {variant!r} is none of corrected, published")
-    found = _read("medical_scores")
-    found = found[found["variant"] == variant].drop(columns="variant").reset_index(drop=True)
+    found = (
+        _read("medical_scores").query("variant == @variant").drop(columns="variant").reset_index(drop=True)
+    )
     images = found["training_images"].astype(float).fillna(found["source"].map(RELEASED_IMAGES))
     return found.assign(training_images=images)
 
@@ -85,7 +82,7 @@ def stored_protocol() -> Replication:
     return checked(Replication, _read("medical_runs").attrs["provenance"]["protocol"], "stored replication")
 
 
-def select(table: pd.DataFrame, rule: str = "lowest_val_loss", *, best: int = 2) -> pd.DataFrame:
+def select(table: pd.DataFrame, rule: str = "lowest_val_loss") -> pd.DataFrame:
     """Choose the ground truth of every pair and fold from its runs over the grid.
 
     Parameters
@@ -93,8 +90,8 @@ def select(table: pd.DataFrame, rule: str = "lowest_val_loss", *, best: int = 2)
     table
         Runs, as `runs` returns them. Diverged runs are left out.
     rule
-        ``"lowest_val_loss"`` (the paper's), ``"highest_val_auc"``, or ``"mean_of_best"``: the mean of the `best`
-        runs of lowest validation loss.
+        ``"lowest_val_loss"`` (the paper's), ``"highest_val_auc"``, or ``"mean_of_best"``: the mean of the two runs of
+        lowest validation loss.
 
     Returns
     -------
@@ -106,7 +103,7 @@ def select(table: pd.DataFrame, rule: str = "lowest_val_loss", *, best: int = 2)
     by, up = ("val_auc", False) if rule == "highest_val_auc" else ("val_loss", True)
     ordered = table[table["status"] == "finished"].sort_values([by, "key"], ascending=[up, True])
     groups = ordered.groupby([*PAIR, "fold"], sort=True)
-    kept = groups.head(best if rule == "mean_of_best" else 1).groupby([*PAIR, "fold"], sort=True)
+    kept = groups.head(BEST if rule == "mean_of_best" else 1).groupby([*PAIR, "fold"], sort=True)
     return pd.DataFrame({"auc": kept["test_auc"].mean(), "runs": groups.size()}).reset_index()
 
 
@@ -146,7 +143,7 @@ def pair_scores(variant: str = "corrected") -> pd.DataFrame:
     return result.drop(columns=NCTI_TERMS)
 
 
-def table(variant: str = "corrected", rule: str = "lowest_val_loss") -> pd.DataFrame:
+def table(variant: str = "corrected") -> pd.DataFrame:
     """Pairs of the stored replication, one row each: ground truth and scores, both means over the complete folds.
 
     Returns
@@ -156,7 +153,7 @@ def table(variant: str = "corrected", rule: str = "lowest_val_loss") -> pd.DataF
         score of the registry, as `companion.evaluation.weighted_tau` takes it. ``attrs["runs"]`` says how many
         fine-tunings are stored and planned.
     """
-    truth = ground_truth(rule).groupby(PAIR)["auc"].agg(auc="mean", auc_sd="std", folds="size").reset_index()
+    truth = ground_truth().groupby(PAIR)["auc"].agg(auc="mean", auc_sd="std", folds="size").reset_index()
     found = with_combined(pair_scores(variant))
     names = ["training_images", COMBINED, *(name for name in REGISTRY if name in found)]
     result = truth.merge(found[[*PAIR, *names]], on=PAIR, how="left", validate="one_to_one")
@@ -179,7 +176,6 @@ def pairs(
     targets: Sequence[str] | None = None,
     *,
     fold_number: int = 1,
-    data_dir: Any = None,
     device: str | None = None,
     progress: Callable[[float, str], None] | None = None,
 ) -> Iterator[Pair]:
@@ -205,32 +201,19 @@ def pairs(
     """
     plan, hashes = stored_protocol(), _read("medical_runs").attrs["provenance"]["data"]
     chosen = plan.targets if targets is None else tuple(targets)
-    for name in chosen:
-        if name not in plan.targets:
-            raise InputError(
-                f"{name!r} is no target of the replication: there are {', '.join(plan.targets)}."
-                + did_you_mean(name, plan.targets)
-            )
-    wanted = [(source, target) for source, target in plan.pairs() if target in chosen]
-    needed = sorted({part for pair in wanted for part in (pair[1], *trained_on(plan.spec(*pair)))})
-    with store.data_directory(data_dir):
-        for name in needed:
-            if load_dataset(name, size=plan.size).content_hash != hashes[name]:
-                raise EnvironmentFailure(
-                    f"{name} in the data directory is not the {name} of the replication: compare its sha256"
-                )
-        for index, (source, target) in enumerate(wanted):
-            if progress:
-                progress(index / len(wanted), f"{source} on {target}")
-            model = load_source(
-                plan.spec(source, target),
-                protocol=plan.source_training,
-                architecture=plan.architecture,
-                size=plan.size,
-                seed=plan.fine_tuning.seeds[0],
-                device=device,
-            )
-            dataset = load_dataset(target, size=plan.size)
-            kept = plan.fold(dataset, fold_number).train
-            images, labels = dataset.images["train"][kept], dataset.labels["train"][kept]
-            yield Pair(label(source), target, model, images, labels)
+    for name in set(chosen) - set(plan.targets):
+        near = f"there are {', '.join(plan.targets)}.{did_you_mean(name, plan.targets)}"
+        raise InputError(f"{name!r} is no target of the replication: {near}")
+    of_fold = [run for run in expand(plan, hashes) if run.target in chosen and run.fold == fold_number]
+    wanted = {(run.source, run.target): run for run in of_fold if run.seed == plan.fine_tuning.seeds[0]}
+    for name in {part for run in wanted.values() for part in (run.target, *trained_on(run.spec))}:
+        if load_dataset(name, size=plan.size).content_hash != hashes[name]:
+            problem = f"{name} in the data directory is not the {name} of the replication"
+            raise EnvironmentFailure(f"{problem}: compare its sha256")
+    for place, run in enumerate(wanted.values()):
+        if progress:
+            progress(place / len(wanted), f"{run.source} on {run.target}")
+        job = Job(run, plan, hashes[run.target], device, None)
+        model, (dataset, fold) = job.source(), job.target()
+        images, labels = dataset.images["train"][fold.train], dataset.labels["train"][fold.train]
+        yield Pair(run.source, run.target, model, images, labels)
