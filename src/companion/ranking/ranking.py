@@ -424,7 +424,7 @@ def _origin(model: SourceModel) -> dict[str, Any]:
         "licence": known.get("licence"),
         "input_size": known.get("input_size"),
         "normalisation": model.normalisation,
-        "normalisation_from": known.get("normalisation_from", "the source itself"),
+        "normalisation_from": known.get("normalisation_from", "its own"),
     }
 
 
