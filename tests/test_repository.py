@@ -84,12 +84,16 @@ def test_the_example_output_is_what_the_command_prints(capsys):
     with pytest.raises(SystemExit):
         cli.main(command.removeprefix("$ companion ").split())
     printed = [line for line in capsys.readouterr().out.splitlines() if line]
+    # Whether these lines are there depends on what a short training gives.
+    sometimes = ("The paper's own form", "By features alone")
+    shown, printed = ([line for line in each if not line.startswith(sometimes)] for each in (shown, printed))
 
     def form(lines: list[str]) -> list[list[str]]:
         """Lines without what another processor's last digits may change: numbers, places, the order of the rows."""
+        lines = [re.sub("(too close to call|most of the evidence agrees)", "VERDICT", line) for line in lines]
         words = [
             re.sub(
-                r"train:[\w:]+|scratch|the same source",
+                r"train:[\w:]+|scratch",
                 "NAME",
                 re.sub(r"-?\d+(\.\d+)?( (s|min|h)\b)?|–", "#", line),
             ).split()
