@@ -18,7 +18,7 @@ from companion.datasets import Dataset, Fold, fold
 from companion.errors import InputError
 from companion.models import SourceModel, best_device
 from companion.sources import save
-from companion.training import FINE_TUNING_PROTOCOLS, SEED, fine_tune
+from companion.training import FINE_TUNING_PROTOCOLS, SEED, FineTuned, fine_tune
 from companion.training.metrics import auc_per_class, macro_auc
 
 LEARNING_RATES = (0.001, 0.01)  # of each seed the run with the lower validation loss counts
@@ -205,7 +205,7 @@ def tune(
     where = best_device(device)
     rows, networks, total = [], [], len(seeds) * len(LEARNING_RATES)
     for number, seed in enumerate(seeds):
-        found = []
+        found: list[FineTuned] = []
         for lr in LEARNING_RATES:
             done = number * len(LEARNING_RATES) + len(found)
 
