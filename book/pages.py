@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 
 import claims as recomputed
+import first_page
 import note_figures
 from claims import measures, synthetic
 from companion import evaluation, figures, published, replication, store
@@ -58,6 +59,11 @@ def folds() -> str:
     complete = sorted(replication.ground_truth()["fold"].unique())
     planned = replication.stored_protocol().fine_tuning.folds
     return f"{', '.join(map(str, complete))} of {', '.join(map(str, planned))}"
+
+
+def replicated(score: str, digits: int = 3) -> str:
+    """Return the mean τ_w of a score over the targets of the second replication."""
+    return shown(first_page.replicated_means().loc[score, "mean"], digits)
 
 
 def effect(statement: str, quantity: str) -> str:
@@ -329,6 +335,18 @@ def statements() -> pd.DataFrame:
 
 
 # --- pictures -----------------------------------------------------------------------------------------------
+
+
+def result() -> HTML:
+    """The figure of the first page."""
+    return first_page.result()
+
+
+def ceiling_words() -> str:
+    """What the caption of that figure says of the noise ceiling."""
+    if first_page.ceiling() is None:
+        return "The noise ceiling of the published ground truth is missing, since the authors' runs were not available."
+    return "The grey band is the noise ceiling: what a perfect score could reach against this noisy ground truth."
 
 
 def saturation() -> Figure:
