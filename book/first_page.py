@@ -5,13 +5,6 @@ The tables are the package's; this module takes means and intervals over the tar
 
 from __future__ import annotations
 
-import base64
-import io
-import re
-from collections.abc import Mapping
-from html import escape
-
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from IPython.display import HTML
@@ -22,15 +15,8 @@ from companion.errors import EnvironmentFailure
 from companion.evaluation.hypotheses import PROPOSED_INVARIANT, interval, with_combinations
 from companion.figures.style import BLUE, GREY, INK, PROPOSED, figure_of, title_of
 from companion.scores import COMBINED, TERMS
+from vector import beside
 
-# Colours of a light page -> those of a dark one; what is in neither reads on both.
-DARK = {
-    "#ffffff": "#121212",
-    "#000000": "#e6e6e6",
-    INK.lower(): "#a8a8a8",
-    BLUE.lower(): "#6cb6f0",
-    PROPOSED.lower(): "#ff9a57",
-}
 ALSO = "scale-invariant form"
 TITLES = {COMBINED: "proposed", PROPOSED_INVARIANT: ALSO, "mean_rank_elsewhere": "rank on other targets"}
 
@@ -152,22 +138,6 @@ def described(found: pd.DataFrame, title: str) -> str:
     return f"{title}. Mean weighted Kendall tau, scores then baselines: {', '.join(rows)}."
 
 
-def svg(figure: Figure) -> str:
-    """Return a figure as SVG whose words stay words, and which follows a light or a dark page."""
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "companion", "font.family": "sans-serif"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    rules = "".join(
-        f'[style*="{kind}: {light}"]{{{kind}:{dark}!important}}'
-        for light, dark in DARK.items()
-        for kind in ("fill", "stroke")
-    )
-    # Matplotlib does not write the fill of black text.
-    rules += f"text:not([style*='fill:']){{fill:{DARK['#000000']}}}"
-    style = f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>"
-    return re.sub(r"(<svg [^>]*>)", lambda found: found[1] + style, buffer.getvalue(), count=1)
-
-
 def result() -> HTML:
     """Show the figure of the first page: published tables, and the second replication."""
     ours, theirs = replicated_means(), published_means()
@@ -180,13 +150,3 @@ def result() -> HTML:
             described(ours, titles[1]): panel(ours, titles[1], None, limits),
         }
     )
-
-
-def beside(panels: Mapping[str, Figure]) -> HTML:
-    """Show figures beside each other where there is room, else below each other; keys are their alternative texts."""
-    images = [
-        f'<img class="dark-light" alt="{escape(alt)}" '
-        f'src="data:image/svg+xml;base64,{base64.b64encode(svg(figure).encode()).decode()}">'
-        for alt, figure in panels.items()
-    ]
-    return HTML(f'<div class="side-by-side">{"".join(images)}</div>')

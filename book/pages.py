@@ -25,6 +25,7 @@ from companion import evaluation, figures, published, replication, store
 from companion.datasets import cached_file, load_dataset, medmnist_classes, medmnist_flags, medmnist_samples
 from companion.errors import EnvironmentFailure
 from companion.figures import TITLES, short
+from vector import picture
 
 # Groups of the claims file, which no count may mix.
 GROUPS = {"paper": "claims of the paper", "tables": "arithmetic of its tables", "notes": "notes of ours"}
@@ -349,6 +350,7 @@ def ceiling_words() -> str:
     return "The grey band is the noise ceiling: what a perfect score could reach against this noisy ground truth."
 
 
+@picture
 def saturation() -> Figure:
     """Share of the sources to which SFDA gives exactly 1, by target and setting."""
     parts = {}
@@ -358,16 +360,7 @@ def saturation() -> Figure:
     return note_figures.saturation(pd.DataFrame(parts))
 
 
-def chance() -> Figure:
-    """The NCA term of features whose labels mean nothing, as published and corrected."""
-    values = {
-        "as published": synthetic.nca_on_noise("published"),
-        "the point left out": synthetic.nca_on_noise("corrected"),
-    }
-    about = f"{synthetic.POINTS} points, {synthetic.WIDTH} features, labels without meaning"
-    return note_figures.chance(pd.DataFrame(values, index=[about]), 0.5)
-
-
+@picture
 def size_and_auc() -> Figure:
     """τ_w of the number of training images against AUC, with all sources and without the three large ones."""
     sized = measures.sized_pairs()[["source", "target", "auc", "training_set_size"]]
@@ -376,17 +369,20 @@ def size_and_auc() -> Figure:
     return note_figures.size_and_auc(pd.DataFrame(taus))
 
 
+@picture
 def noise_figure() -> Figure:
     """LogME of pure noise by number of features."""
     return note_figures.by_width(noise().to_dict(), 200)
 
 
+@picture
 def inversion() -> Figure:
     """Mean τ_w among architectures, as released and inverted as in the paper."""
     released = evaluation.weighted_tau("architectures", inverted=False)
     return figures.inversion(released.mean(), evaluation.weighted_tau("architectures").mean())
 
 
+@picture
 def other_ground_truths() -> Figure:
     """Mean τ_w against other summaries of the same runs."""
     return note_figures.other_ground_truths(evaluation.ground_truths(), ["proposed", "nleep", "leep"])

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import first_page
+import vector
 from companion import evaluation, published, replication
 from companion.errors import EnvironmentFailure
 from companion.evaluation.hypotheses import interval
@@ -83,10 +84,10 @@ def test_without_the_authors_runs_there_is_no_ceiling_and_the_page_says_so(monke
 
 
 def test_a_drawn_figure_is_vector_with_words_and_follows_a_dark_page():
-    text = first_page.svg(first_page.panel(first_page.published_means().head(2), "Title"))
+    text = vector.svg(first_page.panel(first_page.published_means().head(2), "Title"))
     root = ElementTree.fromstring(text)
     words = {"".join(node.itertext()).strip() for node in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {"Title", "mean weighted Kendall τ"} <= words
     style = root.find("{http://www.w3.org/2000/svg}style").text
     assert re.search(r"prefers-color-scheme: dark.*fill: #ffffff", style)
-    assert text == first_page.svg(first_page.panel(first_page.published_means().head(2), "Title"))
+    assert text == vector.svg(first_page.panel(first_page.published_means().head(2), "Title"))
