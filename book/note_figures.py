@@ -36,7 +36,9 @@ def by_width(values: Mapping[str, Mapping[int, float]], points: int) -> Figure:
     """
     figure, axis = figure_of(7, 3.4)
     for (variant, found), colour, marker in zip(values.items(), (ORANGE, BLUE), "so", strict=False):
-        axis.plot(list(found), list(found.values()), color=colour, marker=marker, label=variant)
+        axis.plot(
+            list(found), list(found.values()), color=colour, marker=marker, clip_on=False, label=variant
+        )
     axis.axvline(points, color=INK, linestyle="--", linewidth=0.9)
     axis.annotate(
         "as many features as points",

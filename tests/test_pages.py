@@ -28,11 +28,24 @@ def test_no_measured_number_is_typed(name):
 
 def test_nothing_is_computed_that_no_page_shows():
     text = "\n".join(path.read_text(encoding="utf-8") for path in BOOK.glob("*.md"))
-    called = set(re.findall(r"\{eval(?::figure)?\}[ `](\w+)\(", text))
+    called = set(re.findall(r"(?:\{eval(?::figure)?\}[ `]|\n:tags: \[remove-input\]\n)(\w+)\(", text))
     own = {
         name for name, it in vars(pages).items() if getattr(it, "__module__", "") == "pages" and callable(it)
     }
-    assert called | {"claims", "shown", "markdown", "_fixed", "table", "with_mean", "noise"} == own
+    helpers = {
+        "claims",
+        "shown",
+        "named",
+        "brief",
+        "span",
+        "probability",
+        "markdown",
+        "_fixed",
+        "table",
+        "with_mean",
+        "noise",
+    }
+    assert called | helpers == own
 
 
 def test_the_modules_listed_are_the_modules():
@@ -52,7 +65,7 @@ def test_a_drawing_is_legible_and_described_and_holds_no_number_like_a_result(na
 
 def test_how_numbers_are_shown():
     values = (11.0, 0.5226, -0.25, 28205, "holds", float("nan"), 3.07e-10)
-    shown = ["11", "0.523", "−0.250", "28,205", "holds", "(not attempted)", "3e−10"]
+    shown = ["11", "0.523", "−0.250", "28,205", "holds", "(not attempted)", "3 × 10⁻¹⁰"]
     assert [pages.shown(value, 3) for value in values] == shown
     column = pages.markdown(
         pd.DataFrame({"a": [1.0, 0.25], "b": [2.0, np.nan]}, index=pd.Index(["x", "y"], name="i"))
