@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,8 @@ def _session_directories(tmp_path_factory):
         patch.setenv("MPLBACKEND", "Agg")
         patch.setenv("COMPANION_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("COMPANION_DATA", str(tmp_path_factory.mktemp("no-data")))
+        import brief  # noqa: F401
+
         yield
 
 
@@ -67,11 +70,36 @@ def real_data(monkeypatch, data) -> Path:
     return data
 
 
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """The book built from the committed executed notebooks, as `make site` builds it."""
+    import build
+
+    folder = build.stage(tmp_path_factory.mktemp("book") / "stage")
+    for path in build.SOURCES:
+        shutil.copy2(path.with_suffix(".ipynb"), folder / "notebooks")
+    return build.html(folder, folder.parent / "out").parent
+
+
 @pytest.fixture
 def server():
     """Web server on this machine."""
     with running() as local:
         yield local
+
+
+@pytest.fixture
+def command(capsys):
+    """Type a command, in this process: its exit code, and what it printed on stdout and on stderr."""
+    from companion import cli
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*map(str, arguments)])
+        printed = capsys.readouterr()
+        return int(stopped.value.code or 0), printed.out, printed.err
+
+    return run
 
 
 @pytest.fixture

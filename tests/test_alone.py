@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 
 import build
 from companion import notebook
+from processes import run
 
 pytestmark = pytest.mark.alone
 ROOT = Path(__file__).parents[1]
@@ -26,12 +26,6 @@ COLAB = """
     filelock ipykernel ipython jinja2 matplotlib numpy pandas pillow platformdirs pyarrow pydantic pyyaml requests rich
     safetensors scikit-learn scipy seaborn threadpoolctl torch torchvision tqdm typer
 """.split()
-
-
-def run(*command: str | Path, **options) -> str:
-    outcome = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, **options)
-    assert outcome.returncode == 0, outcome.stdout[-3000:] + outcome.stderr[-3000:]
-    return outcome.stdout
 
 
 def environment(folder: Path, *, beside: Path | None = None) -> Path:
@@ -59,9 +53,8 @@ def colab(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("colab")
     python = environment(folder / "venv")
     lock = (ROOT / "requirements.lock").read_text()
-    pinned = [
-        line for line in lock.splitlines() if line.partition("==")[0].lower().replace("_", "-") in COLAB
-    ]
+    names = {line.partition("==")[0].lower().replace("_", "-"): line for line in lock.splitlines()}
+    pinned = [line for name, line in names.items() if name in COLAB]
     assert len(pinned) == len(COLAB)
     (folder / "lock.txt").write_text(lock)
     run(python, "-m", "pip", "install", "-q", *pinned, "-c", folder / "lock.txt")
@@ -82,9 +75,8 @@ def test_notebook_alone(name, wheel, colab, tmp_path):
     kernels = tmp_path / "jupyter" / "kernels" / "alone"
     kernels.mkdir(parents=True)
     argv = [str(own), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    (kernels / "kernel.json").write_text(
-        json.dumps({"argv": argv, "display_name": "alone", "language": "python"})
-    )
+    kernel = {"argv": argv, "display_name": "alone", "language": "python"}
+    (kernels / "kernel.json").write_text(json.dumps(kernel))
     given = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "COMPANION_DATA")}
     given |= {
         "COMPANION_INSTALL": str(wheel),
@@ -92,25 +84,10 @@ def test_notebook_alone(name, wheel, colab, tmp_path):
         "JUPYTER_PATH": str(tmp_path / "jupyter"),
         "HOME": str(tmp_path),
     }
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        f"{name}.ipynb",
-        "out.ipynb",
-        "-f",
-        "quick.yaml",
-        "-k",
-        "alone",
-        "--log-level",
-        "ERROR",
-    ]
-    run(*command, cwd=empty, env=given)
-    outputs = [
-        output
-        for cell in nbformat.read(empty / "out.ipynb", as_version=4).cells
-        for output in cell.get("outputs", [])
-    ]
+    options = ["-f", "quick.yaml", "-k", "alone", "--log-level", "ERROR"]
+    run(sys.executable, "-m", "papermill", f"{name}.ipynb", "out.ipynb", *options, cwd=empty, env=given)
+    cells = nbformat.read(empty / "out.ipynb", as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
     assert not [o for o in outputs if o.output_type == "error"]
     assert any("How this page was made" in str(o.get("data", {}).get("text/markdown", "")) for o in outputs)
     assert run(own, "-c", versions) == before, "the install cell changed torch or numpy"

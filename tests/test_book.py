@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -16,15 +15,6 @@ from companion import evaluation
 from companion.errors import CompanionError, EnvironmentFailure
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    """The book built from the committed executed notebooks."""
-    folder = build.stage(tmp_path_factory.mktemp("book") / "stage")
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
-        shutil.copy2(path, folder / "notebooks" / path.name)
-    return build.html(folder, folder.parent / "out").parent
 
 
 def article(site: Path, name: str) -> BeautifulSoup:

@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-import build
 import explorer
 
 ROOT = Path(__file__).parents[1]
@@ -29,23 +28,8 @@ NARROW = {"width": 360, "height": 740}
 pytestmark = pytest.mark.browser
 
 _CONTENTS = yaml.safe_load((ROOT / "_toc.yml").read_text())
-PAGES = [
-    f"{name}.html"
-    for name in (
-        _CONTENTS["root"],
-        *(chapter["file"] for part in _CONTENTS["parts"] for chapter in part["chapters"]),
-    )
-]
-PAGES.append("search.html")
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    """The book as `make site` builds it, from the committed executed notebooks."""
-    folder = build.stage(tmp_path_factory.mktemp("browser") / "stage")
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
-        shutil.copy2(path, folder / "notebooks" / path.name)
-    return build.html(folder, folder.parent / "out").parent
+_CHAPTERS = [chapter["file"] for part in _CONTENTS["parts"] for chapter in part["chapters"]]
+PAGES = [f"{name}.html" for name in (_CONTENTS["root"], *_CHAPTERS, "search")]
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +40,8 @@ def address(site) -> str:
         def log_message(self, *_arguments) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Handler, directory=str(site))
-    )
+    here = functools.partial(Handler, directory=str(site))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), here)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
@@ -69,9 +52,7 @@ def address(site) -> str:
 def browser():
     found = os.environ.get("COMPANION_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if not found:
-        pytest.skip(
-            f"no browser: none of {', '.join(BROWSERS)} is installed, and COMPANION_BROWSER names none"
-        )
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed, and COMPANION_BROWSER names no browser")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -90,6 +71,12 @@ class Visit:
     requests: list[str] = field(default_factory=list)
 
 
+def trouble(seen: Visit, wrong: bool, what: str) -> None:
+    """Note what went wrong, if it did."""
+    if wrong:
+        seen.troubles.append(what)
+
+
 @pytest.fixture
 def visit(browser):
     """Open an address; at the end of the test, anything that went wrong fails it."""
@@ -105,20 +92,8 @@ def visit(browser):
             page.on("request", lambda request: seen.requests.append(request.url))
             page.on("requestfailed", lambda request: troubles.append(f"failed: {request.url}"))
             page.on("pageerror", lambda error: troubles.append(f"uncaught: {error}"))
-            page.on(
-                "console",
-                lambda message: (
-                    troubles.append(f"{message.type}: {message.text}")
-                    if message.type in ("error", "warning")
-                    else None
-                ),
-            )
-            page.on(
-                "response",
-                lambda answer: (
-                    troubles.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else None
-                ),
-            )
+            page.on("console", lambda said: trouble(seen, said.type in ("error", "warning"), said.text))
+            page.on("response", lambda got: trouble(seen, got.status >= 400, f"{got.status}: {got.url}"))
             page.goto(url, wait_until="load")
             return seen
 
@@ -272,16 +247,10 @@ def test_explorer_by_keyboard(visit, explorer_page):
         page.wait_for_timeout(150)
         return words.inner_text(), chart.screenshot(), page.locator("#explorer-table").inner_text()
 
-    choice = {
-        "Setting": "source_datasets",
-        "Target": "bloodmnist",
-        "Score": "proposed",
-        "Orientation": "paper",
-    }
+    first = ("source_datasets", "bloodmnist", "proposed")
+    choice = dict(zip(("Setting", "Target", "Score", "Orientation"), (*first, "paper"), strict=True))
     before = shown()
-    assert all(
-        part in before[0] for part in expected("source_datasets", "bloodmnist", "proposed", "released")
-    )
+    assert all(part in before[0] for part in expected(*first, "released"))
     # Tab leads from one control to the next; an arrow or a letter changes it, as in any list.
     controls = page.get_by_role("form")
     controls.get_by_label("Setting").focus()

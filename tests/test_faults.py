@@ -111,9 +111,7 @@ def test_dask_workers_are_killed_at_random_moments(through, tmp_path):
                 plan = opened(path, out)
                 try:
                     plan = replication.execute(plan, scheduler=cluster.scheduler_address, scores=False)
-                except (
-                    EnvironmentFailure
-                ) as error:  # a run that met several deaths, or no worker at that moment
+                except EnvironmentFailure as error:  # it met several deaths, or no worker at that moment
                     assert "\n" not in str(error)
                     cluster.scale(
                         2
@@ -125,8 +123,7 @@ def test_dask_workers_are_killed_at_random_moments(through, tmp_path):
             stop.set()
             killer.join()
         cluster.wait_for_workers(1, timeout=60)
-        plan = replication.execute(
-            opened(path, tmp_path / str(round_)), scheduler=cluster.scheduler_address, scores=False
-        )
+        plan = opened(path, tmp_path / str(round_))
+        plan = replication.execute(plan, scheduler=cluster.scheduler_address, scores=False)
     assert len(kills) == KILLS
     assert replicating.timeless(replication.frames(plan)[0]) == expected

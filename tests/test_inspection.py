@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import companion
-from companion import cli, datasets
+from companion import datasets
 from companion.errors import InputError
 from image_files import folder, manifest, picture
 
@@ -173,42 +173,37 @@ def test_a_figure_shows_a_dozen_classes_at_most(tmp_path):
     assert shown.synthetic and len(shown.labels["train"]) == 24
 
 
-def _run(capsys, *arguments):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["inspect", *map(str, arguments)])
-    printed = capsys.readouterr()
-    return int(stopped.value.code or 0), printed.out, printed.err
-
-
-def test_the_command_prints_and_writes(capsys, scans, tmp_path):
-    code, out, err = _run(capsys, scans, "--out", tmp_path / "look")
+def test_the_command_prints_and_writes(command, scans, tmp_path):
+    code, out, err = command("inspect", scans, "--out", tmp_path / "look")
     assert (code, err) == (0, "") and "class 'b' has" not in out.partition("sizes")[0]
     assert "same image: 5" in out and "Test/a/a-0.png" in out
     assert {path.name for path in (tmp_path / "look").iterdir()} == {"inspection.json", "examples.png"}
-    code, _, err = _run(capsys, scans, "--out", tmp_path / "look")
+    code, _, err = command("inspect", scans, "--out", tmp_path / "look")
     assert code == 2 and "--force" in err
 
 
-def test_the_command_takes_the_options_of_reading(capsys, tmp_path):
+def test_the_command_takes_the_options_of_reading(command, tmp_path):
     for n in range(24):
         picture(tmp_path / "f" / "abc"[n % 3] / f"P{n // 2}" / f"{n}.png")
     (tmp_path / "f" / "a" / "P1" / "x.png").write_bytes(b"")
     options = ("--patients-from-folder", 1, "--skip-unreadable", "--drop-classes", "c", "--json")
-    code, out, _ = _run(capsys, tmp_path / "f", *options)
+    code, out, _ = command("inspect", tmp_path / "f", *options)
     found = json.loads(out)
     assert code == 0 and found["errors"] == [] and found["patients"] == 12
     assert sum(sum(counts.values()) for counts in found["counts"].values()) == 16
     path = manifest(tmp_path / "m", [])
     path.write_text("path,label\n" + "".join(f"P{n // 2}/{n}.png,{n % 2}\n" for n in range(0, 24, 3)))
-    code, out, _ = _run(capsys, path, "--root", tmp_path / "f" / "a", "--json")
+    code, out, _ = command("inspect", path, "--root", tmp_path / "f" / "a", "--json")
     assert code == 0 and json.loads(out)["unreadable"] == []
 
 
-def test_without_images_nothing_is_named_or_shown(capsys, scans, tmp_path):
+def test_without_images_nothing_is_named_or_shown(command, scans, tmp_path):
     (scans / "train" / "a" / "Jane Doe.png").write_bytes(b"")
-    assert _run(capsys, scans, "--out", tmp_path / "look")[0] == 0  # of which nothing may stay
+    assert command("inspect", scans, "--out", tmp_path / "look")[0] == 0  # of which nothing may stay
     for options in ((), ("--skip-unreadable",)):
-        code, out, _ = _run(capsys, scans, "--no-images", "--force", "--out", tmp_path / "look", *options)
+        code, out, _ = command(
+            "inspect", scans, "--no-images", "--force", "--out", tmp_path / "look", *options
+        )
         written = list((tmp_path / "look").iterdir())
         assert code == 0 and [path.name for path in written] == ["inspection.json"]
         assert "a-0" not in out + written[0].read_text() and "Jane" not in out + written[0].read_text()

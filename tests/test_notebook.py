@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from papermill.cli import papermill
 
+import brief
 import build
 from companion import models, notebook, store
 from companion.errors import InputError
@@ -86,14 +88,20 @@ def test_executed_notebook_is_clean_and_small(name):
 
 
 @names
-def test_runs_on_synthetic_images(name, tmp_path):
+def test_runs_on_synthetic_images(name, tmp_path, monkeypatch):
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    shutil.copy(brief.__file__, startup)
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     declared, given = defaults(name), {}
     if "per_class" in declared:
         given["per_class"] = 20
     if "repeats" in declared:
         given |= {"repeats": 5, "verify": 2, "out": str(tmp_path / "report"), "images": False}
     if name == "06_cross_domain":
-        given["architectures"] = ["resnet18", "shufflenet_v2_x0_5"]
+        given["architectures"] = ["mobilenet_v3_small", "shufflenet_v2_x0_5"]
+    if "folds" in declared:
+        given["folds"] = 1
     build.execute(ROOT / "notebooks" / f"{name}.py", tmp_path / "out.ipynb", given, procedural=True)
     ran = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     record = ran.metadata["companion"]

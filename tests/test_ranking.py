@@ -27,7 +27,7 @@ from companion.ranking.sets import FEATURE_SCORES, CandidateSet
 from companion.ranking.stability import _spread, _summary, _values, halves, lead
 from companion.scores import REGISTRY
 from companion.scores.forward_pass import ForwardPass
-from companion.training import FINE_TUNING_PROTOCOLS, SourceProtocol, train_source
+from companion.training import SourceProtocol, train_source
 
 SMALL = "shufflenet_v2_x0_5"
 RANKING = sys.modules["companion.ranking.ranking"]
@@ -651,14 +651,8 @@ def test_halves_without_an_order_count_for_nobody():
 # --- verification ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def tiny(monkeypatch):
-    plan = replace(FINE_TUNING_PROTOCOLS["quick"], epochs=1, patience=1, train_per_class=16, val_per_class=8)
-    monkeypatch.setitem(FINE_TUNING_PROTOCOLS, "quick", plan)
+def test_the_first_two_are_fine_tuned(monkeypatch, ranked):
     monkeypatch.setattr(verification, "SEEDS", 2)
-
-
-def test_the_first_two_are_fine_tuned(tiny, ranked):
     steps: list[float] = []
     found = ranking.verify(ranked, 2, progress=lambda fraction, _: steps.append(fraction))
     table = found.table

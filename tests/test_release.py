@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tarfile
 import zipfile
@@ -13,16 +12,11 @@ from pathlib import Path
 import pytest
 
 import companion
+from processes import run
 
 pytestmark = pytest.mark.release
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "build" / "dist"
-
-
-def run(*command: str | Path, **options) -> str:
-    outcome = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, **options)
-    assert outcome.returncode == 0, outcome.stdout[-3000:] + outcome.stderr[-3000:]
-    return outcome.stdout
 
 
 @pytest.fixture(scope="module")
@@ -60,20 +54,13 @@ def test_what_is_in_them(built):
     assert companion.__version__ in sdist.name and companion.__version__ in wheel.name
     with zipfile.ZipFile(wheel) as opened:
         names = opened.namelist()
-    for part in (
-        "published/source_datasets.csv",
-        "replication/runs.parquet",
-        "py.typed",
-    ):
+    for part in ("published/source_datasets.csv", "replication/runs.parquet", "py.typed"):
         assert f"companion/{part}" in names
     assert sum(name.endswith(".ipynb") for name in names) == len(list((ROOT / "notebooks").glob("*.py")))
     with tarfile.open(sdist) as opened:
         inside = opened.getnames()
-    assert not [
-        name
-        for name in (*names, *inside)
-        if name.endswith((".npz", ".pth", ".safetensors")) and "golden" not in name
-    ]
+    heavy = [name for name in (*names, *inside) if name.endswith((".npz", ".pth", ".safetensors"))]
+    assert not [name for name in heavy if "golden" not in name]
 
 
 def test_it_is_installed_and_used(installed, outside):
@@ -87,24 +74,9 @@ def test_it_is_installed_and_used(installed, outside):
 
 
 def test_a_notebook_runs_from_the_wheel(installed, outside):
-    given = [
-        "-p",
-        "target",
-        "procedural:lesions",
-        "-p",
-        "sources",
-        "scratch,train:procedural:textures",
-        "-p",
-        "per_class",
-        "20",
-    ]
-    run(
-        installed / "companion",
-        "notebook",
-        "04",
-        *given,
-        "--out",
-        outside / "out.ipynb",
-        env=os.environ.copy(),
+    given = (
+        "-p target procedural:lesions -p sources scratch,train:procedural:textures -p per_class 20".split()
     )
+    command = [installed / "companion", "notebook", "04", *given, "--out", outside / "out.ipynb"]
+    run(*command, env=os.environ.copy())
     assert (outside / "out.ipynb").is_file()

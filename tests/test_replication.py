@@ -15,7 +15,7 @@ import torch
 import yaml
 
 import replicating
-from companion import cli, models, replication, store
+from companion import models, replication, store
 from companion.errors import EnvironmentFailure, InputError
 from companion.replication import execution, protocol, tables
 
@@ -296,10 +296,12 @@ def test_packaged_rows_count_as_done(packaged, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def cluster(_session_directories):
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
-    ) as found:
+    distributed, dask = pytest.importorskip("distributed"), pytest.importorskip("dask")
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50}
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),  # the first death is reported
+        distributed.LocalCluster(**options, processes=True) as found,
+    ):
         yield found
 
 
@@ -337,31 +339,24 @@ def test_a_worker_that_dies_on_a_cluster_is_reported(finished, cluster, tmp_path
 # --- the command line ----------------------------------------------------------------------------------------
 
 
-def run(capsys, *arguments):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["replicate", *map(str, arguments)])
-    printed = capsys.readouterr()
-    return int(stopped.value.code or 0), printed.out, printed.err
-
-
-def test_the_command_says_the_cost_first_and_can_stop_there(finished, tmp_path, capsys):
+def test_the_command_says_the_cost_first_and_can_stop_there(finished, tmp_path, command):
     path = replicating.write(tmp_path / "tiny.yaml")
-    code, out, err = run(capsys, path, "--out", tmp_path / "out", "--dry-run")
+    code, out, err = command("replicate", path, "--out", tmp_path / "out", "--dry-run")
     assert code == 0 and not (tmp_path / "out").exists()
     assert "3 fine-tunings (3 pairs of source and target, 1 fold(s), 1 seed(s)), 0 of them stored" in err
     assert "to do: 3" in err and "images/s measured on" in err and " MB" in err
 
 
-def test_the_command_writes_tables_and_json(finished, tmp_path, capsys):
+def test_the_command_writes_tables_and_json(finished, tmp_path, command):
     path = replicating.write(tmp_path / "tiny.yaml")  # the first of the two folds
     lacking(finished[0], tmp_path / "out", 1)
-    code, out, err = run(capsys, path, "--out", tmp_path / "out", "--json", "--device", "cpu")
+    code, out, err = command("replicate", path, "--out", tmp_path / "out", "--json", "--device", "cpu")
     assert code == 0 and err.index("to do: 1") < err.index("fine-tuning 1 of 1")
     document = json.loads(out)
     assert document["planned"] == document["stored"] == 3 and len(document["runs"]) == 3
     stored = pd.read_parquet(tmp_path / "out" / "runs.parquet")
     assert stored.attrs["provenance"]["results_version"] == store.RESULTS_VERSION and len(stored) == 3
-    code, out, _ = run(capsys, path, "--out", tmp_path / "out", "--device", "cpu")
+    code, out, _ = command("replicate", path, "--out", tmp_path / "out", "--device", "cpu")
     assert code == 0 and "leave-target-out" in out and "written: " in out
 
 
@@ -375,10 +370,10 @@ def test_the_command_writes_tables_and_json(finished, tmp_path, capsys):
         (("--data-dir", __file__), 2, "is a file: name a folder"),
     ],
 )
-def test_what_the_command_refuses(tmp_path, capsys, monkeypatch, options, code, says):
+def test_what_the_command_refuses(tmp_path, command, monkeypatch, options, code, says):
     monkeypatch.setattr(execution, "PATIENCE", 1)
     path = replicating.write(tmp_path / "tiny.yaml")
-    found, out, err = run(capsys, path, "--out", tmp_path / "out", *options)
+    found, out, err = command("replicate", path, "--out", tmp_path / "out", *options)
     assert (found, out) == (code, "") and says in err.splitlines()[-1]
 
 

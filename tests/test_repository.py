@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from pathlib import Path
@@ -20,10 +19,8 @@ URL = PROJECT["urls"]["Repository"]
 
 def test_repository_address_is_chosen_in_one_place():
     for name in ("_config.yml", "CITATION.cff", "README.md"):
-        found = set(
-            re.findall(r"https://github\.com/[\w.-]+/[\w.-]*companion[\w.-]*", (ROOT / name).read_text())
-        )
-        assert found == {URL}, name
+        named = re.findall(r"https://github\.com/[\w.-]+/[\w.-]*companion[\w.-]*", (ROOT / name).read_text())
+        assert set(named) == {URL}, name
 
 
 def test_versions_agree():
@@ -36,12 +33,9 @@ def test_versions_agree():
 def test_conda_environment_says_what_pyproject_says():
     entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(entry["pip"] for entry in entries if isinstance(entry, dict))
-    conda = [
-        entry
-        for entry in entries
-        if isinstance(entry, str) and not re.match(r"(python|pip)\b(?!orch)", entry)
-    ]
-    named = {re.sub(r"^pytorch\b", "torch", entry) for entry in conda} | set(pip) - {PROJECT["name"]}
+    conda = [entry for entry in entries if not re.match(r"(python|pip)\b(?!orch)", str(entry))]
+    conda = [re.sub(r"^pytorch\b", "torch", entry) for entry in conda if isinstance(entry, str)]
+    named = {*conda, *pip} - {PROJECT["name"]}
     assert named == set(PROJECT["dependencies"])
     assert f"python{PROJECT['requires-python']}" in entries
 
@@ -59,16 +53,10 @@ def test_the_readme_s_badges_open_every_notebook():
     root = URL.replace("https://github.com/", "https://colab.research.google.com/github/")
     opened = re.findall(rf"\({re.escape(root)}/blob/main/(notebooks/[\w.]+)\)", readme)
     assert opened == re.findall(r"\]\((notebooks/[\w.]+)\)", readme)
-    assert opened == sorted(
-        path.relative_to(ROOT).as_posix() for path in (ROOT / "notebooks").glob("*.ipynb")
-    )
-    for path in opened:  # that each equals its source is tests/test_notebooks.py's to check
-        title = next(
-            line
-            for line in (ROOT / path).with_suffix(".py").read_text().splitlines()
-            if line.startswith("# # ")
-        )
-        assert title.removeprefix("# # ") in readme and json.loads((ROOT / path).read_text())["nbformat"] == 4
+    assert opened == sorted(f"notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb"))
+    for path in opened:
+        title = re.search(r"^# # (.+)$", (ROOT / path).with_suffix(".py").read_text(), flags=re.M)
+        assert title[1] in readme
 
 
 def test_readme_commands_exist():
@@ -103,28 +91,3 @@ def test_the_example_output_is_what_the_command_prints(capsys):
 
     first = printed[: len(shown) - 1] + printed[-1:]
     assert form(first) == form(shown)
-
-
-@pytest.mark.parametrize(
-    "name", ["load_dataset", "load_source", "score", "rank", "scores", "published", "evaluation"]
-)
-def test_promised_names(name):
-    assert name in companion.__all__ and getattr(companion, name)
-
-
-def test_every_page_of_the_contents_is_there():
-    toc = (ROOT / "_toc.yml").read_text()
-    for page in re.findall(r"(?:file|root): (\S+)", toc):
-        assert any((ROOT / f"{page}{suffix}").is_file() for suffix in (".md", ".py")), page
-
-
-def test_every_citation_is_in_the_bibliography():
-    known = set(re.findall(r"@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text()))
-    pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.py")]
-    cited = {
-        key
-        for page in pages
-        for keys in re.findall(r"\{cite\}`([^`]+)`", page.read_text())
-        for key in keys.split(",")
-    }
-    assert cited and cited <= known

@@ -41,9 +41,8 @@ def target():
 
 
 def tuned(target, settings=SETTINGS, tuning=TUNING, seed=24, **options):
-    drawn = datasets.fold(
-        target, 1, train_per_class=tuning.train_per_class, val_per_class=tuning.val_per_class
-    )
+    few = {"train_per_class": tuning.train_per_class, "val_per_class": tuning.val_per_class}
+    drawn = datasets.fold(target, 1, **few)
     return fine_tune(models.scratch(SMALL, seed=1), target, drawn, settings, tuning, seed=seed, **options)
 
 
@@ -119,10 +118,8 @@ def test_a_batch_is_what_the_model_prepares(target):
     data = loop.Resident(target.images["train"][:6], target.labels["train"][:6], (mean, deviation), "cpu")
     images, labels = data.batch(torch.tensor([4, 1]))
     expected = models.to_batch(target.images["train"][[4, 1]], (mean, deviation))
-    assert (
-        torch.allclose(images, expected, atol=1e-6)
-        and labels.tolist() == target.labels["train"][[4, 1]].tolist()
-    )
+    assert torch.allclose(images, expected, atol=1e-6)
+    assert labels.tolist() == target.labels["train"][[4, 1]].tolist()
 
 
 def recipe(**changes) -> loop.Recipe:
@@ -210,9 +207,8 @@ def test_the_first_of_the_best_epochs_is_kept_and_patience_ends_training(monkeyp
 
 def test_drawn_images_follow_their_weights_and_an_epoch_has_as_many_as_asked_for():
     chances = np.array([0.0, 0.5, 0.5])
-    drawn = torch.cat(
-        list(loop.batches(3, recipe(images_per_epoch=70), np.random.default_rng(0), chances, "cpu"))
-    )
+    parts = loop.batches(3, recipe(images_per_epoch=70), np.random.default_rng(0), chances, "cpu")
+    drawn = torch.cat(list(parts))
     assert len(drawn) == 70 and set(drawn.tolist()) == {1, 2}
 
 
@@ -301,9 +297,8 @@ def test_what_source_training_asks_of_the_loop(asked):
     start = models.build(SMALL, classes=3, seed=5).state_dict()["conv1.0.weight"]
     assert torch.equal(asked["network"].state_dict()["conv1.0.weight"], start)
     assert len(asked["train"]) == len(cells.labels["train"]) and len(asked["val"]) == len(cells.labels["val"])
-    train_source(
-        cells, replace(protocol, loss="bce", images_per_epoch=None, patience=None), architecture=SMALL
-    )
+    several = replace(protocol, loss="bce", images_per_epoch=None, patience=None)
+    train_source(cells, several, architecture=SMALL)
     assert (asked["recipe"].loss, asked["recipe"].images_per_epoch) == ("bce", len(cells.labels["train"]))
     assert asked["val"] is None and asked["recipe"].patience is None
     assert torch.equal(asked["train"].labels, torch.eye(3, dtype=torch.long)[cells.labels["train"]])
@@ -354,16 +349,14 @@ def test_out_of_memory_halves_the_batch_once_and_is_recorded(target, monkeypatch
         raise torch.cuda.OutOfMemoryError("planted")
 
     monkeypatch.setattr(loop, "step", never_enough)
-    with pytest.raises(
-        EnvironmentFailure, match="a batch of 16 images does not fit .* use a smaller batch_size"
-    ):
+    says = "a batch of 16 images does not fit .* use a smaller batch_size"
+    with pytest.raises(EnvironmentFailure, match=says):
         tuned(target)
 
 
 def test_the_best_epoch_of_mnasnet_is_kept_though_its_parts_have_versions(target):
-    data = loop.Resident(
-        target.images["train"][:16], target.labels["train"][:16], models.PLAIN_NORMALISATION, "cpu"
-    )
+    few = target.images["train"][:16], target.labels["train"][:16]
+    data = loop.Resident(*few, models.PLAIN_NORMALISATION, "cpu")
     network = models.build("mnasnet0_5", classes=target.n_classes, seed=0)
     with torch.random.fork_rng():
         done = loop.fit(network, data, data, recipe(epochs=2, patience=2), seed=0)
@@ -391,18 +384,12 @@ def test_fine_tuning_is_repeatable_and_leaves_the_source_and_the_random_state(ta
     row = first.row
     assert 0 <= row["test_auc"] <= 1 and len(row["curve_val_auc"]) == row["epochs_run"] == 3
     assert row["test_auc_per_class"][1] == row["test_auc"]
-    assert row["val_auc"] == max(row["curve_val_auc"]) and row["best_epoch"] == 1 + np.argmax(
-        row["curve_val_auc"]
-    )
-
-
-def test_the_row_is_of_the_network_that_comes_back(target):
-    done = tuned(target)
+    assert row["val_auc"] == max(row["curve_val_auc"])
+    assert row["best_epoch"] == 1 + np.argmax(row["curve_val_auc"])
     test = loop.Resident(target.images["test"], target.labels["test"], models.PLAIN_NORMALISATION, "cpu")
-    found = loop.evaluate(done.network, test, "cross-entropy")
-    assert [found[name] for name in ("auc", "accuracy", "loss")] == pytest.approx(
-        [done.row[f"test_{name}"] for name in ("auc", "accuracy", "loss")], abs=1e-4
-    )
+    found = loop.evaluate(first.network, test, "cross-entropy")  # the row is of the network that comes back
+    for name in ("auc", "accuracy", "loss"):
+        assert found[name] == pytest.approx(row[f"test_{name}"], abs=1e-4)
 
 
 def test_a_diverged_run_is_a_row_without_results(target):
@@ -456,9 +443,8 @@ def test_the_paper_s_grid_is_that_of_the_released_runs(real_data):
     paper = FINE_TUNING_PROTOCOLS["paper"]
     for flag, block in runs.groupby("target", observed=True):
         points = block[["lr", "momentum", "weight_decay", "batch_size"]].drop_duplicates()
-        assert {Settings(*map(float, p[:3]), int(p[3])) for p in points.to_numpy()} == set(
-            paper.settings(flag)
-        )
+        found = {Settings(*map(float, p[:3]), int(p[3])) for p in points.to_numpy()}
+        assert found == set(paper.settings(flag))
     assert set(runs["epochs"]) == {paper.epochs}
 
 
@@ -482,11 +468,8 @@ def test_impossible_protocols_are_refused_in_one_line(changed, says):
 
 
 def test_batch_sizes_by_target():
-    tuning = checked(
-        FineTuning,
-        {"name": "x", "epochs": 2, "patience": 2, "lr": 0.1, "batch_size": {"breastmnist": 16}},
-        "mine.yaml",
-    )
+    given = {"name": "x", "epochs": 2, "patience": 2, "lr": 0.1, "batch_size": {"breastmnist": 16}}
+    tuning = checked(FineTuning, given, "mine.yaml")
     assert [s.batch_size for s in tuning.settings("breastmnist")] == [16]
     with pytest.raises(InputError, match="gives no batch_size for retinamnist"):
         tuning.settings("retinamnist")

@@ -11,18 +11,11 @@ import pytest
 import torch
 
 import companion
-from companion import cli, datasets, models, tuning
+from companion import datasets, models, tuning
 from companion.errors import InputError
-from companion.training import FINE_TUNING_PROTOCOLS
 from companion.training.metrics import auc_per_class, macro_auc
 
 SMALL = "shufflenet_v2_x0_5"
-
-
-@pytest.fixture(autouse=True)
-def brief(monkeypatch):
-    plan = replace(FINE_TUNING_PROTOCOLS["quick"], epochs=1, patience=1)
-    monkeypatch.setitem(FINE_TUNING_PROTOCOLS, "quick", plan)
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +25,7 @@ def target() -> datasets.Dataset:
 
 @pytest.fixture(scope="module")
 def tuned(target) -> tuning.Tuned:
-    patch = pytest.MonkeyPatch()
-    plan = replace(FINE_TUNING_PROTOCOLS["quick"], epochs=1, patience=1)
-    patch.setitem(FINE_TUNING_PROTOCOLS, "quick", plan)
-    done = companion.tune(models.scratch(SMALL, seed=1), target, seeds=(1, 2), device="cpu")
-    patch.undo()
-    return done
+    return companion.tune(models.scratch(SMALL, seed=1), target, seeds=(1, 2), device="cpu")
 
 
 def test_every_seed_has_the_run_with_the_lower_validation_loss(tuned, target):
@@ -112,21 +100,12 @@ def test_what_cannot_be_fine_tuned_is_refused(target, monkeypatch):
         companion.tune(broken, target, device="cpu")
 
 
-def test_the_command_keeps_what_it_reports(capsys, tmp_path, target):
-    arguments = [
-        "tune",
-        "procedural:lesions",
-        "-s",
-        "scratch",
-        "--architecture",
-        SMALL,
-        "--out",
-        tmp_path / "out",
-    ]
-    with pytest.raises(SystemExit) as stopped:
-        cli.main([*map(str, arguments), "--device", "cpu", "--json"])
-    assert stopped.value.code == 0
-    document = json.loads(capsys.readouterr().out)
+def test_the_command_keeps_what_it_reports(command, tmp_path, target):
+    source = ("-s", "scratch", "--architecture", SMALL)
+    options = ("--out", tmp_path / "out", "--device", "cpu", "--json")
+    code, out, _ = command("tune", "procedural:lesions", *source, *options)
+    assert code == 0
+    document = json.loads(out)
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
     auc = macro_auc(auc_per_class(target.labels["test"], table.iloc[:, 3:].to_numpy()))
     assert document["test_auc"]["mean"] == pytest.approx(auc) and document["runs"][0]["seed"] == 24
