@@ -91,6 +91,12 @@ def replicated(score: str, digits: int = 3) -> str:
     return shown(first_page.replicated_means().loc[score, "mean"], digits)
 
 
+def best_replicated() -> str:
+    """Return the published score with the highest mean τ_w in the second replication, and that mean."""
+    found = first_page.replicated_means()["mean"].reindex(list(published.METRICS))
+    return f"{shown(found.max(), 3)} for {title_of(str(found.idxmax()))}"
+
+
 def effect(statement: str, quantity: str) -> str:
     """Return one quantity of the second replication: effect, interval, and only then its word."""
     row = measures.judged().loc[(statement, quantity)]
