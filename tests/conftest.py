@@ -1,7 +1,5 @@
 """What every test gets: directories of its own, a local web server, the real data where there is some."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path
@@ -100,6 +98,16 @@ def command(capsys):
         return int(stopped.value.code or 0), printed.out, printed.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def fewer_points():
+    """Claims about synthetic features are checked on a third of the points that the pages take."""
+    from claims import synthetic
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "POINTS", 300)
+        yield
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """DICOM files: what their header fields do to the pixels, and which of them are refused."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

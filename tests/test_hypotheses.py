@@ -1,7 +1,5 @@
 """The second replication's statements, on tables with planted answers."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """The package as a whole: light to import, modules in order, errors with their exit codes."""
 
-from __future__ import annotations
-
 import ast
 import json
 import os

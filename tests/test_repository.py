@@ -1,7 +1,5 @@
 """Files that must say the same thing say it; names promised to users are there."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

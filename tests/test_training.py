@@ -1,7 +1,5 @@
 """Training: augmentation, the loop, protocols; each against what it should be by hand."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import replace
 
@@ -56,8 +54,6 @@ def test_balanced_weights():
 
 
 # --- augmentation and metrics --------------------------------------------------------------------------------
-
-
 def test_kornia_s_augmentations_are_torchvision_s():
     models.torchvision()  # mends what a CPU torch beside it lacks
     from kornia import enhance
@@ -111,8 +107,6 @@ def test_auc_by_hand():
 
 
 # --- the loop ------------------------------------------------------------------------------------------------
-
-
 def test_a_batch_is_what_the_model_prepares(target):
     mean, deviation = models.IMAGENET_NORMALISATION
     data = loop.Resident(target.images["train"][:6], target.labels["train"][:6], (mean, deviation), "cpu")
@@ -414,8 +408,6 @@ def test_source_training_stops_on_validation_loss():
 
 
 # --- protocols -----------------------------------------------------------------------------------------------
-
-
 def test_the_paper_s_protocols():
     paper = FINE_TUNING_PROTOCOLS["paper"]
     assert all(len(paper.settings(flag)) == 120 for flag in datasets.medmnist_flags(single_label=True))

@@ -4,8 +4,6 @@
 Everything runs in this process through the command line's own entry, so that hundreds of rows take seconds.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import pickle
@@ -411,8 +409,6 @@ def test_options_of_reading_that_make_no_sense(capsys, tmp_path, own_cache, case
 
 
 # --- sources -----------------------------------------------------------------------------------------------
-
-
 def _checkpoint(root: Path, content: object, name: str = "x.pth") -> Path:
     torch.save(content, root / name)
     return root / name
