@@ -10,15 +10,18 @@ from matplotlib.figure import Figure
 
 from companion.figures.style import (
     BLUE,
-    CYCLE,
     GREEN,
+    GREY,
     INK,
     ORANGE,
+    PROPOSED,
+    PURPLE,
     figure_of,
     mark_synthetic,
     short,
     title_of,
 )
+from companion.scores import COMBINED
 
 
 def by_width(values: Mapping[str, Mapping[int, float]], points: int) -> Figure:
@@ -33,7 +36,9 @@ def by_width(values: Mapping[str, Mapping[int, float]], points: int) -> Figure:
     """
     figure, axis = figure_of(7, 3.4)
     for (variant, found), colour, marker in zip(values.items(), (ORANGE, BLUE), "so", strict=False):
-        axis.plot(list(found), list(found.values()), color=colour, marker=marker, label=variant)
+        axis.plot(
+            list(found), list(found.values()), color=colour, marker=marker, clip_on=False, label=variant
+        )
     axis.axvline(points, color=INK, linestyle="--", linewidth=0.9)
     axis.annotate(
         "as many features as points",
@@ -80,63 +85,38 @@ def saturation(shares: pd.DataFrame) -> Figure:
     return figure
 
 
-def chance(values: pd.DataFrame, level: float) -> Figure:
-    """Draw what a score gives where labels mean nothing, as bars beside the level of chance.
-
-    Parameters
-    ----------
-    values
-        Rows are what was scored, columns variants.
-    level
-        Of chance.
-    """
-    figure, axis = figure_of(6.4, 2.8)
-    width = 0.7 / values.shape[1]
-    for place, (variant, colour) in enumerate(zip(values.columns, (ORANGE, BLUE), strict=False)):
-        spots = np.arange(len(values)) + (place - (values.shape[1] - 1) / 2) * width
-        bars = axis.bar(spots, values[variant], width, color=colour, label=str(variant))
-        axis.bar_label(bars, fmt="%.3f", fontsize=8)
-    axis.axhline(level, color=INK, linestyle="--", linewidth=0.9)
-    axis.annotate("chance", (0.01, level), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
-    axis.set_xticks(range(len(values)), [str(name) for name in values.index])
-    axis.set_ylim(0, 1)
-    axis.set_ylabel("NCA term")
-    axis.legend(loc="lower center", ncols=values.shape[1], fontsize=9)
-    mark_synthetic(figure, "synthetic features")
-    return figure
-
-
 def other_ground_truths(means: pd.DataFrame, highlighted: Sequence[str]) -> Figure:
-    """Draw the mean τ_w of every score against several summaries of the same fine-tuning runs.
+    """Draw the mean τ_w of every score against several summaries of the same fine-tuning runs, one row a summary.
 
     Parameters
     ----------
     means
         Scores by summaries.
     highlighted
-        Scores drawn in colour; the others are grey.
+        Scores drawn in colour, at most three, the proposed one among them or not; the others are grey.
     """
-    figure, axis = figure_of(8, 3.8)
-    places = range(means.shape[1])
-    for name, row in means.iterrows():
-        lit = name in highlighted
-        colour = CYCLE[list(highlighted).index(str(name))] if lit else "#c4c4c4"
-        axis.plot(places, row, color=colour, marker="o", linewidth=2 if lit else 1.2, zorder=3 if lit else 1)
-        axis.annotate(
-            title_of(str(name)),
-            (places[-1], row.iloc[-1]),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            color=colour if lit else INK,
-        )
-    axis.set_xticks(
-        places, [str(name).replace(" of ", "\nof ", 1).replace(" with ", "\nwith ") for name in means.columns]
+    figure, axis = figure_of(6, 0.5 * means.shape[1] + 1.1)
+    places = -np.arange(means.shape[1])
+    axis.hlines(places, means.min(), means.max(), color="#c4c4c4", linewidth=1, zorder=1)
+    markers = dict(zip(highlighted, "D^s", strict=False))
+    colours = dict(
+        zip((name for name in highlighted if name != COMBINED), (BLUE, GREEN, PURPLE), strict=False)
     )
-    axis.tick_params(axis="x", labelsize=8)
-    axis.set_xlim(-0.2, means.shape[1] - 0.3)
-    axis.set_ylabel("mean weighted Kendall τ")
+    for name, row in means.iterrows():
+        lit = name in markers
+        axis.scatter(
+            row,
+            places,
+            color=PROPOSED if name == COMBINED else colours.get(name, GREY),
+            marker=markers.get(name, "o"),
+            s=48 if lit else 16,
+            zorder=3 if lit else 2,
+            label=title_of(str(name)) if lit else None,
+        )
+    axis.set_yticks(places, [str(name).replace(" validation", "\nvalidation") for name in means.columns])
+    axis.set_ylim(places[-1] - 0.5, 0.5)
+    axis.set_xlabel("mean weighted Kendall τ (grey: the other scores)")
+    figure.legend(loc="outside upper center", ncols=len(highlighted), frameon=False, fontsize=9)
     return figure
 
 

@@ -14,19 +14,45 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 
 import claims as recomputed
+import first_page
 import note_figures
 from claims import measures, synthetic
 from companion import evaluation, figures, published, replication, store
 from companion.datasets import cached_file, load_dataset, medmnist_classes, medmnist_flags, medmnist_samples
 from companion.errors import EnvironmentFailure
-from companion.figures import TITLES, short
+from companion.figures import TITLES
+from companion.figures.style import title_of
+from vector import picture
 
 # Groups of the claims file, which no count may mix.
 GROUPS = {"paper": "claims of the paper", "tables": "arithmetic of its tables", "notes": "notes of ours"}
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+# Keys of sources and measures -> their published names; a dataset of MedMNIST is `PathMNIST` for `pathmnist`.
+NAMES = {
+    "imagenet": "ImageNet",
+    "radimagenet": "RadImageNet",
+    "medmnist": "MedMNIST but the target",
+    "octmnist": "OCTMNIST",
+    "organamnist": "OrganAMNIST",
+    "organcmnist": "OrganCMNIST",
+    "organsmnist": "OrganSMNIST",
+    "densenet": "DenseNet-121",
+    "efficientnet": "EfficientNetV2-S",
+    "googlenet": "GoogLeNet",
+    "mnasnet": "MNASNet 1.0",
+    "mobilenet": "MobileNetV3-small",
+    "vgg": "VGG-11",
+    "convnext": "ConvNeXt-tiny",
+    "shufflenet": "ShuffleNetV2 ×0.5",
+    "resnet": "ResNet-18",
+    "overlap": "shared nearest neighbours",
+    "cka": "linear CKA",
+    "separation": "separation of the classes",
+}
 JUDGED = {1.0: "supported", 0.0: "undecided", -1.0: "contradicted"}
 
 
@@ -60,6 +86,11 @@ def folds() -> str:
     return f"{', '.join(map(str, complete))} of {', '.join(map(str, planned))}"
 
 
+def replicated(score: str, digits: int = 3) -> str:
+    """Return the mean τ_w of a score over the targets of the second replication."""
+    return shown(first_page.replicated_means().loc[score, "mean"], digits)
+
+
 def effect(statement: str, quantity: str) -> str:
     """Return one quantity of the second replication: effect, interval, and only then its word."""
     row = measures.judged().loc[(statement, quantity)]
@@ -79,10 +110,33 @@ def shown(value: Any, digits: int) -> str:
     if number.is_integer():
         text = f"{number:,.0f}"
     elif abs(number) < 0.5 * 10.0**-digits:
-        text = f"{number:.0e}"  # it would read as nothing
+        digit, power = f"{number:.0e}".split("e")  # it would read as nothing
+        text = ("" if digit == "1" else f"{digit} × ") + f"10{str(int(power)).translate(SUPERSCRIPT)}"
     else:
         text = f"{number:.{digits}f}"
     return text.replace("-", "−")
+
+
+def named(key: str) -> str:
+    """Published name of a source, a target or a measure."""
+    if key.endswith("mnist") and key not in NAMES:
+        return f"{key.removesuffix('mnist').capitalize()}MNIST"
+    return NAMES.get(key, key)
+
+
+def brief(key: str) -> str:
+    """Published name of a target without its ending, for the head of a narrow column."""
+    return named(key).removesuffix("MNIST")
+
+
+def span(low: float, high: float, digits: int = 3) -> str:
+    """Both ends of an interval."""
+    return "" if pd.isna(low) else f"{shown(low, digits)} to {shown(high, digits)}"
+
+
+def probability(p: float) -> str:
+    """A p-value with three decimals."""
+    return "" if pd.isna(p) else "< 0.001" if p < 0.001 else shown(p, 3)
 
 
 def _fixed(value: Any, digits: int) -> Any:
@@ -92,7 +146,7 @@ def _fixed(value: Any, digits: int) -> Any:
     )
 
 
-def markdown(frame: pd.DataFrame, digits: int = 3) -> Markdown:
+def markdown(frame: pd.DataFrame, digits: int = 3, caption: str = "") -> Markdown:
     """A table with its index; empty cells where a value is missing, one form of number a column."""
 
     def texts(column: pd.Series) -> list[str]:
@@ -103,12 +157,13 @@ def markdown(frame: pd.DataFrame, digits: int = 3) -> Markdown:
 
     names = [frame.index.name or "", *map(str, frame.columns)]
     cells = frame.astype(object).apply(texts)
-    return Markdown(cells.to_markdown(tablefmt="github", headers=names, disable_numparse=True))
+    text = cells.to_markdown(tablefmt="github", headers=names, disable_numparse=True)
+    return Markdown(f"```{{table}} {caption}\n{text}\n```" if caption else text)
 
 
 def table(function: Callable[..., pd.DataFrame]) -> Callable[..., Markdown]:
-    """Make a function's table one that a page can show."""
-    return functools.wraps(function)(lambda *given: markdown(function(*given)))
+    """Make a function's table one that a page can show, with a caption where the page gives one."""
+    return functools.wraps(function)(lambda *given, caption="": markdown(function(*given), caption=caption))
 
 
 def provenance() -> Markdown:
@@ -135,30 +190,28 @@ def claims_summary() -> pd.DataFrame:
 
 
 @table
-def claims_table() -> pd.DataFrame:
-    """Every claim: what was said, what was found, within what, on what evidence, with what result."""
+def claims_table(group: str) -> pd.DataFrame:
+    """Every claim of a group: its verdict, what was said and found, within what, on what evidence."""
     pages = {"scores": "scores.md", "reproduction": "reproduction.md"}
     rows = []
-    for name, row in claims().iterrows():
+    for name, row in claims().query("group == @group").iterrows():
         link = pages.get(row["page"], f"../notebooks/{row['page']}.ipynb")
         said = "" if pd.isna(row["value"]) else shown(row["value"], 4)
         if row["rule"] == "within" and row["tolerance"]:
-            said += f" ± {row['tolerance']:g}"
+            said += f" ± {row['tolerance']:.5f}".rstrip("0")
         elif row["rule"] not in ("within", None, "verdict"):
             said = f"{row['rule']} {said}"
         found = "" if pd.isna(row["found"]) else shown(row["found"], 4)
         remarks = "; ".join([*row["caveats"], *([row["reason"]] if row["reason"] else [])])
         rows.append(
             {
-                "claim": f"{row['claim']} ({row['where']})",
-                "kind": GROUPS[row["group"]],
-                "status": f"**{row['status']}**" + (f": {remarks}" if remarks else ""),
+                "claim": f"{row['claim']} ({row['where']})".replace("τ_w", "weighted τ"),
+                "verdict": f"**{row['status']}**"
+                + (f": {remarks}".replace("τ_w", "weighted τ") if remarks else ""),
                 "said": said,
                 "found": JUDGED.get(row["found"], "") if row["rule"] == "verdict" else found,
-                "evidence": row["evidence"],
-                "shown in": f"[](<{link}>)",
-                "why this tolerance": row["why"],
-                "id": f"`{name}`",
+                "evidence": f"{row['evidence']}, [](<{link}>)",
+                "tolerance": f"{row['why']} (`{name}`)",
             }
         )
     return pd.DataFrame(rows).set_index("claim")
@@ -178,17 +231,16 @@ def datasets() -> pd.DataFrame:
             "role": "source" if flag == "chestmnist" else "source and target",
             "numbers": "counted here" if here else "publisher's numbers",
         }
-    return pd.read_csv("modalities.csv", index_col="dataset").join(pd.DataFrame(rows).T)
+    return pd.read_csv("modalities.csv", index_col="dataset").join(pd.DataFrame(rows).T).rename(index=named)
 
 
 @table
 def source_sizes() -> pd.DataFrame:
     """Training images behind every source dataset."""
     sizes = pd.Series(evaluation.training_set_sizes("chestmnist"), name="training images")
-    everything = "medmnist (all sets but the target; here without chestmnist)"
-    return (
-        sizes.sort_values(ascending=False).rename_axis("source").rename({"medmnist": everything}).to_frame()
-    )
+    everything = {"medmnist": "MedMNIST but the target (here without ChestMNIST)"}
+    ordered = sizes.sort_values(ascending=False).rename_axis("source")
+    return ordered.rename(lambda key: everything.get(key, named(key))).to_frame()
 
 
 @table
@@ -197,24 +249,23 @@ def transfer(setting: str) -> pd.DataFrame:
     rows = published.table(setting).query("target != 'chestmnist'")
     wide = rows.pivot(index="source", columns="target", values="auc")
     best = wide.eq(wide.max())
-    text = wide.map("{:.4f}".format).where(wide.notna(), "")
-    return text.mask(best, "**" + text + "**").rename(columns=short)
+    text = wide.map("{:.3f}".format).where(wide.notna(), "–")
+    return text.mask(best, "**" + text + "**").rename(index=named, columns=brief)
 
 
 def with_mean(frame: pd.DataFrame, name: str, texts: str = "", mean_texts: str = "") -> pd.DataFrame:
     """Targets by scores with readable names, and their mean below."""
-    rows, mean = frame.rename(index=short), frame.mean().to_frame(name).T
+    rows, mean = frame.rename(index=named), frame.mean().to_frame(name).T
     if texts:
         rows, mean = rows.map(texts.format), mean.map(mean_texts.format)
-    return (
-        pd.concat([rows, mean]).rename(columns=lambda score: TITLES.get(score, score)).rename_axis("target")
-    )
+    return pd.concat([rows, mean]).rename(columns=title_of).rename_axis("target")
 
 
 @table
 def tau(setting: str) -> pd.DataFrame:
     """Weighted Kendall τ of every score on every target."""
-    return with_mean(evaluation.weighted_tau(setting), "mean")
+    found = with_mean(evaluation.weighted_tau(setting), "mean")
+    return found.map(lambda value: "–" if np.isnan(value) else f"{value:.3f}".replace("-", "−"))
 
 
 @table
@@ -227,25 +278,22 @@ def ranks(setting: str) -> pd.DataFrame:
 @table
 def nemenyi(setting: str) -> pd.DataFrame:
     """P of Nemenyi's test for every pair of scores."""
-    import scikit_posthocs
-
-    found = evaluation.friedman(evaluation.weighted_tau(setting)).ranks
-    names = [TITLES.get(name, name) for name in found.columns]
-    values = scikit_posthocs.posthoc_nemenyi_friedman(found.to_numpy()).to_numpy()
-    return pd.DataFrame(values, index=pd.Index(names, name="p"), columns=names)
+    found = evaluation.nemenyi(evaluation.friedman(evaluation.weighted_tau(setting)).ranks)
+    for place, name in enumerate(found):
+        found.loc[name, found.columns[place]] = np.nan  # a score is not compared with itself
+    return found.map(probability).rename(index=title_of, columns=title_of).rename_axis("score")
 
 
 @table
 def chosen(setting: str) -> pd.DataFrame:
-    """Hyper-parameters of the run with the lowest validation loss, every pair."""
+    """Hyper-parameters of the run with the lowest validation loss, every pair, one below the other."""
     runs = published.table("run_summaries").query("setting == @setting and target != 'chestmnist'")
     cells = [
-        f"{row.lr:g}, {row.momentum:g}, {row.weight_decay:g}, {row.batch_size:.0f}"
+        "<br>".join(shown(value, 2) for value in (row.lr, row.momentum, row.weight_decay, row.batch_size))
         for row in runs.itertuples()
     ]
-    return (
-        runs.assign(cell=cells).pivot(index="source", columns="target", values="cell").rename(columns=short)
-    )
+    wide = runs.assign(cell=cells).pivot(index="source", columns="target", values="cell").fillna("–")
+    return wide.rename(index=named, columns=brief)
 
 
 @table
@@ -253,23 +301,31 @@ def chosen_counts() -> pd.DataFrame:
     """How often each value was chosen, over all pairs of both settings."""
     runs = published.table("run_summaries")
     parts = []
-    for name in ("lr", "momentum", "weight_decay"):
+    titles = {"lr": "learning rate", "momentum": "momentum", "weight_decay": "weight decay"}
+    for name in titles:
         counts = runs.groupby([name, "setting"]).size().unstack(fill_value=0)
-        parts.append(counts.rename(lambda value, name=name: f"{name.replace('_', ' ')} {value:g}"))
+        parts.append(counts.rename(lambda value, name=name: f"{titles[name]} {shown(value, 1)}"))
     return pd.concat(parts).rename(columns=lambda name: name.replace("_", " ")).rename_axis("value")
 
 
 @table
 def similarity() -> pd.DataFrame:
     """How much closer NCA comes to fine-tuned features than LDA and than no projection."""
-    parts = {
-        f"NCA against {label}": measures.leads(replication.projections(), over)
-        for over, label in (("lda", "LDA"), ("before", "no projection"))
-    }
-    whole = pd.concat(parts, names=["compared", "measure"]).reset_index("measure")
-    return whole.assign(
-        word=np.select([whole["low"] > 0, whole["high"] < 0], ["closer", "less close"], "undecided")
-    )
+    rows = []
+    for over, label in (("lda", "LDA"), ("before", "no projection")):
+        for measure, row in measures.leads(replication.projections(), over).iterrows():
+            closer = "closer" if row["low"] > 0 else "less close" if row["high"] < 0 else "undecided"
+            rows.append(
+                {
+                    "measure": f"{named(measure)}, against {label}",
+                    "NCA is": f"**{closer}**",
+                    "NCA": row["nca"],
+                    "the other": row["other"],
+                    "lead of NCA": row["lead"],
+                    "95 % interval": span(row["low"], row["high"]),
+                }
+            )
+    return pd.DataFrame(rows).set_index("measure")
 
 
 def noise() -> pd.DataFrame:
@@ -324,13 +380,45 @@ def ground_truths() -> pd.DataFrame:
 
 @table
 def statements() -> pd.DataFrame:
-    """What the replication says of the statements written down before it."""
-    return measures.judged().reset_index("quantity")
+    """What the replication says of the statements written down before it: verdict second, then the numbers."""
+    rows = []
+    for (statement, quantity), row in measures.judged().iterrows():
+        words = " ".join(TITLES.get(word, word).partition(" (")[0] for word in quantity.split())
+        needed = row["needed"]
+        rows.append(
+            {
+                "quantity": f"{statement.partition(',')[0]}. {words}".replace("τ_w", "weighted τ"),
+                "verdict": f"**{row['word']}**",
+                "effect": "" if pd.isna(row["value"]) else shown(row["value"], 3),
+                "95 % interval": span(row["low"], row["high"]),
+                "without one target": span(row["least"], row["most"], 2),
+                "targets to decide": ""
+                if pd.isna(needed)
+                else shown(needed, 0)
+                if np.isfinite(needed)
+                else "> 1,000",
+                "p": probability(row["p"]),
+            }
+        )
+    return pd.DataFrame(rows).set_index("quantity")
 
 
 # --- pictures -----------------------------------------------------------------------------------------------
 
 
+def result() -> HTML:
+    """The figure of the first page."""
+    return first_page.result()
+
+
+def ceiling_words() -> str:
+    """What the caption of that figure says of the noise ceiling."""
+    if first_page.ceiling() is None:
+        return "The noise ceiling of the published ground truth is missing, since the authors' runs were not available."
+    return "The grey band is the noise ceiling: what a perfect score could reach against this noisy ground truth."
+
+
+@picture
 def saturation() -> Figure:
     """Share of the sources to which SFDA gives exactly 1, by target and setting."""
     parts = {}
@@ -340,16 +428,7 @@ def saturation() -> Figure:
     return note_figures.saturation(pd.DataFrame(parts))
 
 
-def chance() -> Figure:
-    """The NCA term of features whose labels mean nothing, as published and corrected."""
-    values = {
-        "as published": synthetic.nca_on_noise("published"),
-        "the point left out": synthetic.nca_on_noise("corrected"),
-    }
-    about = f"{synthetic.POINTS} points, {synthetic.WIDTH} features, labels without meaning"
-    return note_figures.chance(pd.DataFrame(values, index=[about]), 0.5)
-
-
+@picture
 def size_and_auc() -> Figure:
     """τ_w of the number of training images against AUC, with all sources and without the three large ones."""
     sized = measures.sized_pairs()[["source", "target", "auc", "training_set_size"]]
@@ -358,17 +437,20 @@ def size_and_auc() -> Figure:
     return note_figures.size_and_auc(pd.DataFrame(taus))
 
 
+@picture
 def noise_figure() -> Figure:
     """LogME of pure noise by number of features."""
     return note_figures.by_width(noise().to_dict(), 200)
 
 
+@picture
 def inversion() -> Figure:
     """Mean τ_w among architectures, as released and inverted as in the paper."""
     released = evaluation.weighted_tau("architectures", inverted=False)
     return figures.inversion(released.mean(), evaluation.weighted_tau("architectures").mean())
 
 
+@picture
 def other_ground_truths() -> Figure:
     """Mean τ_w against other summaries of the same runs."""
     return note_figures.other_ground_truths(evaluation.ground_truths(), ["proposed", "nleep", "leep"])

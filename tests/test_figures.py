@@ -28,8 +28,6 @@ def texts(figure: Figure) -> str:
 def test_synthetic_features_are_called_so():
     widths = {"published": {32: -1.0, 512: 4.0}, "corrected": {32: -1.0, 512: -1.1}}
     assert "SYNTHETIC FEATURES" in texts(note_figures.by_width(widths, 200))
-    rows = pd.DataFrame({"as published": [0.7], "left out": [0.6]}, index=["noise"])
-    assert "SYNTHETIC FEATURES" in texts(note_figures.chance(rows, 0.5))
     assert not plt.get_fignums()
 
 
@@ -37,6 +35,7 @@ def test_synthetic_features_are_called_so():
 
 RNG = np.random.default_rng(5)
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#7f7f7f"
+PROPOSED = "#b84a00"
 SCORES = ["nca", "leep", "mine"]
 TARGETS = ["breastmnist", "octmnist", "retinamnist"]
 SOURCES = ["zebra", "breastmnist", "imagenet", "retinamnist"]
@@ -183,7 +182,8 @@ def test_benchmark_draws_every_row_of_the_summary(rivals):
     for name, title in shown.items():
         row = table.loc[name]
         for ends in ((row["low"], row["high"]), (row["mean"],)):
-            assert (rows[title], ends, colours[row["kind"]]) in drawn
+            colour = PROPOSED if name == "proposed" else colours[row["kind"]]
+            assert (rows[title], ends, colour) in drawn
     assert len(rows) == 4 and (0, (values[5], values[5]), PURPLE) in drawn
 
 
@@ -232,14 +232,10 @@ def test_grouped_bars_stand_over_their_target():
     assert len({to_hex(container[0].get_facecolor()) for container in axis.containers}) == 6
 
 
-@pytest.mark.parametrize(
-    ("draw", "label"),
-    [(note_figures.saturation, "two sets"), (lambda t: note_figures.chance(t, 0.4), "two_sets")],
-)
-def test_bars_of_two_settings_stand_over_their_row(draw, label):
+def test_bars_of_two_settings_stand_over_their_row():
     table = pd.DataFrame({"two_sets": [0.1, 0.2, np.nan], "one": [0.3, 0.4, 0.5]}, index=TARGETS)
-    (axis,) = draw(table).axes
-    assert [axis.containers[number].get_label() for number in (0, 1)] == [label, "one"]
+    (axis,) = note_figures.saturation(table).axes
+    assert [axis.containers[number].get_label() for number in (0, 1)] == ["two sets", "one"]
     for container, name in zip(axis.containers[:2], table, strict=True):
         assert [bar.get_height() for bar in container] == pytest.approx(list(table[name]), nan_ok=True)
         assert [round(bar.get_x() + bar.get_width() / 2) for bar in container] == [0, 1, 2]
@@ -260,7 +256,7 @@ def test_a_ranking_has_the_best_on_top_and_a_missing_term_has_no_bar():
     for panels, one, by in zip(axes, sets, ("combined", "feature_rank"), strict=True):
         assert panels[0].get_title(loc="left") == one.title
         drawn_columns = (by, "nca", "gradient_ratio_scale_invariant")
-        for axis, column, colour in zip(panels, drawn_columns, (BLUE, GREEN, ORANGE), strict=True):
+        for axis, column, colour in zip(panels, drawn_columns, (PROPOSED, GREEN, ORANGE), strict=True):
             names = {place: name for place, name in ticks(axis).items()}
             assert [names[place] for place in sorted(names)] == list(one.table["source"])[::-1]
             drawn = {
@@ -372,11 +368,12 @@ def test_by_width_draws_each_variant_and_marks_the_points():
 
 def test_other_ground_truths_and_sizes_draw_what_the_table_says():
     means = pd.DataFrame(RNG.random((3, 2)), ["proposed", "leep", "mine"], ["mean of ten", "median"])
-    (axis,) = note_figures.other_ground_truths(means, ["leep", "mine"]).axes
-    for line, note, (name, row) in zip(axis.lines, axis.texts, means.iterrows(), strict=True):
-        assert list(line.get_ydata()) == list(row) and note.xy == (1, row.iloc[-1])
-        assert note.get_text() == {"leep": "LEEP"}.get(name, name)
-        assert to_hex(line.get_color()) == {"leep": BLUE, "mine": ORANGE}.get(name, "#c4c4c4")
+    figure = note_figures.other_ground_truths(means, ["proposed", "leep"])
+    colours = {"proposed": PROPOSED, "leep": BLUE, "mine": GREY}
+    assert set(dots(figure.axes[0])) == {
+        (value, -place, colours[name]) for name, row in means.iterrows() for place, value in enumerate(row)
+    }
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["proposed", "LEEP"]
     taus = pd.DataFrame({"all": [0.5, 0.1, 0.3], "small": [0.2, np.nan, -0.1]}, index=TARGETS)
     (axis,) = note_figures.size_and_auc(taus).axes
     rows = {f"{label}mnist": place for place, label in ticks(axis).items()}

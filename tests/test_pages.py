@@ -9,6 +9,10 @@ import pandas as pd
 import pytest
 
 import pages
+import vector
+from companion import published
+from test_models import NINE
+from test_package import MODULES
 
 BOOK = Path(__file__).parents[1] / "book"
 # Pages about results. The page of scores has measurements of its own, which say how they were made.
@@ -23,6 +27,52 @@ def test_no_measured_number_is_typed(name):
     assert not re.findall(r"[−-]?\d*\.\d{2,}", text), "compute it, and name it"
 
 
+def test_the_modules_listed_are_the_modules():
+    text = (BOOK / "architecture.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", text, flags=re.M) == list(MODULES)
+
+
+def test_the_layers_listed_are_those_of_the_package():
+    text = (BOOK / "method.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| ([\w.× -]+) \| `([\w.]+)` \| `([\w.]+)` \|$", text, flags=re.M)
+    keys = [*published.table("architectures")["source"].unique()]
+    titles = {pages.named(key): next(name for name in NINE if name.startswith(key)) for key in keys}
+    assert {titles[name]: layers for name, *layers in listed} == {
+        name: [*row[:2]] for name, row in NINE.items()
+    }
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast of two colours as WCAG defines it, 1 to 21."""
+    light = []
+    for colour in (one, other):
+        digits = colour.lstrip("#") if len(colour) > 4 else "".join(2 * digit for digit in colour.lstrip("#"))
+        parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        light.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+    return max(light) / min(light)
+
+
+@pytest.mark.parametrize("name", ["problem", "method"])
+def test_words_of_a_drawing_can_be_read_on_a_light_and_on_a_dark_page(name):
+    style = (BOOK / f"figure_{name}.svg").read_text(encoding="utf-8").partition("</style>")[0]
+    schemes = [dict(re.findall(r"--([\w-]+): (#\w+)", part)) for part in style.split("prefers-color-scheme")]
+    assert len(schemes) == 2 and schemes[0].keys() == schemes[1].keys()
+    grounds = {"ground", "box", "score", "tune", "plain", "conv", "feat", "loss", "nca"}
+    for colours in schemes:
+        assert all(contrast(colours["ink"], colours[key]) >= 4.5 for key in grounds & colours.keys())
+        assert contrast(colours.get("proposed", colours["ink"]), colours["ground"]) >= 4.5
+
+
+def test_colours_of_figures_can_be_read_on_a_light_and_on_a_dark_page():
+    assert all(contrast(light, "#ffffff") >= 4.5 for light in vector.DARK if light != "#ffffff")
+    assert all(
+        contrast(dark, vector.DARK["#ffffff"]) >= 4.5
+        for light, dark in vector.DARK.items()
+        if light != "#ffffff"
+    )
+
+
 @pytest.mark.parametrize("name", ["problem", "method"])
 def test_a_drawing_is_legible_and_described_and_holds_no_number_like_a_result(name):
     root = ElementTree.parse(BOOK / f"figure_{name}.svg").getroot()
@@ -35,7 +85,7 @@ def test_a_drawing_is_legible_and_described_and_holds_no_number_like_a_result(na
 
 def test_how_numbers_are_shown():
     values = (11.0, 0.5226, -0.25, 28205, "holds", float("nan"), 3.07e-10)
-    shown = ["11", "0.523", "−0.250", "28,205", "holds", "(not attempted)", "3e−10"]
+    shown = ["11", "0.523", "−0.250", "28,205", "holds", "(not attempted)", "3 × 10⁻¹⁰"]
     assert [pages.shown(value, 3) for value in values] == shown
     column = pages.markdown(
         pd.DataFrame({"a": [1.0, 0.25], "b": [2.0, np.nan]}, index=pd.Index(["x", "y"], name="i"))

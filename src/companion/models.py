@@ -188,8 +188,9 @@ def split_head(network: nn.Module) -> nn.Module | None:
         whole, network.classifier = network.classifier, nn.Identity()
         return whole.eval()
     if hasattr(network, "reset_classifier"):  # timm's
-        head = network.get_classifier()
-        network.reset_classifier(0)
+        timms: Any = network
+        head = timms.get_classifier()
+        timms.reset_classifier(0)
         return head if isinstance(head, nn.Linear) else None
     linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:

@@ -222,7 +222,7 @@ def read_sources(path: str | os.PathLike) -> list[SourceModel]:
             if not all(values) or min(values[1]) <= 0:
                 raise InputError(f"{where}: mean and std are needed together, std above 0")
             model.normalisation = (values[0], values[1])
-            model.provenance["normalisation_from"] = "the table of sources"
+            model.provenance["normalisation_from"] = "as the table of sources says"
             model.provenance["remarks"] = [
                 r for r in model.provenance.get("remarks", ()) if NORMALISED not in r
             ]
@@ -316,7 +316,7 @@ def from_timm(network: Any, *, name: str, architecture: str, pretraining: str = 
             "origin": data.get("hf_hub_id") or data.get("url") or name,
             "licence": data.get("license"),
             "input_size": (data.get("input_size") or (None,))[-1],
-            "normalisation_from": "timm",
+            "normalisation_from": "as timm says",
         },
     )
 
@@ -401,7 +401,7 @@ def _checkpoint(path: Path, *, architecture: str | None, default: str) -> Source
             "gives them (mean, std)"
         )
     model.provenance |= record["provenance"] | {"remarks": remarks}
-    model.provenance["normalisation_from"] = "the file" if "normalisation" in record else "assumed"
+    model.provenance["normalisation_from"] = "as the file says" if "normalisation" in record else "assumed"
     return model
 
 

@@ -18,12 +18,14 @@ from companion.datasets import Dataset, Fold, fold
 from companion.errors import InputError
 from companion.models import SourceModel, best_device
 from companion.sources import save
-from companion.training import FINE_TUNING_PROTOCOLS, SEED, fine_tune
+from companion.training import FINE_TUNING_PROTOCOLS, SEED, FineTuned, fine_tune
 from companion.training.metrics import auc_per_class, macro_auc
 
 LEARNING_RATES = (0.001, 0.01)  # of each seed the run with the lower validation loss counts
 RESAMPLES = 200
 FILES = ("model.safetensors", "predictions.csv", "per_class.csv", "tuning.json", "tuning.html")
+TITLES = {"lr": "learning rate", "val_auc": "validation AUC", "test_auc": "test AUC", "auc": "AUC"}
+TITLES |= {"test_accuracy": "test accuracy", "seconds": "s"}
 NOT_CLINICAL = "Research software, not for clinical use."
 
 
@@ -148,7 +150,7 @@ class Tuned:
         html = page.render(
             tuned=self,
             tables=[
-                (title, table.to_html(border=0, index=index, float_format="%.3f"))
+                (title, table.rename(columns=TITLES).to_html(border=0, index=index, float_format="%.3f"))
                 for title, table, index in tables
             ],
             not_clinical=NOT_CLINICAL,
@@ -203,7 +205,7 @@ def tune(
     where = best_device(device)
     rows, networks, total = [], [], len(seeds) * len(LEARNING_RATES)
     for number, seed in enumerate(seeds):
-        found = []
+        found: list[FineTuned] = []
         for lr in LEARNING_RATES:
             done = number * len(LEARNING_RATES) + len(found)
 

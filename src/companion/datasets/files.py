@@ -86,7 +86,10 @@ def survey(
     except InputError as error:
         errors.append(str(error))
     if not listing.has_patients:
-        remarks.append("patients unknown: images of one patient may lie in several splits")
+        remarks.append(
+            "patients unknown: where images of one patient lie in several splits, what is tested has been seen; a "
+            "manifest with a column patient, or --patients-from-folder, names them"
+        )
     return Survey(listing, parts, counts, unreadable, tuple(errors), tuple(remarks))
 
 

@@ -10,7 +10,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion.figures.style import BLUE, CYCLE, GREEN, GREY, INK, ORANGE, PURPLE, figure_of, short, title_of
+from companion.figures.style import (
+    BLUE,
+    CYCLE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PROPOSED,
+    PURPLE,
+    figure_of,
+    short,
+    title_of,
+)
+from companion.scores import COMBINED
 
 
 def scores_against_auc(
@@ -84,6 +97,7 @@ def critical_difference(ranks: pd.DataFrame) -> Figure:
     differs = nemenyi(ranks).set_axis(names, axis=0).set_axis(names, axis=1)
     means = pd.Series(ranks.mean().to_numpy(), index=names)
     colours = {name: CYCLE[place % len(CYCLE)] for place, name in enumerate(names)}
+    colours |= {title_of(COMBINED): PROPOSED}
     with warnings.catch_warnings():
         # It halves a Series with numpy's array_split, of which pandas below 3 warns.
         warnings.simplefilter("ignore", FutureWarning)
@@ -102,8 +116,8 @@ def benchmark(summary: pd.DataFrame) -> Figure:
     scores = summary[summary["kind"].isin(list(colours))].iloc[::-1]
     simple = summary[(summary["kind"] == "baseline") & summary["mean"].notna()]
     figure, axis = figure_of(8, 1.3 + 0.3 * len(scores) + 0.2 * len(simple))
-    for place, (_, row) in enumerate(scores.iterrows()):
-        colour = colours[row["kind"]]
+    for place, (name, row) in enumerate(scores.iterrows()):
+        colour = PROPOSED if name == COMBINED else colours[row["kind"]]
         axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2, alpha=0.6)
         axis.plot(row["mean"], place, "D" if row["kind"] == "given" else "o", color=colour)
     axis.set_yticks(range(len(scores)), [title_of(name) for name in scores.index])

@@ -9,7 +9,17 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from companion.figures.style import BLUE, CYCLE, GREEN, INK, ORANGE, figure_of, literal, mark_synthetic, short
+from companion.figures.style import (
+    CYCLE,
+    GREEN,
+    INK,
+    ORANGE,
+    PROPOSED,
+    figure_of,
+    literal,
+    mark_synthetic,
+    short,
+)
 
 
 def ranking(found: Any) -> Figure:
@@ -28,7 +38,7 @@ def ranking(found: Any) -> Figure:
             else ("feature_rank", "mean rank by features (1 is best)")
         )
         terms = (("nca", "NCA", GREEN), ("gradient_ratio_scale_invariant", "gradient ratio", ORANGE))
-        panels += [(one, *panel) for panel in ((*by, BLUE), *terms)]
+        panels += [(one, *panel) for panel in ((*by, PROPOSED), *terms)]
     heights = [len(one.table) + 1.8 for one, *_ in panels]
     figure, axes = figure_of(
         5, 0.3 * sum(heights), len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights}

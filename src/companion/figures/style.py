@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#7f7f7f"
 INK = "#6b6b6b"
+PROPOSED = "#B84A00"  # the proposed score, in every figure; nothing else has it
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, "#D55E00", "#56B4E9", INK, "#8C6D00")
 
 TITLES = {

@@ -342,10 +342,14 @@ def by_name(sources: Source | Sequence[Source]) -> dict[str, Source]:
         If there are fewer than two, one is named twice, or one does not exist.
     """
     given = [sources] if isinstance(sources, str | os.PathLike | SourceModel | nn.Module) else list(sources)
-    tables = [isinstance(one, str | os.PathLike) and os.fspath(one).endswith(".csv") for one in given]
-    listed = [read_sources(one) if table else [one] for one, table in zip(given, tables, strict=True)]
-    given, names = [one for several in listed for one in several], []
-    for source in given:
+    listed: list[Source] = []
+    names = []
+    for one in given:
+        if isinstance(one, str | os.PathLike) and os.fspath(one).endswith(".csv"):
+            listed += read_sources(one)
+        else:
+            listed.append(one)
+    for source in listed:
         if isinstance(source, SourceModel):
             names.append(source.name)
         elif isinstance(source, nn.Module):
@@ -360,7 +364,7 @@ def by_name(sources: Source | Sequence[Source]) -> dict[str, Source]:
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled:
         raise InputError(f"source {doubled!r} is named twice")
-    return dict(zip(names, given, strict=True))
+    return dict(zip(names, listed, strict=True))
 
 
 def _sets(
@@ -424,7 +428,7 @@ def _origin(model: SourceModel) -> dict[str, Any]:
         "licence": known.get("licence"),
         "input_size": known.get("input_size"),
         "normalisation": model.normalisation,
-        "normalisation_from": known.get("normalisation_from", "the source itself"),
+        "normalisation_from": known.get("normalisation_from", "its own"),
     }
 
 

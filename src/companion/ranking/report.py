@@ -14,9 +14,10 @@ import pandas as pd
 
 from companion import store
 from companion.datasets import sample
-from companion.ranking.evidence import context, elsewhere
+from companion.ranking.evidence import context, elsewhere, replicated
 from companion.ranking.ranking import Ranking
 from companion.ranking.sets import RECOMMENDED, SCALE_INVARIANT, CandidateSet, agreement
+from companion.ranking.stability import stability_cost
 from companion.ranking.verification import verification_cost
 from companion.scores import COMBINED, REGISTRY
 from companion.tuning import NOT_CLINICAL
@@ -24,12 +25,12 @@ from companion.tuning import NOT_CLINICAL
 FILES = ("ranking.csv", "ranking.json", "ranking.png", "ranking.html")
 TITLES = {name: info.title for name, info in REGISTRY.items()} | {
     RECOMMENDED: "Combined",
-    "feature_rank": "Mean rank by features",
+    "feature_rank": "Mean rank by features (1 is best)",
     COMBINED: "Combined, paper's form",
     "gradient_ratio": "Gradient ratio, paper's form",
     SCALE_INVARIANT: "Gradient ratio",
-    "linear_probe": "Linear probe",
-    "knn": "k-NN",
+    "linear_probe": "Linear probe accuracy",
+    "knn": "k-NN accuracy",
 }
 MAIN = ("rank", "source", RECOMMENDED, "feature_rank", "linear_probe", "knn", "nca", SCALE_INVARIANT)
 
@@ -44,64 +45,112 @@ def recommendation(ranking: Ranking) -> list[str]:
         return [
             f"No recommendation: {first} is the only candidate that was not trained on the target itself."
         ]
-    basis = (
-        "by the combined score" if best.ordered else "by the mean rank over linear probe, k-NN, NCA and LogME"
-    )
+    known = elsewhere(best, ranking.dataset.name)
+    votes, scores, tau = _votes(best)
     lines = [
-        f"Fine-tune {first} first, then {others[0]}: {basis}, of {len(best.table)} candidates ({best.title})."
+        f"Fine-tune {first} first, then {others[0]}: {_verdict(ranking, known, votes / max(scores, 1))}."
     ]
-    if not best.ordered:
-        lines.append(f"There is no combined score: {best.reason}.")
-    lines += [*_sureness(ranking, best), *_beside_the_order(best), *_elsewhere(ranking, best)]
+    basis = "combined score" if best.ordered else "mean rank by linear probe, k-NN, NCA and LogME"
+    lines.append(f"The order is that of the {basis} over {len(best.table)} candidates ({best.title}).")
+    agreed = f"{votes} of {scores} single scores put {first} first"
+    if len(best.table) > 2:
+        agreed += (
+            f"; their orders agree with Kendall's τ {tau:.2f} on average (1: all the same, 0: no relation)"
+        )
+    if ranking.stability is None:
+        seconds = duration(stability_cost(ranking, 10))
+        agreed += (
+            f". Not checked: whether other images would change the order (add --repeats 10, about {seconds})"
+        )
+    else:
+        agreed += f". {ranking.stability.summaries.get(best.title, 'It was not ranked again')}"
+    lines += [
+        f"How sure: {agreed}.",
+        *_other_orders(best),
+        *_trivial(ranking, best),
+        *_elsewhere(known, first),
+    ]
     if ranking.verification is not None:
         return [*lines, f"Checked by fine-tuning: {ranking.verification.summary}."]
     if {"val", "test"} <= set(ranking.dataset.labels):
         seconds = duration(verification_cost(ranking, 2))
-        lines.append(f"Not checked by fine-tuning: --verify 2 compares the first two, about {seconds} here.")
+        lines.append(
+            f"Not checked: which is better after fine-tuning (add --verify 2: six short runs of each of the first two, "
+            f"about {seconds} here)."
+        )
     return lines
 
 
-def _sureness(ranking: Ranking, best: CandidateSet) -> list[str]:
-    first = best.advised[0]
-    methods = agreement(best)
-    methods = methods[methods["sources"] == len(best.table)]
-    votes = int((methods["first"] == first).sum())
-    agreed = f"{votes} of {len(methods)} scores put {first} first"
-    if len(best.table) > 2:
-        agreed += f"; the mean Kendall τ between their orders is {methods['tau'].mean():.2f}"
-    if ranking.stability is None:
-        return [
-            f"How sure: {agreed}. Whether other images would change the order was not checked (--repeats 10)."
-        ]
-    summary = ranking.stability.summaries.get(best.title, "the order was not repeated")
-    return [f"How sure: {summary}. {agreed}."]
+def _votes(best: CandidateSet) -> tuple[int, int, float]:
+    """Scores that put the advised source first, of how many, and the mean Kendall τ between the scores' orders."""
+    found = agreement(best)
+    # A product is no vote of its own, and the two forms of the gradient ratio are one.
+    single = ~found["method"].isin((RECOMMENDED, COMBINED, "gradient_ratio"))
+    found = found[single & (found["sources"] == len(best.table))]
+    return int((found["first"] == best.advised[0]).sum()), len(found), float(found["tau"].mean())
 
 
-def _beside_the_order(best: CandidateSet) -> list[str]:
-    """The paper's own form of the score, and the answer that needs no score: ImageNet first."""
-    lines = []
-    if best.ordered and best.table[COMBINED].notna().all():
-        of_paper = best.table.sort_values(COMBINED, ascending=False, kind="stable")["source"].iloc[0]
-        same = "the same source" if of_paper == best.advised[0] else of_paper
-        by_features = best.table.sort_values("feature_rank", kind="stable")["source"].iloc[0]
+def _verdict(ranking: Ranking, known: pd.DataFrame, share: float) -> str:
+    """One word for all evidence, the weakest that holds; what was checked by fine-tuning goes before all else."""
+    if ranking.verification is not None:
+        return "see what fine-tuning gave, below"
+    first = ranking.first(1)[0]
+    if len(known) and known.sort_values("elsewhere")["source"].iloc[0] != first:
+        return f"the evidence conflicts, since {known.sort_values('elsewhere')['source'].iloc[0]} did better elsewhere"
+    spread = None if ranking.stability is None else ranking.stability.table
+    if spread is not None and len(spread):
+        own = spread[spread["source"] == first]
+        if not (own["gap_low"] > 0).any():
+            return "too close to call"
+    return "most of the evidence agrees" if share > 0.5 else "too close to call"
+
+
+def _other_orders(best: CandidateSet) -> list[str]:
+    """Who is first by the paper's own form of the score and by the features alone, where it is somebody else."""
+    lines, first = [], best.advised[0]
+    if not best.ordered:
+        return []
+    if best.table[COMBINED].notna().all():
+        paper = best.table.sort_values(COMBINED, ascending=False, kind="stable")["source"].iloc[0]
+        if paper != first:
+            lines.append(
+                f"The paper's own form of the score puts {paper} first; it depends on how a checkpoint was written "
+                "(normalisation, folded batch norm), so the order does not go by it."
+            )
+    features = best.table.sort_values("feature_rank", kind="stable").iloc[0]
+    if features["source"] != first:
+        own = best.table.set_index("source").loc[first, "feature_rank"]
         lines.append(
-            f"The score in the paper's own form, which depends on how a file was written, puts {same} first; the "
-            f"features alone (linear probe, k-NN, NCA, LogME) put {by_features} first."
+            f"By features alone (linear probe, k-NN, NCA, LogME) {features['source']} is ahead: mean rank "
+            f"{features['feature_rank']:.1f} against {own:.1f} of {first}."
         )
+    return lines
+
+
+def _trivial(ranking: Ranking, best: CandidateSet) -> list[str]:
+    """The choice that needs no score, ImageNet first, and how good it was where that is known."""
     if best.kind == "architectures":
-        return lines
-    found = best.table[best.table["pretraining"].map(is_imagenet)]
-    if found.empty:
-        lines.append(
-            "The trivial choice, ImageNet, is not among these: companion fetch imagenet brings it for ResNet-18."
-        )
-    else:
-        name = found["source"].iloc[0]
-        lines.append(
-            f"The trivial choice is ImageNet: {name}, here in place {best.advised.index(name) + 1} of "
-            f"{len(best.table)}."
-        )
-    return lines
+        return []
+    found = replicated(best.ordered, ranking.dataset.name)
+    here, simple = found.loc["here"], found.loc["baseline"]
+    low, high = simple["low"], simple["high"]
+    told = "better than" if low > 0 else "worse than" if high < 0 else "not shown to be better or worse than"
+    worth = (
+        f"In this package's replication the order used here was {told} ImageNet first, then the larger source: mean "
+        f"weighted τ {here['tau']:.2f} against {simple['tau']:.2f} (1 is the right order, 0 none; difference 95 % "
+        f"interval {low:+.2f} to {high:+.2f}), AUC given up by the first choice {here['regret']:.3f} against "
+        f"{simple['regret']:.3f}."
+    )
+    imagenet = best.table[best.table["pretraining"].map(is_imagenet)]
+    if imagenet.empty:
+        return [
+            f"The trivial choice, ImageNet, is not among these (companion fetch imagenet: ResNet-18). {worth}"
+        ]
+    name = imagenet["source"].iloc[0]
+    return [
+        f"The trivial choice is ImageNet: {name}, here in place {best.advised.index(name) + 1} of {len(best.table)}. "
+        f"{worth}"
+    ]
 
 
 def is_imagenet(pretraining: str) -> bool:
@@ -110,17 +159,17 @@ def is_imagenet(pretraining: str) -> bool:
     return "imagenet" in name or "in1k" in name
 
 
-def _elsewhere(ranking: Ranking, best: CandidateSet) -> list[str]:
-    known = elsewhere(best, ranking.dataset.name)
+def _elsewhere(known: pd.DataFrame, first: str) -> list[str]:
     if known.empty:
         return []
-    order = ", ".join(
-        f"{row.source} {row.elsewhere:.1f}" for row in known.sort_values("elsewhere").itertuples()
-    )
+    ordered = known.sort_values("elsewhere")
+    order = ", ".join(f"{row.source} {row.elsewhere:.1f}" for row in ordered.itertuples())
+    line = f"Fine-tuned on {known['targets'].iloc[0]} other targets, these had the mean places {order}."
+    if ordered["source"].iloc[0] != first:
+        line += f" That speaks for {ordered['source'].iloc[0]}: try both."
     return [
-        f"Known from elsewhere: mean place after fine-tuning on {known['targets'].iloc[0]} other targets: {order}. "
-        f"The mean of this and the place here puts {known['source'].iloc[0]} first; on the replication's targets that "
-        "mean ranked better than the paper's score. The order above does not use it."
+        f"{line} The order above does not use it; the mean of the place here and the place there puts "
+        f"{known['source'].iloc[0]} first."
     ]
 
 
@@ -163,13 +212,18 @@ def _as_text(table: pd.DataFrame) -> pd.DataFrame:
 def _sections(ranking: Ranking) -> dict[str, list[str]]:
     """What stands below the tables, as titled lists of lines: evidence first, provenance last."""
     sections: dict[str, list[str]] = {}
-    sections["About the images"] = ranking.notes
+    counts = ", ".join(f"{len(labels)} {split}" for split, labels in ranking.dataset.labels.items())
+    scored = f"{counts}; {ranking.dataset.size} px; {ranking.cost['images']} training images were scored, no others"
+    sections["About the images"] = [scored, *ranking.notes]
     if ranking.stability is not None:
         found = ranking.stability
-        lines = list(found.summaries.values())
+        titles = [] if ranking.best is None else [ranking.best.title]  # the recommendation has its summary
+        lines = [line for title, line in found.summaries.items() if title not in titles]
         for row in found.table.itertuples():
             places = f"{row.highest} to {row.lowest}" if row.highest != row.lowest else row.highest
-            lines.append(f"{row.source}: first in {row.first:.0%}, place {places}")
+            lines.append(
+                f"{row.source}: first in {row.first * found.repeats:.0f} of {found.repeats}, place {places}"
+            )
         sections[f"How stable the order is ({found.repeats} random halves of the {found.of})"] = lines
     if ranking.verification is not None:
         checked = ranking.verification
@@ -202,7 +256,7 @@ def _sections(ranking: Ranking) -> dict[str, list[str]]:
 
 def _normalisation(origin: dict[str, Any]) -> str:
     mean, deviation = (" ".join(f"{value:g}" for value in values) for values in origin["normalisation"])
-    return f"mean {mean}, sd {deviation} ({origin['normalisation_from']})"
+    return f"mean {mean}, sd {deviation}, {origin['normalisation_from']}"
 
 
 def _grouped(pairs: Any) -> list[str]:
@@ -215,7 +269,17 @@ def _grouped(pairs: Any) -> list[str]:
 
 def _state(candidates: CandidateSet) -> str:
     """What of a set's order is undetermined, and why."""
-    return candidates.reason if candidates.ordered else f"order undetermined: {candidates.reason}"
+    if candidates.kind == "left_out":
+        return candidates.reason
+    columns = (
+        "Higher is better in every column but the mean rank; linear probe and k-NN are cross-validated on the training "
+        "images. "
+    )
+    return (
+        columns
+        + (candidates.reason if candidates.ordered else f"No combined score: {candidates.reason}")
+        + "."
+    )
 
 
 def as_text(ranking: Ranking) -> str:

@@ -19,7 +19,7 @@ RECOMMENDED = "combined"
 # Scores that mean something without other candidates.
 FEATURE_SCORES = ("linear_probe", "knn", "nca", "logme")
 LEFT_OUT = "left out: trained on the target itself"
-TOO_FEW = "fewer than four of one kind"
+TOO_FEW = "too few of one kind for a combined score"
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def order(scores: pd.DataFrame, *, kind: str) -> tuple[pd.DataFrame, str]:
     table["order"] = np.where(tied, "undetermined", "determined")
     table = table.sort_values(by, ascending=False, kind="stable")
     table["gap"] = table[by].diff(-1)
-    lowest = "the lowest of the set in either term has a combined score of 0, whatever its other term"
+    lowest = "A combined score of 0 means the lowest here in NCA or gradient ratio, whatever the other: not worthless"
     return table, f"{lowest}: the last are tied" if tied.any() else lowest
 
 
@@ -121,10 +121,7 @@ def _undetermined(
 ) -> str:
     """Why the combined score gives no order; empty where it does."""
     if kind == "mixed" or len(table) < MIN_CANDIDATES:
-        return (
-            f"the combined score needs {MIN_CANDIDATES} sources of one architecture, or of one pre-training, to mean "
-            "anything"
-        )
+        return f"it needs {MIN_CANDIDATES} candidates of one architecture, or of one pre-training, to be compared with"
     for term in terms:
         if table[term].isna().any():
             return f"{term} is not defined for every source"

@@ -169,6 +169,7 @@ def _summary(candidates: CandidateSet, table: pd.DataFrame, ordered: int, repeat
     line = (
         f"{first['source']} leads {second['source']} by {first['gap']:.2f} {what}, 95 % interval over "
         f"{of} {first['gap_low']:.2f} to {first['gap_high']:.2f}: other {of} like these would {changes} change which "
-        f"of the two is ahead; {first['source']} came first in {first['first']:.0%} of {ordered} halves"
+        f"of the two is ahead ({first['source']} came first in {first['first'] * ordered:.0f} of {ordered} overlapping "
+        "halves)"
     )
     return line if ordered == repeats else f"{line}; {repeats - ordered} more had no order"
