@@ -52,11 +52,7 @@ def by_evidence(*levels: str):
     return pytest.mark.parametrize("claim", chosen, ids=lambda claim: claim.id)
 
 
-EXPECTED = {
-    claims.FAILS: FAILS,
-    claims.UNDECIDED: UNDECIDED,
-    claims.CAVEAT: TOLD,
-}
+EXPECTED = {claims.FAILS: FAILS, claims.UNDECIDED: UNDECIDED, claims.CAVEAT: TOLD}
 
 
 def assert_as_expected(claim: Claim) -> None:
@@ -113,12 +109,7 @@ def shuffled(column: str, seed: int) -> pd.DataFrame:
     [
         # a score that knows nothing; sources whose size means nothing; a mixture with a seed, and one that is all noise
         ("several-targets", "_taus", [weighted_tau(shuffled("proposed", k)) for k in range(12)], False),
-        (
-            "figure-4-large-sources-are-not-favoured",
-            "_pairs",
-            [shuffled("auc", k) for k in range(12)],
-            True,
-        ),
+        ("figure-4-large-sources-are-not-favoured", "_pairs", [shuffled("auc", k) for k in range(12)], True),
         ("note-8-seed", "synthetic.nleep_over_seeds", [(0.5, 0.5), (0.4, 0.6)], False),
     ],
 )

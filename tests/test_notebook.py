@@ -164,8 +164,6 @@ def test_a_failing_cell_is_named_and_nothing_is_written(tmp_path):
     [
         ("size", True, "a valid integer"),
         ("size", 28.0, "a valid integer"),
-        ("size", 30, "choose one of 28, 64, 128, 224"),
-        ("seed", -1, "greater than or equal to 0"),
         ("seed", 2**32, "less than"),
         ("seed", "3", "a valid integer"),
         ("target", "", "at least 1 character"),
@@ -180,7 +178,6 @@ def test_a_failing_cell_is_named_and_nothing_is_written(tmp_path):
         ("per_class", 2, "greater than or equal to 3"),
         ("weights", "locally", "'local' or 'pretrained'"),
         ("architectures", ["resnet18", "resnet81"], "Did you mean 'resnet18'"),
-        ("protocol", "best", "'quick', 'standard' or 'paper'"),
         ("images", "yes", "a valid boolean"),
     ],
 )

@@ -356,7 +356,6 @@ def test_the_command_writes_tables_and_json(finished, tmp_path, command):
         (("--device", "cuda:9"), 3, "device 'cuda:9' is not there"),
         (("--scheduler", "tcp://127.0.0.1:9"), 3, "no Dask scheduler answers at tcp://127.0.0.1:9"),
         (("--scheduler", "nonsense://x"), 3, "no Dask scheduler answers at nonsense://x"),
-        (("--scheduler", "tcp://127.0.0.1:9", "--workers", "2"), 2, "give one of them"),
         (("--data-dir", __file__), 2, "is a file: name a folder"),
     ],
 )

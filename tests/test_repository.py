@@ -79,9 +79,7 @@ def test_the_example_output_is_what_the_command_prints(capsys):
         lines = [re.sub("(too close to call|most of the evidence agrees)", "VERDICT", line) for line in lines]
         words = [
             re.sub(
-                r"train:[\w:]+|scratch",
-                "NAME",
-                re.sub(r"-?\d+(\.\d+)?( (s|min|h)\b)?|–", "#", line),
+                r"train:[\w:]+|scratch", "NAME", re.sub(r"-?\d+(\.\d+)?( (s|min|h)\b)?|–", "#", line)
             ).split()
             for line in lines
         ]

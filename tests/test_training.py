@@ -182,8 +182,7 @@ def test_a_network_is_trained_in_training_mode_and_evaluated_in_the_other():
 
 
 @pytest.mark.parametrize(
-    ("watch", "values"),
-    [("auc", [0.6, 0.8, 0.8, 0.7, 0.8]), ("loss", [3.0, 1.0, 1.0, 2.0, 1.0])],
+    ("watch", "values"), [("auc", [0.6, 0.8, 0.8, 0.7, 0.8]), ("loss", [3.0, 1.0, 1.0, 2.0, 1.0])]
 )
 def test_the_first_of_the_best_epochs_is_kept_and_patience_ends_training(monkeypatch, watch, values):
     left, seen = iter(values), []
