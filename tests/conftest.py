@@ -55,11 +55,8 @@ def real_data(monkeypatch, data) -> Path:
     if not _DATA_AT_START:
         pytest.skip("COMPANION_DATA is not set: it names the directory with the real MedMNIST files")
     folder = Path(_DATA_AT_START).expanduser().resolve()
-    missing = [
-        f"{flag}.npz"
-        for flag in _REAL_FLAGS
-        if not ((folder / f"{flag}.npz").is_file() or any(folder.glob(f"*/{flag}.npz")))
-    ]
+    names = [f"{flag}.npz" for flag in _REAL_FLAGS]
+    missing = [name for name in names if not ((folder / name).is_file() or any(folder.glob(f"*/{name}")))]
     if missing:
         pytest.skip(f"not in COMPANION_DATA: {', '.join(missing)}")
     for found in folder.iterdir():

@@ -170,11 +170,7 @@ def test_a_file_is_brought_to_the_size_asked_for(tmp_path, size):
 def test_val_is_drawn_from_train_where_there_is_a_test_split_only(tmp_path):
     path = npz(tmp_path / "own.npz", val_images=None, val_labels=None)
     found, plain = load_dataset(path), arrays()
-    assert {split: len(labels) for split, labels in found.labels.items()} == {
-        "train": 22,
-        "val": 2,
-        "test": 12,
-    }
+    assert [len(found.labels[split]) for split in ("train", "val", "test")] == [22, 2, 12]
     assert found.notes == ("no val split is given: 2 images of train became val, an eighth by class",)
     both = {image.tobytes() for split in ("train", "val") for image in found.images[split]}
     assert both == {image.tobytes() for image in plain["train_images"]}
@@ -240,14 +236,9 @@ def test_synthetic_images_are_seeded_balanced_and_marked(monkeypatch, name):
 # --- the dataset object ------------------------------------------------------------------------------------
 def own(**changes: object) -> Dataset:
     """Build a small dataset, class-sorted as folders are."""
-    given = {
-        "name": "own",
-        "images": {"train": np.arange(90, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)},
-        "labels": {"train": np.repeat([0, 1, 2], 30)},
-        "classes": ("a", "b", "c"),
-        "task": "multi-class",
-        "origin": "made up",
-    }
+    images = np.arange(90, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)
+    given = {"name": "own", "images": {"train": images}, "labels": {"train": np.repeat([0, 1, 2], 30)}}
+    given |= {"classes": ("a", "b", "c"), "task": "multi-class", "origin": "made up"}
     return Dataset(**(given | changes))
 
 
@@ -365,9 +356,8 @@ def test_frozen_folds_come_out_again(flag):
 def test_a_changed_generator_is_noticed(lesions, monkeypatch):
     sizes = len(lesions.labels["train"]), len(lesions.labels["val"])
     monkeypatch.setattr(datasets.folds, "_frozen", lambda: {(lesions.name, 1): (*sizes, "0" * 64)})
-    with pytest.raises(
-        EnvironmentFailure, match=r"fold 1 of procedural:lesions is not the frozen one: numpy"
-    ):
+    says = r"fold 1 of procedural:lesions is not the frozen one: numpy"
+    with pytest.raises(EnvironmentFailure, match=says):
         datasets.fold(lesions, 1)
     assert datasets.fold(lesions, 1, seed=1).number == 1  # another seed is nobody's frozen fold
 

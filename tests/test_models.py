@@ -183,9 +183,8 @@ def test_less_than_99_percent_of_the_backbone_is_refused(small_state):
     rest, less = ({k: v for k, v in small_state.items() if k not in gone} for gone in (few, many))
     assert few and 0.99 <= load(rest).provenance["covered"] < 1
     covered = f"{len(keys) - len(many)} of {len(keys)} tensors"
-    with pytest.raises(
-        InputError, match=rf"9\d% of the backbone .*{covered}; first one is missing: {many[0]}"
-    ):
+    says = rf"9\d% of the backbone .*{covered}; first one is missing: {many[0]}"
+    with pytest.raises(InputError, match=says):
         load(less)
 
 
@@ -195,9 +194,8 @@ def test_weights_of_another_architecture_are_refused_with_what_they_cover(small_
     with pytest.raises(InputError, match=r"first one has another shape"):
         load({key: value[..., None] for key, value in small_state.items()})
     deeper = models.build("resnet34").state_dict()  # it has all of resnet18's tensors, in their shapes
-    with pytest.raises(
-        InputError, match=r"holds 16 convolution\(s\) that resnet18 does not have .*layer1\.2\.conv1"
-    ):
+    says = r"holds 16 convolution\(s\) that resnet18 does not have .*layer1\.2\.conv1"
+    with pytest.raises(InputError, match=says):
         load(deeper, "resnet18")
 
 

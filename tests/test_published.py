@@ -289,9 +289,8 @@ def test_a_damaged_file_is_named(data):
 
 def test_without_file_and_without_internet_it_is_said_what_to_do(monkeypatch, data, no_waiting):
     monkeypatch.setattr(module, "ADDRESS", "http://127.0.0.1:9")
-    with pytest.raises(
-        EnvironmentFailure, match=r"not at .*fine_tuning_runs\.parquet, and cannot reach .*put"
-    ) as caught:
+    says = r"not at .*fine_tuning_runs\.parquet, and cannot reach .*put"
+    with pytest.raises(EnvironmentFailure, match=says) as caught:
         published.runs()
     assert "\n" not in str(caught.value)
     with pytest.raises(EnvironmentFailure, match=r"not at .*: put fine_tuning_runs\.parquet"):

@@ -273,19 +273,13 @@ def test_what_fine_tuning_asks_of_the_loop(target, asked):
 
 def test_what_source_training_asks_of_the_loop(asked):
     cells = datasets.load_dataset("procedural:cells")
-    protocol = replace(PAPER, epochs=3, images_per_epoch=11, lr=0.07, momentum=0.8, weight_decay=0.01)
+    own = {"lr": 0.07, "momentum": 0.8, "weight_decay": 0.01, "epochs": 3, "images_per_epoch": 11}
+    protocol = replace(PAPER, **own)
     train_source(cells, protocol, architecture=SMALL, seed=5)
-    wanted = {
-        "lr": 0.07,
-        "momentum": 0.8,
-        "weight_decay": 0.01,
-        "batch_size": 128,
-        "epochs": 3,
-        "patience": 20,
-    }
+    wanted = own | {"batch_size": 128, "patience": 20}
     wanted |= {"augmentation": "paper", "schedule": "step", "step_epochs": 15, "watch": "loss"}
     # Plain momentum, unlike fine-tuning.
-    assert asked["recipe"] == recipe(**wanted, nesterov=False, images_per_epoch=11)
+    assert asked["recipe"] == recipe(**wanted, nesterov=False)
     assert asked["seed"] == 5 and np.array_equal(asked["weights"], balanced_weights(cells.labels["train"]))
     start = models.build(SMALL, classes=3, seed=5).state_dict()["conv1.0.weight"]
     assert torch.equal(asked["network"].state_dict()["conv1.0.weight"], start)
