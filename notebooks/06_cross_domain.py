@@ -270,14 +270,10 @@ origin = {model.name: model.provenance.get("origin") for model in models}
 print(f"weights: {weights}")
 print("\n".join(f"{name}: {where}" for name, where in origin.items()))
 
-# %% [markdown]
-# `rank` goes by `combined`, the product with the scale-invariant ratio;
-# `proposed` is the paper's form. Both are inverted among architectures.
-
 # %%
 ranking = companion.rank(dataset, models, per_class=per_class, seed=seed)
 ranking.table[
-    ["source", "rank", "combined", "proposed", "nca", "gradient_ratio", "leep"]
+    ["source", "rank", "proposed", "nca", "gradient_ratio", "leep"]
 ].round(3)
 
 # %% mystnb={"image": {"alt": "Bars of the combined score, NCA and gradient ratio of every architecture for the live target"}}

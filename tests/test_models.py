@@ -313,7 +313,7 @@ def test_the_devices_that_ran_are_noted(monkeypatch):
     ],
 )
 def test_networks_of_timm_have_features_a_head_and_two_first_layers(architecture, size, layers, is_extended):
-    timm = pytest.importorskip("timm")
+    timm = models.timm()
     network = timm.create_model(architecture, num_classes=9).eval()
     images = np.random.default_rng(0).integers(0, 256, (2, size, size)).astype(np.uint8)
     batch = models.to_batch(images, models.IMAGENET_NORMALISATION)

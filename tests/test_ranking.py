@@ -155,6 +155,8 @@ def test_the_order_goes_by_the_scale_invariant_ratio_where_there_is_one():
     )
     assert found["source"].iloc[0] == "s2" and found["combined"].iloc[0] == pytest.approx(5 / 8)
     assert found.set_index("source").loc["s3", "proposed"] == 1
+    inverted, _ = ranking.order(found, kind="architectures")  # of which the replication has one
+    assert list(inverted["combined"]) == list(inverted["proposed"])
     assert found["gap"].iloc[0] == pytest.approx(found["combined"].iloc[0] - found["combined"].iloc[1])
 
 
@@ -366,7 +368,7 @@ def test_networks_are_taken_as_they_are_and_transformers_with_a_remark(target):
     assert sorted(found.table["source"]) == ["ShuffleNetV2 1", "ShuffleNetV2 2"]
     assert not any("nobody has validated" in line for lines in found.remarks.values() for line in lines)
     assert np.isfinite(score(first, target, per_class=10, scores=("gradient_ratio",))["gradient_ratio"])
-    timm = pytest.importorskip("timm")
+    timm = models.timm()
     network = timm.create_model("vit_tiny_patch16_224", img_size=28, patch_size=7, depth=2, num_classes=0)
     model = source_models.from_timm(network.eval(), name="timm:vit", architecture="vit_tiny_patch16_224")
     scratch = models.scratch(SMALL, name="scratch")

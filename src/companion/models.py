@@ -68,6 +68,12 @@ def torchvision() -> ModuleType:
     return importlib.import_module("torchvision")
 
 
+def timm() -> ModuleType:
+    """Import timm, an extra, which imports torchvision itself."""
+    torchvision()
+    return require_extra("timm", "timm")
+
+
 @dataclass
 class SourceModel:
     """A pre-trained network, ready to be scored or fine-tuned.
@@ -250,9 +256,9 @@ def folded(model: SourceModel) -> SourceModel:
 def check_architecture(architecture: str) -> None:
     """Raise `InputError`, with the nearest name, for what is no classification network; ``timm:NAME`` is timm's."""
     if architecture.startswith("timm:"):
-        timm, name = require_extra("timm", "timm"), architecture.removeprefix("timm:")
-        if not timm.is_model(name):
-            raise InputError(f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}")
+        library, name = timm(), architecture.removeprefix("timm:")
+        if not library.is_model(name):
+            raise InputError(f"timm has no model {name!r}.{did_you_mean(name, library.list_models())}")
         return
     known = torchvision().models.list_models(module=torchvision().models)
     if architecture not in known:
@@ -285,7 +291,7 @@ def build(architecture: str, *, classes: int = 1000, seed: int | None = None) ->
         if seed is not None:
             torch.manual_seed(seed)
         if architecture.startswith("timm:"):
-            return require_extra("timm", "timm").create_model(architecture.removeprefix("timm:"), **options)
+            return timm().create_model(architecture.removeprefix("timm:"), **options)
         return torchvision().models.get_model(architecture, weights=None, **options)
 
 

@@ -17,7 +17,7 @@ import torch
 
 from companion import store
 from companion.datasets import Dataset, find, load_dataset, medmnist_flags, pool
-from companion.errors import EnvironmentFailure, InputError, did_you_mean, require_extra
+from companion.errors import EnvironmentFailure, InputError, did_you_mean
 from companion.models import (
     IMAGENET_NORMALISATION,
     PLAIN_NORMALISATION,
@@ -29,6 +29,7 @@ from companion.models import (
     read_state,
     scratch,
     split_head,
+    timm,
     torchvision,
 )
 from companion.training import QUICK, SEED, SourceProtocol, train_source
@@ -286,12 +287,12 @@ def imagenet_file(architecture: str) -> tuple[Any, Path]:
 
 
 def _timm(name: str) -> SourceModel:
-    timm, whole = require_extra("timm", "timm"), name.removeprefix("timm:")
+    whole = name.removeprefix("timm:")
     architecture, _, pretraining = whole.rpartition("/")[2].partition(".")
     if not whole.startswith("hf-hub:"):
         check_architecture(f"timm:{architecture}")
     try:
-        network = timm.create_model(whole, pretrained=True)
+        network = timm().create_model(whole, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise EnvironmentFailure(
             f"cannot download the weights of {name} from its model hub: fetch them where there is a connection "

@@ -19,7 +19,10 @@ BASELINE = "imagenet_then_size"
 def context(ranking: Ranking) -> list[str]:
     """What orders like these were worth where the ground truth is known; computed, never typed."""
     kinds = dict.fromkeys(one.kind for one in ranking.sets if _as_published(one))
-    return [*map(_published, kinds), _replicated(ranking)]
+    of_architectures = (
+        ranking.best is not None and ranking.best.kind == "architectures"
+    )  # the replication has one
+    return [*map(_published, kinds), *([] if of_architectures else [_replicated(ranking)])]
 
 
 def _as_published(one: CandidateSet) -> bool:

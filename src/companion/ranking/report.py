@@ -196,6 +196,8 @@ def shown(candidates: CandidateSet) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The columns that people compare, as text, and the other scores."""
     table = candidates.table
     main = [name for name in MAIN if name in table]
+    if candidates.kind == "architectures":
+        main = ["gradient_ratio" if name == SCALE_INVARIANT else name for name in main]
     hidden = {"gap", "order", "architecture", "pretraining"}
     rest = ["source", *(name for name in table if name not in {*main, *hidden})]
     return _as_text(table[main]), _as_text(table[rest])

@@ -13,8 +13,9 @@ from companion.scores import COMBINED, INVERTED_ACROSS_DOMAINS, REGISTRY, combin
 
 MIN_CANDIDATES = 4
 SCALE_INVARIANT = "gradient_ratio_scale_invariant"
-# The product of NCA and the scale-invariant ratio. The order rests on it, not on the paper's own form, since it ranks
-# better in the second replication and does not depend on how a file was written; a test holds both.
+# What the order goes by. Among sources of one architecture it is the product of NCA and the scale-invariant ratio, not
+# the paper's own form, since it ranks better in the second replication and does not depend on how a file was written (a
+# test holds both); among architectures, of which the replication has one, it is the paper's.
 RECOMMENDED = "combined"
 # Scores that mean something without other candidates.
 FEATURE_SCORES = ("linear_probe", "knn", "nca", "logme")
@@ -86,9 +87,10 @@ def order(scores: pd.DataFrame, *, kind: str) -> tuple[pd.DataFrame, str]:
     Returns
     -------
     table : pandas.DataFrame
-        The rows, best first, with ``proposed`` (the paper's form), ``combined`` (with the scale-invariant ratio, where
-        there is one), ``rank`` and ``gap`` (lead over the next) by the latter, ``order``, and ``feature_rank`` (mean
-        rank by `FEATURE_SCORES`, 1 is best). Where the order is undetermined ``rank`` is missing.
+        The rows, best first, with ``proposed`` (the paper's form), ``combined`` (with the scale-invariant ratio where
+        there is one, but for architectures), ``rank`` and ``gap`` (lead over the next) by the latter, ``order``, and
+        ``feature_rank`` (mean rank by `FEATURE_SCORES`, 1 is best). Where the order is undetermined ``rank`` is
+        missing.
     reason : str
         As of `CandidateSet`.
     """
@@ -96,10 +98,10 @@ def order(scores: pd.DataFrame, *, kind: str) -> tuple[pd.DataFrame, str]:
     features = [name for name in FEATURE_SCORES if name in table and table[name].notna().all()]
     table["feature_rank"] = table[features].rank(ascending=False).mean(axis=1)
     table[COMBINED] = combine(table["nca"], table["gradient_ratio"], invert=inverted)
-    by, ratio = COMBINED, "gradient_ratio"
-    if SCALE_INVARIANT in table:
-        by, ratio = RECOMMENDED, SCALE_INVARIANT
-        table[by] = combine(table["nca"], table[ratio], invert=inverted)
+    by, ratio = RECOMMENDED, "gradient_ratio"
+    if SCALE_INVARIANT in table and not inverted:
+        ratio = SCALE_INVARIANT
+    table[by] = combine(table["nca"], table[ratio], invert=inverted)
     table["rank"] = pd.array([pd.NA] * len(table), dtype="Int64")
     table["gap"], table["order"] = np.nan, "undetermined"
     tied = table[by].duplicated(keep=False)
