@@ -30,7 +30,7 @@ notebooks: $(READY)  ## maintainers: refresh the committed executed notebooks (r
 	@$(BIN)/python tools/refresh_notebooks.py
 
 test: $(READY)  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not faults and not browser and not alone and not release" -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not faults and not browser and not alone and not release" -n 2 --dist loadfile --no-loadscope-reorder
 
 check-browser: $(READY)  ## build the book and open every page in Chromium (minutes; Debian: apt-get install chromium)
 	$(BIN)/python -m pytest -m browser tests/test_browser.py

@@ -1,20 +1,34 @@
 """What is trained ``quick`` in a test is trained briefly: a page or a command shows the same with one short epoch.
 
-Notebooks run by tests execute this file as their kernel starts.
+Notebooks run by tests execute this file, and `small`, as their kernel starts.
 """
 
 
 def shorten() -> None:
-    """Shorten the two protocols named quick, wherever they are already known."""
+    """Shorten the two protocols named quick, wherever they are already known, and resample less after fine-tuning."""
+    from companion import tuning
     from companion.training import FINE_TUNING_PROTOCOLS, QUICK
 
-    tuning = {"epochs": 1, "patience": 1, "train_per_class": 16, "val_per_class": 8}
-    for protocol, few in (
-        (QUICK, {"epochs": 1, "images_per_epoch": 64}),
-        (FINE_TUNING_PROTOCOLS["quick"], tuning),
+    tuning.RESAMPLES = 20
+    plan = FINE_TUNING_PROTOCOLS["quick"]
+    for protocol, name, value in (
+        (QUICK, "epochs", 1),
+        (QUICK, "images_per_epoch", 64),
+        (plan, "epochs", 1),
+        (plan, "patience", 1),
+        (plan, "train_per_class", 16),
+        (plan, "val_per_class", 8),
     ):
-        for name, value in few.items():
-            object.__setattr__(protocol, name, value)
+        object.__setattr__(protocol, name, value)
+
+
+def small() -> None:
+    """Make sources that name no architecture the smallest network, and verify with one seed."""
+    from companion.ranking import verification
+    from companion.sources import load_source
+
+    load_source.__kwdefaults__["architecture"] = "shufflenet_v2_x0_5"
+    verification.SEEDS, verification.RESAMPLES = 1, 20
 
 
 shorten()

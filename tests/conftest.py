@@ -1,7 +1,5 @@
 """What every test gets: directories of its own, a local web server, the real data where there is some."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path
@@ -57,11 +55,8 @@ def real_data(monkeypatch, data) -> Path:
     if not _DATA_AT_START:
         pytest.skip("COMPANION_DATA is not set: it names the directory with the real MedMNIST files")
     folder = Path(_DATA_AT_START).expanduser().resolve()
-    missing = [
-        f"{flag}.npz"
-        for flag in _REAL_FLAGS
-        if not ((folder / f"{flag}.npz").is_file() or any(folder.glob(f"*/{flag}.npz")))
-    ]
+    names = [f"{flag}.npz" for flag in _REAL_FLAGS]
+    missing = [name for name in names if not ((folder / name).is_file() or any(folder.glob(f"*/{name}")))]
     if missing:
         pytest.skip(f"not in COMPANION_DATA: {', '.join(missing)}")
     for found in folder.iterdir():
@@ -100,6 +95,16 @@ def command(capsys):
         return int(stopped.value.code or 0), printed.out, printed.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def fewer_points():
+    """Claims about synthetic features are checked on a third of the points that the pages take."""
+    from claims import synthetic
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "POINTS", 300)
+        yield
 
 
 @pytest.fixture

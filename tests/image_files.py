@@ -1,7 +1,5 @@
 """Writers of small image files, and of what must never be unpickled, for tests."""
 
-from __future__ import annotations
-
 import zlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A web server on this machine whose answers a test sets, wrong ones among them."""
 
-from __future__ import annotations
-
 import contextlib
 import http.server
 import threading

@@ -1,7 +1,5 @@
 """Other programs, run to their end."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

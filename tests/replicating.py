@@ -1,7 +1,5 @@
 """A replication small enough for tests, on synthetic images, and what of its table must not depend on the day."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

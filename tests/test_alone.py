@@ -4,8 +4,6 @@
 real. ``COMPANION_INSTALL`` makes it install the wheel built here instead of the released one.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

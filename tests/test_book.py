@@ -1,7 +1,5 @@
 """The book: whole pages with the package's numbers, and a build that stops at a warning."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from companion import evaluation
 from companion.errors import CompanionError, EnvironmentFailure
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures("fewer_points")
 
 
 def article(site: Path, name: str) -> BeautifulSoup:

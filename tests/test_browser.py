@@ -3,8 +3,6 @@
 Chromium comes from the system (on Debian ``apt-get install chromium``); nothing is downloaded here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import http.server
@@ -177,8 +175,6 @@ def test_the_checks_see_what_they_are_for(browser):
 
 
 # --- every page ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("viewport", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop", "phone"]
 )
@@ -223,8 +219,6 @@ def test_search_finds_a_word(visit, address):
 
 
 # --- the explorer --------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(params=["http", "file"])
 def explorer_page(request, site, address) -> str:
     return f"{address if request.param == 'http' else site.as_uri()}/book/explorer.html"

@@ -1,7 +1,5 @@
 """The claims file: every entry recomputed, and what does not hold named."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +13,7 @@ from companion import evaluation
 from companion.errors import EnvironmentFailure, InputError
 from companion.evaluation import weighted_tau
 
+pytestmark = pytest.mark.usefixtures("fewer_points")
 # Everything else must hold. A claim that begins or ceases to hold is news and belongs into the book.
 TOLD = {
     "figure-4-no-relation-published",
@@ -53,11 +52,7 @@ def by_evidence(*levels: str):
     return pytest.mark.parametrize("claim", chosen, ids=lambda claim: claim.id)
 
 
-EXPECTED = {
-    claims.FAILS: FAILS,
-    claims.UNDECIDED: UNDECIDED,
-    claims.CAVEAT: TOLD,
-}
+EXPECTED = {claims.FAILS: FAILS, claims.UNDECIDED: UNDECIDED, claims.CAVEAT: TOLD}
 
 
 def assert_as_expected(claim: Claim) -> None:
@@ -95,20 +90,12 @@ def test_all_eighteen_means_and_all_198_cells_are_claims():
 
 def test_counts_never_mix_the_paper_s_claims_with_arithmetic_and_notes():
     groups = claims.table().groupby("group")["where"].unique()
-    assert set(groups.index) == {"paper", "tables", "notes"}
-    assert {
-        where for where in groups["paper"] if where.startswith(("table", "released", "reproduction"))
-    } == set()
-    assert {
-        where for where in groups["notes"] if not where.startswith(("reproduction note", "replication"))
-    } == set()
-    assert set(pages.GROUPS) == set(groups.index)  # the columns of the page's summary
+    assert set(groups.index) == set(pages.GROUPS) == {"paper", "tables", "notes"}
+    assert not [w for w in groups["paper"] if w.startswith(("table", "released", "reproduction"))]
+    assert all(w.startswith(("reproduction note", "replication")) for w in groups["notes"])
     # In the abstract stands what its text says: a trap, and two comparisons.
-    assert {claim.id for claim in claims.entries() if claim.where == "abstract"} == {
-        "itself",
-        "outperforms-source-datasets",
-        "outperforms-architectures",
-    }
+    abstract = {claim.id for claim in claims.entries() if claim.where == "abstract"}
+    assert abstract == {"itself", "outperforms-source-datasets", "outperforms-architectures"}
 
 
 def shuffled(column: str, seed: int) -> pd.DataFrame:
@@ -122,12 +109,7 @@ def shuffled(column: str, seed: int) -> pd.DataFrame:
     [
         # a score that knows nothing; sources whose size means nothing; a mixture with a seed, and one that is all noise
         ("several-targets", "_taus", [weighted_tau(shuffled("proposed", k)) for k in range(12)], False),
-        (
-            "figure-4-large-sources-are-not-favoured",
-            "_pairs",
-            [shuffled("auc", k) for k in range(12)],
-            True,
-        ),
+        ("figure-4-large-sources-are-not-favoured", "_pairs", [shuffled("auc", k) for k in range(12)], True),
         ("note-8-seed", "synthetic.nleep_over_seeds", [(0.5, 0.5), (0.4, 0.6)], False),
     ],
 )

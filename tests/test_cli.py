@@ -1,7 +1,5 @@
 """The command line as a person meets it; what people do wrong has a table of its own in test_wrong_inputs."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

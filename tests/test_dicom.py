@@ -1,7 +1,5 @@
 """DICOM files: what their header fields do to the pixels, and which of them are refused."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np
@@ -40,15 +38,8 @@ def test_monochrome1_is_inverted(tmp_path):
 def test_a_window_is_in_units_after_rescaling(tmp_path):
     # Stored 1024 is 0 after the intercept: the window -100 to 100 is stored 924 to 1124.
     pixels = np.tile(np.array([0, 900, 1024, 1150, 4095], np.uint16).repeat(8), (40, 1))
-    path = dicom(
-        tmp_path / "x.dcm",
-        pixels,
-        BitsStored=12,
-        RescaleSlope=1,
-        RescaleIntercept=-1024,
-        WindowCenter=[0, 500],
-        WindowWidth=[200, 100],
-    )
+    scale = {"BitsStored": 12, "RescaleSlope": 1, "RescaleIntercept": -1024}
+    path = dicom(tmp_path / "x.dcm", pixels, **scale, WindowCenter=[0, 500], WindowWidth=[200, 100])
     found = images.read(path, 28, grey=True)[0, [2, 8, 14, 20, 26]]
     np.testing.assert_allclose(found, [0, 0, 128, 255, 255], atol=2)
 

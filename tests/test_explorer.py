@@ -1,7 +1,5 @@
 """The explorer page's data: what `evaluation` says, whole, and in a form that a page opened from disk can load."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

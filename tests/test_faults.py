@@ -3,8 +3,6 @@
 ``make check-faults`` runs this; it takes minutes.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import signal

@@ -3,8 +3,6 @@
 Nothing is shown or kept by pyplot.
 """
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt

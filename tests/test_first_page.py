@@ -1,7 +1,5 @@
 """The figure of the first page: its dots and intervals are those of the package's tables."""
 
-from __future__ import annotations
-
 import re
 from xml.etree import ElementTree
 

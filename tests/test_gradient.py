@@ -1,7 +1,5 @@
 """The gradient term, and the one pass, against the work as released and at its edges."""
 
-from __future__ import annotations
-
 import copy
 import functools
 
@@ -86,8 +84,6 @@ def as_released(model: models.SourceModel, images: np.ndarray, labels: np.ndarra
 
 
 # --- the loss ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize("duplicates", [False, True])
 @pytest.mark.parametrize("seed", range(2))
@@ -123,8 +119,6 @@ def test_triplets_are_counted():
 
 
 # --- one pass against two ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("architecture", "size", "n"),
     [
@@ -188,8 +182,6 @@ def test_a_batch_too_large_for_the_memory_goes_through_in_pieces(monkeypatch):
 
 
 # --- the ratio ---------------------------------------------------------------------------------------------
-
-
 def test_a_batch_without_triplets_does_not_change_the_ratio():
     images, labels = make_images(36)
     labels[:6] = 0
@@ -253,8 +245,6 @@ def test_a_network_without_two_convolutions_has_features_but_no_ratio(monkeypatc
 
 
 # --- the same function, written in another way ---------------------------------------------------------------
-
-
 def rescaled(model: models.SourceModel, factor: float) -> models.SourceModel:
     """The first convolution's weights multiplied, and its batch norm (or the second convolution) undoing that."""
     network = copy.deepcopy(model.backbone)
@@ -319,8 +309,6 @@ def test_the_scale_invariant_ratio_by_hand():
 
 
 # --- what cannot be done -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("architecture", "size", "larger"),
     [("densenet121", 28, 64), ("inception_v3", 64, 224), ("vit_b_32", 64, 224)],

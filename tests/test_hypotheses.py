@@ -1,7 +1,5 @@
 """The second replication's statements, on tables with planted answers."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,14 +22,8 @@ from companion.evaluation.hypotheses import (
 )
 
 PLAN = replication.read("medical")
-SIZES = {
-    RANDOM: 0,
-    IMAGENET: 1_281_167,
-    POOLED: 15_000,
-    MATCHED: 4708,
-    "pneumoniamnist": 4708,
-    "tiny_imagenet": 12_000,
-}
+SIZES = {RANDOM: 0, IMAGENET: 1_281_167, POOLED: 15_000, MATCHED: 4708}
+SIZES |= {"pneumoniamnist": 4708, "tiny_imagenet": 12_000}
 SCORES = (*published.METRICS, "nca", "gradient_ratio", "gradient_ratio_scale_invariant")
 
 

@@ -1,7 +1,5 @@
 """Image files as targets: what the many kinds of files mean, folders and manifests of them, and how they are split."""
 
-from __future__ import annotations
-
 import os
 import shutil
 
@@ -82,8 +80,6 @@ def test_the_second_frame_of_a_phones_picture_is_a_preview(tmp_path):
 
 
 # --- many files --------------------------------------------------------------------------------------------
-
-
 def test_progress_counts_to_the_end(tmp_path):
     lines: list[str] = []
     load_dataset(folder(tmp_path, {"a": 5, "b": 5}), size=28, progress=lines.append)
@@ -134,8 +130,6 @@ def test_classes_can_be_left_out(tmp_path):
 
 
 # --- folders -----------------------------------------------------------------------------------------------
-
-
 def test_what_is_left_out_is_listed_with_the_reason(tmp_path):
     root = folder(tmp_path / "scans", {"a": 2, "b": 2})
     for name in (".hidden.png", "Thumbs.db", "volume.nii.gz"):
@@ -153,9 +147,8 @@ def test_what_is_left_out_is_listed_with_the_reason(tmp_path):
         "loose.png": "in no class folder",
         "b/gone.png": "a link that leads nowhere",
     }
-    assert (
-        "7 files or folders were left out: companion inspect lists them" in load_dataset(root, size=28).notes
-    )
+    remark = "7 files or folders were left out: companion inspect lists them"
+    assert remark in load_dataset(root, size=28).notes
 
 
 def test_split_folders_in_any_case_and_what_lies_beside_them(tmp_path):
@@ -310,8 +303,6 @@ def test_images_that_a_manifest_does_not_list_are_reported(tmp_path):
 
 
 # --- splits drawn here -------------------------------------------------------------------------------------
-
-
 def table(label, content=None, patient=""):
     rows = {"label": label, "content": range(len(label)) if content is None else content, "patient": patient}
     return pd.DataFrame(rows)

@@ -1,7 +1,5 @@
 """`inspect`: what is counted, what is found wrong, and what stays out of it on request."""
 
-from __future__ import annotations
-
 import json
 import shutil
 
@@ -44,9 +42,8 @@ def test_duplicates_are_found_whatever_their_format(scans):
     picture(scans / "Test" / "a" / "three.tif", same)
     shutil.copy(scans / "train" / "a" / "a-0.png", scans / "train" / "a" / "again.png")
     facts = companion.inspect(scans)
-    assert {"train: train/a/one.png", "train: train/b/two.bmp", "test: Test/a/three.tif"} in map(
-        set, facts.duplicates
-    )
+    wanted = {"train: train/a/one.png", "train: train/b/two.bmp", "test: Test/a/three.tif"}
+    assert wanted in map(set, facts.duplicates)
     assert (len(facts.duplicates), facts.across, facts.contradictory) == (6, 6, 1)
     assert any("what is tested there has been seen" in line for line in facts.warnings)
 
@@ -58,9 +55,7 @@ def test_images_in_several_splits_are_counted_wherever_they_are_kept(scans, monk
     shutil.copy(scans / "train" / "a" / "a-0.png", scans / "train" / "a" / "again.png")  # within a split only
     dataset = datasets.load_dataset(scans, size=28)
     assert isinstance(dataset.images["train"], datasets.ImageFiles) is not in_memory
-    assert (
-        datasets.in_several_splits(dataset) == 5
-    )  # all of test, which has the names and so the pixels of train
+    assert datasets.in_several_splits(dataset) == 5  # all of test: it has the names, so the pixels, of train
 
 
 def test_what_cannot_be_read_is_listed_and_the_rest_counted(scans):
@@ -148,12 +143,11 @@ def test_patients_in_two_splits_are_counted(tmp_path):
     facts = companion.inspect(manifest(tmp_path, rows, header="path,label,split,patient"))
     assert facts.patients == 3 and set(facts.shared_patients) == {"P0", "P1", "P2"}
     assert "patients in several splits: 3" in facts.as_text()
-    rows = [
-        (*row[:3], row[3] + "\x1b[2J") for row in rows
-    ]  # nothing that moves the cursor reaches a terminal
-    assert (
-        "\x1b" not in companion.inspect(manifest(tmp_path, rows, header="path,label,split,patient")).as_text()
+    # Nothing that moves the cursor reaches a terminal.
+    path = manifest(
+        tmp_path, [(*row[:3], row[3] + "\x1b[2J") for row in rows], header="path,label,split,patient"
     )
+    assert "\x1b" not in companion.inspect(path).as_text()
 
 
 @pytest.mark.parametrize("size", [None, 64])

@@ -1,9 +1,6 @@
 """The notebooks: parameters checked, also under plain papermill; provenance; executed copies equal to their sources."""
 
-from __future__ import annotations
-
 import ast
-import shutil
 from pathlib import Path
 
 import click
@@ -39,26 +36,6 @@ def defaults(name: str) -> dict:
 
 
 # --- sources and executed copies ----------------------------------------------------------------------------
-
-
-@names
-def test_the_parameters_stand_once_and_are_checked_behind_their_cell(name):
-    declared = defaults(name)
-    notebook.check(name, declared)
-    cells = [cell for cell in source(name).cells if cell.cell_type == "code"]
-    call = next(
-        node
-        for node in ast.walk(ast.parse(cells[1].source.replace("%matplotlib", "#")))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "notebook.start"
-    )
-    assert call.args[0].value == name
-    assert [(each.arg, each.value.id) for each in call.keywords] == [(key, key) for key in declared]
-    assert "hide-cell" in cells[1].metadata["tags"] and "run.provenance(" in cells[-1].source
-    # What installs the package leaves torch and numpy alone.
-    assert "find_spec" in cells[1].source and "COMPANION_INSTALL" in cells[1].source
-    assert "--upgrade" not in cells[1].source and "--editable" not in cells[1].source
-
-
 @names
 def test_papermill_reads_every_parameter_with_its_explanation(name, tmp_path):
     nbformat.write(source(name), tmp_path / "x.ipynb")
@@ -91,13 +68,14 @@ def test_executed_notebook_is_clean_and_small(name):
 def test_runs_on_synthetic_images(name, tmp_path, monkeypatch):
     startup = tmp_path / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
-    shutil.copy(brief.__file__, startup)
+    (startup / "brief.py").write_text(Path(brief.__file__).read_text() + "small()\n")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     declared, given = defaults(name), {}
     if "per_class" in declared:
         given["per_class"] = 20
     if "repeats" in declared:
         given |= {"repeats": 5, "verify": 2, "out": str(tmp_path / "report"), "images": False}
+        given["architecture"] = "shufflenet_v2_x0_5"
     if name == "06_cross_domain":
         given["architectures"] = ["mobilenet_v3_small", "shufflenet_v2_x0_5"]
     if "folds" in declared:
@@ -119,8 +97,6 @@ def test_runs_on_synthetic_images(name, tmp_path, monkeypatch):
 
 
 # --- under plain papermill ----------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def plain_papermill(tmp_path, monkeypatch):
     """Run the first cells of a notebook, up to the check and with a line after it, as the program `papermill` does."""
@@ -183,15 +159,11 @@ def test_a_failing_cell_is_named_and_nothing_is_written(tmp_path):
 
 
 # --- single functions ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
         ("size", True, "a valid integer"),
         ("size", 28.0, "a valid integer"),
-        ("size", 30, "choose one of 28, 64, 128, 224"),
-        ("seed", -1, "greater than or equal to 0"),
         ("seed", 2**32, "less than"),
         ("seed", "3", "a valid integer"),
         ("target", "", "at least 1 character"),
@@ -206,7 +178,6 @@ def test_a_failing_cell_is_named_and_nothing_is_written(tmp_path):
         ("per_class", 2, "greater than or equal to 3"),
         ("weights", "locally", "'local' or 'pretrained'"),
         ("architectures", ["resnet18", "resnet81"], "Did you mean 'resnet18'"),
-        ("protocol", "best", "'quick', 'standard' or 'paper'"),
         ("images", "yes", "a valid boolean"),
     ],
 )

@@ -1,9 +1,6 @@
 """The package as a whole: light to import, modules in order, errors with their exit codes."""
 
-from __future__ import annotations
-
 import ast
-import json
 import os
 import subprocess
 import sys
@@ -19,7 +16,6 @@ from companion.errors import (
     brief,
     did_you_mean,
     exit_code_of,
-    require_extra,
     shown,
 )
 
@@ -105,13 +101,6 @@ def test_what_a_user_gave_is_shown_in_one_line():
     assert shown(os.fsdecode(b"scan\xff\n.png")) == "scan\\xff\\n.png"
     assert shown(Path("größe/läsion.png")) == "größe/läsion.png"
     assert brief("x\n" * 900) == brief("x\n" * 900).strip() and len(brief(["x" * 900] * 900)) < 2500
-
-
-def test_a_missing_extra_is_named_with_the_line_that_installs_it(monkeypatch):
-    assert require_extra("json", "timm") is json
-    monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(EnvironmentFailure, match=r"pip install 'transferability-companion\[dicom\]'"):
-        require_extra("pydicom", "dicom")
 
 
 def test_a_script_reports_a_mistake_in_one_line(capsys):

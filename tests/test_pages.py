@@ -1,7 +1,5 @@
 """The prose pages: numbers are computed and named, never typed; drawings are legible."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from xml.etree import ElementTree

@@ -600,9 +600,11 @@ def test_the_interval_of_the_lead_covers_and_equal_sources_are_not_told_apart(se
     scale = np.ptp(means, axis=0)
     true = ((means - means.min(0)) / scale).prod(1)
     held, apart, trials = 0, 0, 400
+    patients = np.repeat(np.arange(40), 3) if whole_patients else None
+    labels = np.arange(120) % 2 if patients is None else patients % 2
+    parts = halves(labels, 20, seed=24, patients=patients)
     for _ in range(trials):
         own = rng.normal(means[:, :, None], 0.6, (4, 2, 120))
-        patients = np.repeat(np.arange(40), 3) if whole_patients else None
         if whole_patients:
             own += np.repeat(rng.normal(0, 0.6, (4, 2, 40)), 3, axis=2)
 
@@ -611,9 +613,6 @@ def test_the_interval_of_the_lead_covers_and_equal_sources_are_not_told_apart(se
 
         whole = combined(np.arange(120))
         first, second = np.argsort(-whole)[:2]
-        parts = halves(
-            np.arange(120) % 2 if patients is None else patients % 2, 20, seed=24, patients=patients
-        )
         drawn = np.array([combined(part) for part in parts])
         low, high = lead(whole[first] - whole[second], drawn[:, first] - drawn[:, second])
         held += low <= true[first] - true[second] <= high

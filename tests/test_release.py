@@ -1,7 +1,5 @@
 """What would be released: built, installed outside the repository, and used. ``make release-check`` runs this."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """Replication: protocols, plans, resuming, where it runs, damage, and the tables that come out."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -59,8 +57,6 @@ def rows(plan) -> list[dict]:
 
 
 # --- protocols -----------------------------------------------------------------------------------------------
-
-
 def test_the_second_replication_is_the_planned_one():
     read = replication.read("medical")
     pairs = list(read.pairs())
@@ -158,8 +154,6 @@ def test_an_unknown_protocol_and_a_missing_dataset(tmp_path):
 
 
 # --- running -------------------------------------------------------------------------------------------------
-
-
 def test_every_run_has_one_row_and_the_pairs_their_scores(finished):
     plan, reported = finished
     runs, scores = replication.frames(plan)
@@ -292,8 +286,6 @@ def test_packaged_rows_count_as_done(packaged, tmp_path, monkeypatch):
 
 
 # --- on a cluster --------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def cluster(_session_directories):
     distributed, dask = pytest.importorskip("distributed"), pytest.importorskip("dask")
@@ -337,8 +329,6 @@ def test_a_worker_that_dies_on_a_cluster_is_reported(finished, cluster, tmp_path
 
 
 # --- the command line ----------------------------------------------------------------------------------------
-
-
 def test_the_command_says_the_cost_first_and_can_stop_there(finished, tmp_path, command):
     path = replicating.write(tmp_path / "tiny.yaml")
     code, out, err = command("replicate", path, "--out", tmp_path / "out", "--dry-run")
@@ -351,7 +341,7 @@ def test_the_command_writes_tables_and_json(finished, tmp_path, command):
     path = replicating.write(tmp_path / "tiny.yaml")  # the first of the two folds
     lacking(finished[0], tmp_path / "out", 1)
     code, out, err = command("replicate", path, "--out", tmp_path / "out", "--json", "--device", "cpu")
-    assert code == 0 and err.index("to do: 1") < err.index("fine-tuning 1 of 1")
+    assert code == 0 and "to do: 1," in err.splitlines()[1]  # the cost first
     document = json.loads(out)
     assert document["planned"] == document["stored"] == 3 and len(document["runs"]) == 3
     stored = pd.read_parquet(tmp_path / "out" / "runs.parquet")
@@ -366,7 +356,6 @@ def test_the_command_writes_tables_and_json(finished, tmp_path, command):
         (("--device", "cuda:9"), 3, "device 'cuda:9' is not there"),
         (("--scheduler", "tcp://127.0.0.1:9"), 3, "no Dask scheduler answers at tcp://127.0.0.1:9"),
         (("--scheduler", "nonsense://x"), 3, "no Dask scheduler answers at nonsense://x"),
-        (("--scheduler", "tcp://127.0.0.1:9", "--workers", "2"), 2, "give one of them"),
         (("--data-dir", __file__), 2, "is a file: name a folder"),
     ],
 )
@@ -378,8 +367,6 @@ def test_what_the_command_refuses(tmp_path, command, monkeypatch, options, code,
 
 
 # --- tables --------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def packaged(finished, monkeypatch):
     """The finished replication in place of the one in the package."""

@@ -1,7 +1,5 @@
 """Files that must say the same thing say it; names promised to users are there."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path
@@ -79,14 +77,8 @@ def test_the_example_output_is_what_the_command_prints(capsys):
     def form(lines: list[str]) -> list[list[str]]:
         """Lines without what another processor's last digits may change: numbers, places, the order of the rows."""
         lines = [re.sub("(too close to call|most of the evidence agrees)", "VERDICT", line) for line in lines]
-        words = [
-            re.sub(
-                r"train:[\w:]+|scratch",
-                "NAME",
-                re.sub(r"-?\d+(\.\d+)?( (s|min|h)\b)?|–", "#", line),
-            ).split()
-            for line in lines
-        ]
+        lines = [re.sub(r"-?\d+(\.\d+)?( (s|min|h)\b)?|–", "#", line) for line in lines]
+        words = [re.sub(r"train:[\w:]+|scratch", "NAME", line).split() for line in lines]
         return sorted(row[1:2] + row[4:] if row[0] == "#" else row for row in words)
 
     first = printed[: len(shown) - 1] + printed[-1:]

@@ -1,7 +1,5 @@
 """Similarity to fine-tuned features: by hand, under what must not matter, and against planted structure."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """Files: atomic writes, checksums, and downloads that go wrong in every way a download can."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib
@@ -31,8 +29,6 @@ def names(folder: Path) -> list[str]:
 
 
 # --- directories -------------------------------------------------------------------------------------------
-
-
 def test_directories_come_from_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("COMPANION_DATA", str(tmp_path / "d"))
     monkeypatch.setenv("COMPANION_CACHE", str(tmp_path / "c"))
@@ -56,8 +52,6 @@ def test_the_data_directory_is_set_for_one_block_only(tmp_path):
 
 
 # --- atomic writes -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("old", [None, "old"])
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, old, failure):
@@ -104,8 +98,6 @@ def test_a_written_or_downloaded_file_is_as_readable_as_others(tmp_path, server)
 
 
 # --- checksums ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "checksum", [MD5, MD5.removeprefix("md5:"), MD5.upper(), f" {SHA256}\n", SHA256.removeprefix("sha256:")]
 )
@@ -136,8 +128,6 @@ def test_every_digit_of_the_checksum_of_a_present_file_counts(tmp_path, server, 
 
 
 # --- downloads ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("checksum", [MD5, SHA256])
 def test_a_good_file_is_downloaded_once(tmp_path, server, checksum):
     url = server.serve("/file", BODY)
@@ -229,8 +219,6 @@ def test_a_redirect_may_not_lead_away_from_https(tmp_path, server):
 
 
 # --- one member of a zip archive ---------------------------------------------------------------------------
-
-
 def archive(**members: bytes) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as opened:
@@ -279,8 +267,6 @@ def test_a_member_with_damaged_bytes_is_refused(tmp_path, server, position):
 
 
 # --- results -----------------------------------------------------------------------------------------------
-
-
 def test_a_digest_depends_on_content_and_not_on_order():
     given = {"a": 1, "b": [2]}
     assert store.digest(given) == store.digest({"b": [2], "a": 1}) != store.digest(given | {"a": 2})

@@ -1,7 +1,5 @@
 """Training: augmentation, the loop, protocols; each against what it should be by hand."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import replace
 
@@ -56,8 +54,6 @@ def test_balanced_weights():
 
 
 # --- augmentation and metrics --------------------------------------------------------------------------------
-
-
 def test_kornia_s_augmentations_are_torchvision_s():
     models.torchvision()  # mends what a CPU torch beside it lacks
     from kornia import enhance
@@ -111,8 +107,6 @@ def test_auc_by_hand():
 
 
 # --- the loop ------------------------------------------------------------------------------------------------
-
-
 def test_a_batch_is_what_the_model_prepares(target):
     mean, deviation = models.IMAGENET_NORMALISATION
     data = loop.Resident(target.images["train"][:6], target.labels["train"][:6], (mean, deviation), "cpu")
@@ -188,8 +182,7 @@ def test_a_network_is_trained_in_training_mode_and_evaluated_in_the_other():
 
 
 @pytest.mark.parametrize(
-    ("watch", "values"),
-    [("auc", [0.6, 0.8, 0.8, 0.7, 0.8]), ("loss", [3.0, 1.0, 1.0, 2.0, 1.0])],
+    ("watch", "values"), [("auc", [0.6, 0.8, 0.8, 0.7, 0.8]), ("loss", [3.0, 1.0, 1.0, 2.0, 1.0])]
 )
 def test_the_first_of_the_best_epochs_is_kept_and_patience_ends_training(monkeypatch, watch, values):
     left, seen = iter(values), []
@@ -280,19 +273,13 @@ def test_what_fine_tuning_asks_of_the_loop(target, asked):
 
 def test_what_source_training_asks_of_the_loop(asked):
     cells = datasets.load_dataset("procedural:cells")
-    protocol = replace(PAPER, epochs=3, images_per_epoch=11, lr=0.07, momentum=0.8, weight_decay=0.01)
+    own = {"lr": 0.07, "momentum": 0.8, "weight_decay": 0.01, "epochs": 3, "images_per_epoch": 11}
+    protocol = replace(PAPER, **own)
     train_source(cells, protocol, architecture=SMALL, seed=5)
-    wanted = {
-        "lr": 0.07,
-        "momentum": 0.8,
-        "weight_decay": 0.01,
-        "batch_size": 128,
-        "epochs": 3,
-        "patience": 20,
-    }
+    wanted = own | {"batch_size": 128, "patience": 20}
     wanted |= {"augmentation": "paper", "schedule": "step", "step_epochs": 15, "watch": "loss"}
     # Plain momentum, unlike fine-tuning.
-    assert asked["recipe"] == recipe(**wanted, nesterov=False, images_per_epoch=11)
+    assert asked["recipe"] == recipe(**wanted, nesterov=False)
     assert asked["seed"] == 5 and np.array_equal(asked["weights"], balanced_weights(cells.labels["train"]))
     start = models.build(SMALL, classes=3, seed=5).state_dict()["conv1.0.weight"]
     assert torch.equal(asked["network"].state_dict()["conv1.0.weight"], start)
@@ -414,8 +401,6 @@ def test_source_training_stops_on_validation_loss():
 
 
 # --- protocols -----------------------------------------------------------------------------------------------
-
-
 def test_the_paper_s_protocols():
     paper = FINE_TUNING_PROTOCOLS["paper"]
     assert all(len(paper.settings(flag)) == 120 for flag in datasets.medmnist_flags(single_label=True))

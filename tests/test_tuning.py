@@ -1,7 +1,5 @@
 """Fine-tuning one source: what is kept, what it is worth, and that it comes back."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Seeded synthetic features with planted classes, and any score of them, for tests and benchmarks of the scores."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

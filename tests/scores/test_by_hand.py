@@ -1,7 +1,5 @@
 """Scores of tiny cases that can be worked out on paper."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 

@@ -1,7 +1,5 @@
 """Hostile arrays, in one table: a right finite number or a ValueError that names argument and reason."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

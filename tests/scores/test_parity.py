@@ -1,7 +1,5 @@
 """Published scores against what the authors' functions return, and against slow transcriptions."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from pathlib import Path

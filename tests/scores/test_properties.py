@@ -1,7 +1,5 @@
 """What theory says of the scores: invariances, direction, chance level, and nothing left behind."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

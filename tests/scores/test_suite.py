@@ -1,7 +1,5 @@
 """The suite against single scores, the registry, subsampling and memory."""
 
-from __future__ import annotations
-
 import inspect
 import sys
 import tracemalloc

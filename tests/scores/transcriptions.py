@@ -4,8 +4,6 @@ They share nothing with the package: parity tests compare the two, and the bench
 other. Every function leaves its arguments alone, works in float64 and takes labels 0…C-1.
 """
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np
