@@ -80,10 +80,9 @@ def number(name: str, digits: int = 3, **arguments: Any) -> str:
 
 
 def folds() -> str:
-    """Return which folds of the second replication are complete, and of which."""
-    complete = sorted(replication.ground_truth()["fold"].unique())
+    """Return how many folds of the second replication are complete, and of how many."""
     planned = replication.stored_protocol().fine_tuning.folds
-    return f"{', '.join(map(str, complete))} of {', '.join(map(str, planned))}"
+    return f"{replication.ground_truth()['fold'].nunique()} of {len(planned)}"
 
 
 def replicated(score: str, digits: int = 3) -> str:

@@ -187,8 +187,8 @@ def rank(
     if out is not None:
         store.check_folder(out, FILES, force=force)
     with store.data_directory(data_dir):
-        if source:
-            ranking.by_name(source)  # what cannot be ranked is refused before anything is loaded
+        # What cannot be ranked is refused before the images are loaded.
+        named = list(ranking.by_name(source).values()) if source else None
         with _progress() as progress:
             dataset = load_dataset(
                 target,
@@ -204,7 +204,7 @@ def rank(
                 ranking.check_verifiable(dataset, verify)
             found = ranking.rank(
                 dataset,
-                source or None,
+                named,
                 seed=seed,
                 per_class=per_class,
                 variant=variant,

@@ -302,15 +302,17 @@ def rank(
         models.append(replace(model, backbone=nn.Identity(), head=None))
         left = (done - began) / (index + 1) * (len(named) - index - 1)
         report((index + 1) / len(named), f"{name}: scored in {done - start:.1f} s, about {left:.0f} s to go")
+    sets, notes = _sets(found, models, target, variant), _notes(target)
+    data = {target.name: target.content_hash}
     total = time.perf_counter() - began
     return Ranking(
-        sets=_sets(found, models, target, variant),
+        sets=sets,
         dataset=target,
         sources=named,
         options=options,
         origins=[_origin(model) for model in models],
         remarks=remarks,
-        notes=_notes(target),
+        notes=notes,
         synthetic=_synthetic(target, models),
         cost={
             "seconds": total,
@@ -321,7 +323,7 @@ def rank(
         provenance=store.provenance(
             seed=seed,
             device=options.device,
-            data={target.name: target.content_hash},
+            data=data,
             variant=variant,
             images=len(labels),
             sources={model.name: model.provenance for model in models},

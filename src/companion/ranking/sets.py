@@ -34,7 +34,7 @@ class CandidateSet:
     table: pd.DataFrame
     """One row per source, best first; see `order`."""
     reason: str = ""
-    """Why the order is undetermined, or what of it is; empty where all of it is determined."""
+    """Why there is no combined score, or how to read it where there is one."""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -114,8 +114,8 @@ def order(scores: pd.DataFrame, *, kind: str) -> tuple[pd.DataFrame, str]:
     table["order"] = np.where(tied, "undetermined", "determined")
     table = table.sort_values(by, ascending=False, kind="stable")
     table["gap"] = table[by].diff(-1)
-    lowest = "A combined score of 0 means the lowest here in NCA or gradient ratio, whatever the other: not worthless"
-    return table, f"{lowest}: the last are tied" if tied.any() else lowest
+    lowest = "A combined score of 0 means the lowest here in NCA or gradient ratio, whatever the other, not worthless"
+    return table, f"{lowest}; the last are tied" if tied.any() else lowest
 
 
 def _undetermined(
