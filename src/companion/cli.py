@@ -252,7 +252,7 @@ def tune(
     """Fine-tune one source on TARGET: weights, test AUC with its interval, predictions, a report."""
     from companion import store, tuning
     from companion.datasets import load_dataset
-    from companion.sources import check_name, load_source
+    from companion.sources import called, check_name, load_source
 
     store.check_folder(out, tuning.FILES, force=force)
     check_name(source)
@@ -276,7 +276,7 @@ def tune(
             trust=trust,
             progress=progress,
         )
-        model.name, wanted = Path(model.name).stem, range(seed, seed + seeds)
+        model.name, wanted = called(source), range(seed, seed + seeds)
         done = tuning.tune(model, dataset, protocol=protocol, seeds=wanted, device=device, progress=progress)
     written = done.save(out, force=force)
     lines = [

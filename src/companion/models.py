@@ -379,11 +379,8 @@ def read_state(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[s
 def guess_architecture(state: Mapping[str, torch.Tensor]) -> str | None:
     """Name of the usual network that a state dict covers completely, by names and shapes of its tensors."""
     for name in (*ARCHITECTURES, *USUAL):
-        options = (
-            {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        )
         with torch.device("meta"):
-            network = torchvision().models.get_model(name, weights=None, **options)
+            network = build(name)
         split_head(network)
         if not _misfit(network, state, name):
             return name

@@ -128,7 +128,7 @@ def load_source(
         if name in medmnist_flags():
             return _medmnist_weights(name, checksum=checksum, trust=trust)
         if not name.startswith("train:"):
-            path, _, own = _split_architecture(name)
+            path, own = _split_architecture(name)
             return _checkpoint(checkpoint_file(path), architecture=own or None, default=architecture)
         parts = [
             load_dataset(part, size=size or 28, checksum=checksum, trust=trust) for part in trained_on(name)
@@ -155,10 +155,16 @@ def _pool_size(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _split_architecture(name: str) -> tuple[str, str, str]:
-    """Path, at sign and architecture of ``PATH@ARCHITECTURE``; a path may have an at sign of its own."""
-    path, sign, architecture = name.rpartition("@")
-    return (path, sign, architecture) if path.endswith(CHECKPOINT_SUFFIXES) else (name, "", "")
+def _split_architecture(name: str) -> tuple[str, str]:
+    """Path and architecture of ``PATH@ARCHITECTURE``; a path may have an at sign of its own."""
+    path, _, architecture = name.rpartition("@")
+    return (path, architecture) if path.endswith(CHECKPOINT_SUFFIXES) else (name, "")
+
+
+def called(source: str | os.PathLike) -> str:
+    """Return what a source is called in tables and reports: a checkpoint by its file's name alone."""
+    path, _ = _split_architecture(os.fspath(source))
+    return Path(path).stem if path.endswith(CHECKPOINT_SUFFIXES) else path
 
 
 def checkpoint_file(name: str) -> Path:
@@ -171,7 +177,7 @@ def checkpoint_file(name: str) -> Path:
 def check_name(source: str | os.PathLike) -> None:
     """Raise `InputError`, before any work, for what cannot be a source; nothing is loaded."""
     name = os.fspath(source)
-    path, _, architecture = _split_architecture(name)
+    path, architecture = _split_architecture(name)
     if name.startswith("train:"):
         for part in trained_on(name):
             find(part)

@@ -37,8 +37,7 @@ def ranking(found: Any) -> Figure:
             if one.ordered
             else ("feature_rank", "mean rank by features (1 is best)")
         )
-        ratio = "gradient_ratio" if one.kind == "architectures" else "gradient_ratio_scale_invariant"
-        terms = (("nca", "NCA", GREEN), (ratio, "gradient ratio", ORANGE))
+        terms = (("nca", "NCA", GREEN), (one.ratio, "gradient ratio", ORANGE))
         panels += [(one, *panel) for panel in ((*by, PROPOSED), *terms)]
     heights = [len(one.table) + 1.8 for one, *_ in panels]
     figure, axes = figure_of(

@@ -31,7 +31,7 @@ from companion.ranking.sets import (
 from companion.scores import COMBINED, TERMS, Scores, combine_ncti
 from companion.scores.from_images import score_images
 from companion.scores.registry import check_scores
-from companion.sources import CHECKPOINT_SUFFIXES, check_name, load_source, read_sources
+from companion.sources import called, check_name, load_source, read_sources
 from companion.training import FINE_TUNING_PROTOCOLS, SEED
 
 if TYPE_CHECKING:
@@ -358,9 +358,7 @@ def by_name(sources: Source | Sequence[Source]) -> dict[str, Source]:
             names.append(f"{type(source).__name__} {len(names) + 1}")
         else:
             check_name(source)
-            name = os.fspath(source)
-            is_file = name.partition("@")[0].endswith(CHECKPOINT_SUFFIXES)
-            names.append(Path(name).stem if is_file else name)
+            names.append(called(source))
     if len(names) < 2:
         raise InputError(f"a ranking needs at least two sources: got {', '.join(names) or 'none'}")
     doubled = next((name for name in names if names.count(name) > 1), None)

@@ -32,7 +32,7 @@ TITLES = {name: info.title for name, info in REGISTRY.items()} | {
     "linear_probe": "Linear probe accuracy",
     "knn": "k-NN accuracy",
 }
-MAIN = ("rank", "source", RECOMMENDED, "feature_rank", "linear_probe", "knn", "nca", SCALE_INVARIANT)
+MAIN = ("rank", "source", RECOMMENDED, "feature_rank", "linear_probe", "knn", "nca")  # and the gradient ratio
 
 
 def recommendation(ranking: Ranking) -> list[str]:
@@ -95,8 +95,9 @@ def _verdict(ranking: Ranking, known: pd.DataFrame, share: float) -> str:
     if ranking.verification is not None:
         return "see what fine-tuning gave, below"
     first = ranking.first(1)[0]
-    if len(known) and known.sort_values("elsewhere")["source"].iloc[0] != first:
-        return f"the evidence conflicts, since {known.sort_values('elsewhere')['source'].iloc[0]} did better elsewhere"
+    elsewhere_first = known.sort_values("elsewhere")["source"].iloc[0] if len(known) else first
+    if elsewhere_first != first:
+        return f"the evidence conflicts, since {elsewhere_first} did better elsewhere"
     spread = None if ranking.stability is None else ranking.stability.table
     if spread is not None and len(spread):
         own = spread[spread["source"] == first]
@@ -195,9 +196,7 @@ def cost(ranking: Ranking) -> str:
 def shown(candidates: CandidateSet) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The columns that people compare, as text, and the other scores."""
     table = candidates.table
-    main = [name for name in MAIN if name in table]
-    if candidates.kind == "architectures":
-        main = ["gradient_ratio" if name == SCALE_INVARIANT else name for name in main]
+    main = [name for name in (*MAIN, candidates.ratio) if name in table]
     hidden = {"gap", "order", "architecture", "pretraining"}
     rest = ["source", *(name for name in table if name not in {*main, *hidden})]
     return _as_text(table[main]), _as_text(table[rest])

@@ -23,6 +23,11 @@ LEFT_OUT = "left out: trained on the target itself"
 TOO_FEW = "too few of one kind for a combined score"
 
 
+def ratio_of(kind: str) -> str:
+    """Form of the gradient ratio that the order of a kind of candidate set goes by; see `RECOMMENDED`."""
+    return "gradient_ratio" if kind == "architectures" else SCALE_INVARIANT
+
+
 @dataclass(frozen=True)
 class CandidateSet:
     """Sources that can be ranked against each other, and their order."""
@@ -36,6 +41,11 @@ class CandidateSet:
     reason: str = ""
     """Why there is no combined score, or how to read it where there is one."""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def ratio(self) -> str:
+        """Column of the gradient ratio that the order goes by."""
+        return ratio_of(self.kind)
 
     @property
     def ordered(self) -> bool:
@@ -98,9 +108,7 @@ def order(scores: pd.DataFrame, *, kind: str) -> tuple[pd.DataFrame, str]:
     features = [name for name in FEATURE_SCORES if name in table and table[name].notna().all()]
     table["feature_rank"] = table[features].rank(ascending=False).mean(axis=1)
     table[COMBINED] = combine(table["nca"], table["gradient_ratio"], invert=inverted)
-    by, ratio = RECOMMENDED, "gradient_ratio"
-    if SCALE_INVARIANT in table and not inverted:
-        ratio = SCALE_INVARIANT
+    by, ratio = RECOMMENDED, ratio_of(kind) if ratio_of(kind) in table else "gradient_ratio"
     table[by] = combine(table["nca"], table[ratio], invert=inverted)
     table["rank"] = pd.array([pd.NA] * len(table), dtype="Int64")
     table["gap"], table["order"] = np.nan, "undetermined"
