@@ -112,7 +112,7 @@ pd.DataFrame(
 # sharpness, autocontrast and equalisation. They are applied to a whole batch
 # at once, with other random numbers for every image, by the library kornia.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Six training images as they are, and below each of them three differently augmented versions"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Six training images as they are, and below each of them three differently augmented versions"}, "figure": {"caption": "Training images as they are (top), and three draws of the paper's six augmentations below. The label has to survive all of them: what to see is whether a finding still can be seen.", "name": "augmentations"}}
 from companion.figures.style import figure_of, mark_synthetic
 
 
@@ -257,7 +257,7 @@ pd.DataFrame(
     }
 )
 
-# %% mystnb={"image": {"alt": "Training loss by epoch, one line a source model"}}
+# %% mystnb={"image": {"alt": "Training loss by epoch, one line a source model"}, "figure": {"caption": "Training loss of the sources made on this page. A curve that still falls at its end is a source that would gain from more epochs.", "name": "source-losses"}}
 losses = {
     name: model.provenance["loss_per_epoch"] for name, model in models.items()
 }

@@ -164,7 +164,7 @@ representations, labels = found[1]
 # near points stay near. Distances between groups and the sizes of groups mean
 # nothing in such a map; what it shows is which points are neighbours.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Four t-SNE maps of the same training images, coloured by class: features before fine-tuning, after fine-tuning, after an NCA projection, after an LDA projection"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four t-SNE maps of the same training images, coloured by class: features before fine-tuning, after fine-tuning, after an NCA projection, after an LDA projection"}, "figure": {"caption": "The paper's Fig. 3, for the source of this page: t-SNE maps of the same training images. What to see: whether (c) or (d) mixes and parts the classes as (b) does. Distances between groups mean nothing.", "name": "projections"}}
 from companion.figures.style import CYCLE, figure_of, literal, mark_synthetic
 
 
@@ -344,7 +344,7 @@ print(
     about["date"][:10],
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars with one point a source for neighbour overlap and CKA with the fine-tuned features, and for class separation: before, NCA, LDA, and fine-tuned"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars with one point a source for neighbour overlap and CKA with the fine-tuned features, and for class separation: before, NCA, LDA, and fine-tuned"}, "figure": {"caption": "The numbers behind such pictures, over the stored sources: bars are means, points are sources. In the first two panels higher is closer to fine-tuning; in the third, closeness to the last bar counts.", "name": "similarity"}}
 import textwrap
 
 from companion.figures.style import BLUE, GREEN, GREY, ORANGE

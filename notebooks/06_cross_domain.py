@@ -86,7 +86,7 @@ behind
 # datasets.) Where fewer runs are left to choose from, the chosen one tends to
 # be worse: the comparison is not quite even, least of all for VGG.
 
-# %% mystnb={"image": {"alt": "Eleven panels, one a target: published test AUC of nine architectures in order of their parameters; the best of each target stands out"}}
+# %% mystnb={"image": {"alt": "Eleven panels, one a target: published test AUC of nine architectures in order of their parameters; the best of each target stands out"}, "figure": {"caption": "The paper's Fig. 4 among architectures: test AUC of nine architectures, all pre-trained on ImageNet, the smallest at the bottom.", "name": "transfer-architectures"}}
 from companion import figures
 
 published = companion.published.table("architectures")
@@ -154,7 +154,7 @@ means["inverted in the paper"] = [
 ]
 means.sort_values("as in the paper", ascending=False).round(3)
 
-# %% mystnb={"image": {"alt": "Mean weighted Kendall tau of every score among architectures, not inverted and as in the paper, joined by a line; inversion raises most of them and LEEP is highest"}}
+# %% mystnb={"image": {"alt": "Mean weighted Kendall tau of every score among architectures, not inverted and as in the paper, joined by a line; inversion raises most of them and LEEP is highest"}, "figure": {"caption": "Mean weighted Kendall τ of every score as it is (square) and as the paper has it here (dot). The line is what the inversion, chosen after the results were seen, has brought.", "name": "inversion"}}
 figures.inversion(straight.mean(), turned.mean())
 
 # %% [markdown]
@@ -171,10 +171,10 @@ figures.inversion(straight.mean(), turned.mean())
 # - it helps the proposed score more than any other;
 # - even so the highest mean is LEEP's.
 
-# %% mystnb={"image": {"alt": "Heat map of weighted Kendall tau, eleven targets and their mean by nine scores, architectures, inverted as in the paper"}}
+# %% mystnb={"image": {"alt": "Heat map of weighted Kendall tau, eleven targets and their mean by nine scores, architectures, inverted as in the paper"}, "figure": {"caption": "Weighted Kendall τ among architectures, inverted as in the paper.", "name": "tau-inverted"}}
 figures.tau_table(turned, "architectures (scores inverted as in the paper)")
 
-# %% mystnb={"image": {"alt": "Grid of scatter plots, eleven targets by seven scores among nine architectures: score against test AUC with a regression line and its 95 percent band"}}
+# %% mystnb={"image": {"alt": "Grid of scatter plots, eleven targets by seven scores among nine architectures: score against test AUC with a regression line and its 95 percent band"}, "figure": {"caption": "Scores against AUC among architectures, inverted as in the paper; the redder a panel, the better its order.", "name": "architectures-against-auc"}}
 table = evaluation.published_pairs("architectures")
 metrics = [*companion.published.METRICS, "proposed"]
 figures.scores_against_auc(table, metrics, list(turned.index), turned)
@@ -276,7 +276,7 @@ ranking.table[
     ["source", "rank", "proposed", "nca", "gradient_ratio", "leep"]
 ].round(3)
 
-# %% mystnb={"image": {"alt": "Bars of the combined score, NCA and gradient ratio of every architecture for the live target"}}
+# %% mystnb={"image": {"alt": "Bars of the combined score, NCA and gradient ratio of every architecture for the live target"}, "figure": {"caption": "The live ranking of this page: the combined score and its two terms, the first choice on top.", "name": "ranking-architectures"}}
 figures.ranking(ranking)
 
 # %% [markdown]
