@@ -84,8 +84,9 @@ import companion
 
 names = [source.removeprefix("train:") for source in sources]
 datasets = {name: companion.load_dataset(name, size=size) for name in names}
-for dataset in datasets.values():
-    print(dataset)
+from IPython.display import Markdown, display
+
+display(*datasets.values())
 
 # %%
 import numpy as np
@@ -226,8 +227,10 @@ with torch.random.fork_rng(), one_core_left_free():  # the same threads
 package = train_source(first, tiny, seed=seed, device="cpu")
 package = package.provenance["loss_per_epoch"]
 assert np.allclose(by_hand, package, rtol=1e-3), (by_hand, package)
-print("loss by hand", np.round(by_hand, 4))
-print("loss by the package", np.round(package, 4))
+pd.DataFrame(
+    {"loss by hand": by_hand, "loss by the package": package},
+    index=["epoch 1", "epoch 2"],
+).round(4)
 
 # %% [markdown]
 # ## Train one source for each dataset
@@ -333,11 +336,11 @@ pooled
 leave_target_out = companion.load_source(
     spec, size=size, seed=seed, protocol=chosen
 )
-print(
-    leave_target_out.name,
-    "with",
-    leave_target_out.head.out_features,
-    "outputs",
+display(
+    Markdown(
+        f"`{leave_target_out.name}` has {leave_target_out.head.out_features} "
+        "outputs."
+    )
 )
 losses = leave_target_out.provenance["loss_per_epoch"]
 pd.DataFrame(

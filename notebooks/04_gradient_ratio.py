@@ -489,8 +489,9 @@ draw_terms(panels)
 
 # %% [markdown]
 # What to see: ImageNet is far to the upper right nearly everywhere, and it is
-# the best source on many targets. Cover it, and on most targets little is left
-# of a way from dark dots to the upper right.
+# the best source on many targets, though not where its dot is light. Most of
+# the others lie below the first curve, where the product hardly tells them
+# apart.
 #
 # ## What the term adds: the paper's ablation
 #

@@ -68,15 +68,19 @@ run = notebook.start(
 # pair, these have finished and stand behind it.
 
 # %%
+from IPython.display import Markdown, display
+
 import companion
 
 summaries = companion.published.table("run_summaries").query(
     "setting == 'architectures'"
 )
 behind = summaries.groupby("source")["runs"].agg(["min", "median", "max"])
-print(
-    f"{summaries['runs'].min()} to {summaries['runs'].max()} runs a pair,",
-    f"median {summaries['runs'].median():.0f}",
+display(
+    Markdown(
+        f"{summaries['runs'].min()} to {summaries['runs'].max()} runs a pair, "
+        f"median {summaries['runs'].median():.0f}. By architecture:"
+    )
 )
 behind
 
@@ -174,7 +178,7 @@ figures.inversion(straight.mean(), turned.mean())
 # %% mystnb={"image": {"alt": "Heat map of weighted Kendall tau, eleven targets and their mean by nine scores, architectures, inverted as in the paper"}, "figure": {"caption": "Weighted Kendall τ among architectures, inverted as in the paper.", "name": "tau-inverted"}}
 figures.tau_table(turned, "architectures (scores inverted as in the paper)")
 
-# %% mystnb={"image": {"alt": "Grid of scatter plots, eleven targets by seven scores among nine architectures: score against test AUC with a regression line and its 95 percent band"}, "figure": {"caption": "Scores against AUC among architectures, inverted as in the paper; the redder a panel, the better its order.", "name": "architectures-against-auc"}}
+# %% mystnb={"image": {"alt": "Grid of scatter plots, eleven targets by seven scores among nine architectures: score against test AUC with a regression line and its 95 percent band"}, "figure": {"caption": "Scores against AUC among architectures, inverted as in the paper; the deeper the orange of a panel, the better its order.", "name": "architectures-against-auc"}}
 table = evaluation.published_pairs("architectures")
 metrics = [*companion.published.METRICS, "proposed"]
 figures.scores_against_auc(table, metrics, list(turned.index), turned)
@@ -196,9 +200,9 @@ pd.concat(
 
 # %%
 test = evaluation.friedman(turned)
-print(
-    "Friedman over the ranks of seven scores:",
-    f"χ² = {test.chi2:.2f}, p = {test.p:.3f}",
+Markdown(
+    "Friedman's test over the ranks of the seven scores: "
+    f"χ² = {test.chi2:.2f}, p = {test.p:.3f}."
 )
 
 # %% [markdown]
@@ -230,9 +234,11 @@ for left_out in turned.index:
         "τ_w": better.loc[left_out, "proposed"],
     }
 chosen = pd.DataFrame(rows).T
-print(
-    "mean τ_w when chosen on the other targets:",
-    f"{chosen['τ_w'].astype(float).mean():.3f}",
+display(
+    Markdown(
+        "The mean τ_w, when the direction is chosen on the other targets, is "
+        f"{chosen['τ_w'].astype(float).mean():.3f}."
+    )
 )
 chosen.rename(index=figures.short)
 
@@ -267,8 +273,7 @@ for name in architectures:
         )
     models.append(replace(model, name=name))
 origin = {model.name: model.provenance.get("origin") for model in models}
-print(f"weights: {weights}")
-print("\n".join(f"{name}: {where}" for name, where in origin.items()))
+pd.Series(origin, name=f"weights: {weights}").to_frame()
 
 # %%
 ranking = companion.rank(dataset, models, per_class=per_class, seed=seed)
@@ -305,13 +310,10 @@ live.sort_values("auc", ascending=False).round(3)
 
 # %%
 plain = companion.scores.combine(live["nca"], live["gradient_ratio"])
-print(
-    "τ_w of the proposed score, inverted:    ",
-    f"{evaluation.tau(live['proposed'], live['auc']):+.2f}",
-)
-print(
-    "τ_w of the proposed score, not inverted:",
-    f"{evaluation.tau(plain, live['auc']):+.2f}",
+Markdown(
+    "τ_w of the proposed score is "
+    f"{evaluation.tau(live['proposed'], live['auc']):+.2f} inverted and "
+    f"{evaluation.tau(plain, live['auc']):+.2f} not inverted."
 )
 
 # %% [markdown]

@@ -89,15 +89,17 @@ if out:
 
 # %%
 import pandas as pd
+from IPython.display import Markdown, display
 
 import companion
 
 facts = companion.inspect(target, size=size or None)
-print("\n".join(facts.warnings) or "nothing to warn of")
-print(
-    f"{len(facts.duplicates)} groups of equal images,",
-    f"{facts.across} of them across splits",
-)
+lines = [
+    *(facts.warnings or ["Nothing to warn of."]),
+    f"Groups of equal images: {len(facts.duplicates)}, of which "
+    f"{facts.across} lie across splits.",
+]
+display(Markdown("\n".join(f"- {line}" for line in lines)))
 pd.DataFrame(facts.counts)
 
 # %%
@@ -143,8 +145,6 @@ figures.ranking(ranking)
 # what this one took:
 
 # %%
-from IPython.display import Markdown
-
 from companion.ranking import context, report
 
 lines = [*context(ranking), report.cost(ranking)]
@@ -176,9 +176,9 @@ from companion.ranking import duration, stability, stability_cost
 
 if repeats:
     cost = duration(stability_cost(ranking, repeats))
-    print(f"{repeats} repeats, at most about {cost}")
+    display(Markdown(f"{repeats} repeats take at most about {cost}."))
     ranking = replace(ranking, stability=stability(ranking, repeats))
-    print("\n".join(ranking.stability.summaries.values()))
+    display(Markdown("\n\n".join(ranking.stability.summaries.values())))
 ranking.stability.table.round(2) if ranking.stability else "not repeated"
 
 # %% [markdown]
@@ -194,7 +194,7 @@ from companion.ranking import verify as fine_tune_first
 
 if verify:
     ranking = replace(ranking, verification=fine_tune_first(ranking, verify))
-    print(ranking.verification.summary)
+    display(Markdown(ranking.verification.summary))
 ranking.verification.table if verify else "not asked for: verify is 0"
 
 # %% [markdown]

@@ -52,7 +52,7 @@ def scores_against_auc(
     figure, axes = figure_of(
         1.45 * len(scores), 1.2 * len(targets), len(targets), len(scores), sharex="row", squeeze=False
     )
-    figure.set_dpi(64)  # dozens of panels: fewer dots an inch keep the page small
+    figure.set_dpi(110)  # dozens of panels: fewer dots an inch keep the page small
     line = {"color": "black", "line_kws": {"linewidth": 1}, "scatter": False, "n_boot": 200, "seed": 0}
     for row, target in zip(axes, targets, strict=True):
         block = table[table["target"] == target]
@@ -65,6 +65,7 @@ def scores_against_auc(
                 axis.scatter(one[:, 1], one[:, 0], s=18, color=colour, marker=marker, linewidths=0)
             if len(known) > 2 and np.ptp(known, axis=0).all():
                 seaborn.regplot(x=known[:, 1], y=known[:, 0], ax=axis, **line)
+            axis.margins(0.06, 0.12)  # no mark is cut off
             value = taus.loc[target, score]
             text = "τ undefined" if np.isnan(value) else f"τ = {value:.2f}"
             if not np.isnan(value):
@@ -77,14 +78,13 @@ def scores_against_auc(
     for axis, score in zip(axes[0], scores, strict=True):
         place = {"xycoords": "axes fraction", "ha": "center"}
         axis.annotate(title_of(score), (0.5, 1.32), fontsize=9, fontweight="bold", **place)
-    figure.supxlabel("test AUC after fine-tuning", fontsize=9)
+    axes[-1][len(scores) // 2].set_xlabel("test AUC after fine-tuning", fontsize=9)
     marks = [
         mpl.lines.Line2D([], [], color=colour, marker=marker, linestyle="", label=name)
         for name, (colour, marker) in looks.items()
     ]
-    figure.legend(
-        handles=marks, loc="outside lower center", ncols=max(1, len(marks)), frameon=False, fontsize=9
-    )
+    if marks:
+        figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=9)
     return figure
 
 
@@ -94,7 +94,6 @@ def tau_table(taus: pd.DataFrame, title: str) -> Figure:
 
     shown = pd.concat([taus, taus.mean().to_frame("mean").T])
     figure, axis = figure_of(1.02 * shown.shape[1] + 1.6, 0.36 * shown.shape[0] + 1.6)
-    figure.set_dpi(80)
     bar = {"label": "weighted Kendall τ"}
     look = {"vmin": -1, "vmax": 1, "cmap": "PuOr_r", "linewidths": 0.5, "cbar_kws": bar}
     seaborn.heatmap(shown, ax=axis, annot=True, fmt=".2f", annot_kws={"fontsize": 8}, **look)
