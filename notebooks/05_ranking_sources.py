@@ -115,7 +115,7 @@ Markdown(
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Table of the pairs of sources in the order of their AUC: what each pair adds to the weighted Kendall tau, in hundredths, positive where the score orders it as the AUC does"}, "figure": {"caption": "Weighted τ of one target as a table of pairs, the sources in the order of their AUC. Each cell is a pair's weight, positive where the score orders the pair as the AUC does. τ is their sum over the sum of their sizes: mistakes in the upper left cost most.", "name": "pair-weights"}}
 import seaborn
 
-from companion.figures.style import figure_of, short
+from companion.figures.style import figure_of, short, title_of
 
 
 def draw_pairs(added, names):
@@ -190,7 +190,8 @@ spread.rename(index=figures.short).round(3)
 figures.tau_table(taus, "source datasets")
 
 # %%
-taus.mean().sort_values(ascending=False).round(3).to_frame("mean over targets")
+means = taus.rename(columns=title_of).mean().sort_values(ascending=False)
+means.round(3).to_frame("mean over targets")
 
 # %% [markdown]
 # The proposed score has the highest mean. SFDA has no τ_w on two targets: with
@@ -210,7 +211,7 @@ pd.DataFrame(
             "architectures", inverted=False
         ).mean(),
     }
-).round(3)
+).rename(index=title_of).round(3)
 
 # %% [markdown]
 # Two things belong beside that table. The inversion was decided after the
@@ -325,9 +326,8 @@ display(
         f"Friedman's test without the three large sources: p = {test.p:.2f}."
     )
 )
-without.mean().sort_values(ascending=False).round(3).to_frame(
-    "mean τ_w without the large sources"
-)
+means = without.rename(columns=title_of).mean().sort_values(ascending=False)
+means.round(3).to_frame("mean τ_w without the large sources")
 
 # %% [markdown]
 # ## A score of your own
@@ -395,7 +395,7 @@ Markdown("\n".join(f"- {line}" for line in lines))
 # %%
 evaluation.ground_truths().sort_values(
     "run with the lowest validation loss", ascending=False
-).round(3)
+).rename(index=title_of).round(3)
 
 # %% [markdown]
 # With the median run as ground truth another score leads. A difference of a
@@ -476,10 +476,8 @@ if bench.ceiling:
         bench.ceiling.mean.round(3),
     )
 
+
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Per target, bars for the reliability of the ground truth and for the attainable maximum, as weighted Kendall tau, and points for the proposed score, NLEEP and the example"}, "figure": {"caption": "What any score could reach, target by target: the ground truth against itself (grey), and a score that knew the expected AUC (hatched). Scores right of the bands agree with one noisy draw better than they can be expected to with the next.", "name": "ceiling"}}
-from companion.figures.style import title_of
-
-
 def draw_noise_ceiling(ceiling, taus, scores):
     """Draw, per target, the reliability of the ground truth, the attainable maximum, and τ_w of some scores."""
     order = ceiling.mean(axis=1).sort_values().index
@@ -744,7 +742,7 @@ for name in [
 ]:
     rank = scored.groupby(["target", "fold"])[name].rank(ascending=False)
     places[name] = rank[itself].groupby(scored["target"]).mean()
-pd.DataFrame(places).round(1)
+pd.DataFrame(places).rename(columns=title_of).round(1)
 
 # %% [markdown]
 # **Exercise.** Leave ImageNet out of the published table

@@ -144,6 +144,7 @@ spread.rename(index=figures.short).round(4)
 
 # %%
 from companion import evaluation
+from companion.figures.style import title_of
 
 straight = evaluation.weighted_tau("architectures", inverted=False)
 turned = evaluation.weighted_tau("architectures")
@@ -156,7 +157,9 @@ means["inverted in the paper"] = [
     else "no"
     for name in means.index
 ]
-means.sort_values("as in the paper", ascending=False).round(3)
+means.sort_values("as in the paper", ascending=False).rename(
+    index=title_of
+).round(3)
 
 # %% mystnb={"image": {"alt": "Mean weighted Kendall tau of every score among architectures, not inverted and as in the paper, joined by a line; inversion raises most of them and LEEP is highest"}, "figure": {"caption": "Mean weighted Kendall τ of every score as it is (square) and as the paper has it here (dot). The line is what the inversion, chosen after the results were seen, has brought.", "name": "inversion"}}
 figures.inversion(straight.mean(), turned.mean())
@@ -196,7 +199,7 @@ intervals = evaluation.bootstrap(
 pd.concat(
     {"mean τ_w": intervals.mean, "less the proposed": intervals.differences},
     axis=1,
-).round(3)
+).rename(index=title_of).round(3)
 
 # %%
 test = evaluation.friedman(turned)
