@@ -187,10 +187,10 @@ def test_classes_can_be_left_out(tmp_path):
 def test_only_images_and_labels_of_an_npz_are_unpacked(tmp_path, monkeypatch):
     known = {"train_images": arrays()["train_images"][:8], "train_labels": np.arange(8) % 2}
     np.savez(tmp_path / "x.npz", readme=np.zeros(1 << 20), **known)
-    monkeypatch.setattr("companion.datasets.arrays.LARGEST_ARRAY", 1 << 16)
+    monkeypatch.setattr("companion.datasets.reading.MEMORY", 1 << 16)
     assert load_dataset(tmp_path / "x.npz").class_counts() == {"0": 4, "1": 4}
-    monkeypatch.setattr("companion.datasets.arrays.LARGEST_ARRAY", 1 << 10)
-    with pytest.raises(InputError, match="train_images would take over"):
+    monkeypatch.setattr("companion.datasets.reading.MEMORY", 1 << 13)
+    with pytest.raises(InputError, match="x.npz would take .* more than this machine has"):
         load_dataset(tmp_path / "x.npz")
 
 
@@ -350,7 +350,8 @@ def test_frozen_folds_come_out_again(flag):
     for number in range(1, 6):
         n_train, n_val, checksum = _frozen()[flag, number]
         assert (n_train, n_val) == (about["n_samples"]["train"], about["n_samples"]["val"])
-        assert draw_fold(n_train, n_val, len(about["label"]), number).checksum == checksum
+        caps = 100 * len(about["label"]), 25 * len(about["label"])
+        assert draw_fold((n_train, n_val), number, caps=caps).checksum == checksum
 
 
 def test_a_changed_generator_is_noticed(lesions, monkeypatch):

@@ -78,7 +78,7 @@ def pool(datasets: Sequence[Dataset], *, total: int | None = None, seed: int = 2
     parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for dataset in datasets:
         for split, own in dataset.labels.items():
-            own_images = dataset.images[split][:]
+            own_images = dataset.images[split]
             if colour and own_images.ndim == 3:
                 own_images = np.repeat(own_images[..., None], 3, axis=-1)
             parts.setdefault(split, []).append((own_images, _many_hot(own, where[dataset.name], len(titles))))

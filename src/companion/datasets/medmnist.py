@@ -40,11 +40,6 @@ def medmnist_samples() -> dict[str, dict[str, int]]:
     return {flag: dict(about["n_samples"]) for flag, about in info().items()}
 
 
-def medmnist_origin(flag: str) -> str:
-    """Where the images of a MedMNIST flag come from and their licence, in words."""
-    return f"MedMNIST, {info()[flag]['license']}"
-
-
 def cached_file(flag: str, size: int) -> Path | None:
     """File of a MedMNIST flag where it is on this machine; None where it would be downloaded."""
     filename = f"{flag}{_suffix(size)}.npz"
@@ -79,5 +74,5 @@ def load(
         labels=labels,
         classes=classes,
         task="multi-label" if multi_label else task_of(classes),
-        origin=medmnist_origin(flag),
+        origin=f"MedMNIST, {about['license']}",
     )
