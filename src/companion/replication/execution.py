@@ -47,6 +47,11 @@ class Job:
     device: str | None
     data_dir: str | None
 
+    @property
+    def about(self) -> str:
+        """What is done, in words."""
+        return f"{label(self.run.spec)} on {self.run.target}"
+
     def source(self) -> SourceModel:
         """Source model of the run; random weights have the seed of the run."""
         run, protocol = self.run, self.protocol
@@ -205,13 +210,8 @@ def _on_cluster(function: Callable[[Job], Any], jobs: list[Job], client: Any) ->
         except Exception as error:
             if not type(error).__module__.startswith(("distributed", "concurrent", "asyncio")):
                 raise
-            raise EnvironmentFailure(
-                f"Dask lost its workers at {_about(futures[future])}; {AGAIN}"
-            ) from error
-
-
-def _about(job: Job) -> str:
-    return f"{label(job.run.spec)} on {job.run.target}"
+            lost = f"Dask lost its workers at {futures[future].about}"
+            raise EnvironmentFailure(f"{lost}; {AGAIN}") from error
 
 
 def _done(function: Callable[[Job], Any], job: Job) -> tuple[Job, Any]:
@@ -219,7 +219,7 @@ def _done(function: Callable[[Job], Any], job: Job) -> tuple[Job, Any]:
     try:
         return job, function(job)
     except CompanionError as error:
-        raise type(error)(f"{_about(job)}: {error}; {AGAIN}") from error
+        raise type(error)(f"{job.about}: {error}; {AGAIN}") from error
 
 
 @contextlib.contextmanager
