@@ -204,10 +204,10 @@ def test_every_class_with_few_images_is_named():
     notes = datasets.too_few(
         {"train": {"a": 280, "b": 4, "c": 21}, "val": {"a": 9, "b": 0}, "test": {"a": 3, "b": 1}}
     )
-    assert notes[0].startswith("few training images: 'b' 4, 'c' 21:")
+    assert notes[0].startswith("few training images: b (4), c (21):")
     assert notes[1] == "class 'a' has 280 training images and 'b' 4"
-    assert notes[2].startswith("hardly any val images: 'b' 0:")
-    assert notes[3].startswith("hardly any test images: 'b' 1:")
+    assert notes[2].startswith("hardly any val images: b (0):")
+    assert notes[3].startswith("hardly any test images: b (1):")
     assert datasets.too_few({"train": {"a": 100, "b": 90}}) == []
     many = datasets.too_few({"train": {str(number): 9 for number in range(8)}})
-    assert many[0].endswith("and 3 more classes: scores will be unsteady")
+    assert many[0].endswith("and 3 more: scores will be unsteady")

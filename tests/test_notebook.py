@@ -120,7 +120,7 @@ def plain_papermill(tmp_path, monkeypatch):
             "Did you mean 'target'?",
         ),
         (("-y", "{sizes: null}"), "Did you mean 'size'?"),
-        (("-f", "parameters.yaml"), "'size' is 'large': input should be a valid integer"),
+        (("-f", "parameters.yaml"), "'size' is 'large': input should be 0, 28, 64, 128 or 224"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -85,10 +85,8 @@ def _labels(where: str, values: np.ndarray) -> np.ndarray:
     if values.ndim != 1:
         raise InputError(f"{where} has shape {values.shape}; {ONE_LABEL}, (n,)")
     if values.dtype.kind == "f":
-        if not np.isfinite(values).all():
-            raise InputError(f"{where} contains NaN or infinite values")
-        if (values != np.round(values)).any():
-            raise InputError(f"{where} has fractions; class indices or names are wanted")
+        if not (np.isfinite(values) & (values == np.round(values))).all():
+            raise InputError(f"{where} has fractions, NaN or infinity; class indices or names are wanted")
         return values.astype(np.int64)
     if values.dtype.kind not in "iubU":
         raise InputError(f"{where} has type {values.dtype}; integers or strings are wanted")
@@ -99,8 +97,6 @@ def _images(where: str, images: np.ndarray, size: int | None) -> np.ndarray:
     """Images (n, height, width[, 3]), channels moved last, at `size` bilinear with antialiasing."""
     from PIL import Image
 
-    if images.dtype.kind == "f" and not np.isfinite(images).all():
-        raise InputError(f"{where} contains NaN or infinite values")
     if images.dtype != np.uint8:
         raise InputError(f"{where} has type {images.dtype}; uint8, 0 to 255, is wanted")
     if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):

@@ -86,15 +86,8 @@ class Dataset:
         Without replacement and stratification, in random order; all of them where there are fewer. The order matters:
         the gradient term walks through it in batches, and those of a class-sorted folder would have one class each.
 
-        Returns
-        -------
-        images, labels : numpy.ndarray
-            uint8, (m, height, width[, 3]), and int64, (m,).
-
-        Raises
-        ------
-        InputError
-            If the dataset is multi-label, or a class has fewer than two images in the draw.
+        Returns images, uint8, (m, height, width[, 3]), and labels, int64, (m,). A multi-label dataset, or a class with
+        fewer than two images in the draw, is an `InputError`.
         """
         self.check_target()
         order = self.drawn(per_class, seed=seed)

@@ -59,12 +59,12 @@ class Inspection:
     def as_text(self, *, names: bool = True) -> str:
         """Everything for a terminal; without `names` no file or patient is named."""
         counts, split = pd.DataFrame(self.counts), "given" if self.official_split else DRAWN_HERE
-        sizes = [f"{width} x {height} ({count})" for (width, height), count in self.sizes.items()]
+        sizes = {f"{width} x {height}": count for (width, height), count in self.sizes.items()}
         lines = [
             f"{self.name} ({self.origin}): {int(counts.to_numpy().sum())} images, {len(counts)} classes",
             f"\nimages per class (splits: {split})\n{counts.to_string()}\n",
-            f"sizes: {_first(sizes, 6)}",
-            f"kinds: {_first([f'{mode} ({count})' for mode, count in self.modes.items()], 6)}",
+            f"sizes: {_named(sizes)}",
+            f"kinds: {_named(self.modes)}",
             f"patients: {'unknown' if self.patients is None else self.patients}",
             *(f"! {warning}" for warning in self.warnings),
         ]
@@ -77,16 +77,18 @@ class Inspection:
         listed["left out"] = [f"{what}: {why}" for what, why in self.skipped]
         for title, entries in listed.items():
             lines.append(f"{title}: {len(entries)}")
-            if names:
-                lines += [f"  {entry}" for entry in entries[:SHOWN]]
-                more = len(entries) - SHOWN
-                lines += [f"  and {more} more (--json lists them)"] if more > 0 else []
+            lines += [f"  {entry}" for entry in entries[:SHOWN] if names]
+            if names and len(entries) > SHOWN:
+                lines.append(f"  and {len(entries) - SHOWN} more (--json lists them)")
         return "\n".join(lines)
 
 
-def _first(entries: list[str], count: int, what: str = "") -> str:
-    rest = f" and {len(entries) - count} more{what}" if len(entries) > count else ""
-    return ", ".join(entries[:count]) + rest
+def _named(counts: Mapping[str, int]) -> str:
+    """The first of some counts, with their names."""
+    named = [f"{name} ({count})" for name, count in counts.items()]
+    return ", ".join(named[:MAX_NAMED]) + (
+        f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
+    )
 
 
 def inspect(
@@ -100,23 +102,9 @@ def inspect(
 ) -> Inspection:
     """Report facts about a target before anything is computed from it.
 
-    Parameters
-    ----------
-    target, size, seed, data_dir, progress
-        As for `companion.load_dataset`; images are compared at that size.
-    reading
-        Its options ``root``, ``patients_from_folder``, ``skip_unreadable`` and ``drop_classes``.
-
-    Returns
-    -------
-    Inspection
-
-    Raises
-    ------
-    InputError
-        If there is no such target, or nothing in it that could be listed.
-    EnvironmentFailure
-        If a download fails or an extra is missing.
+    Parameters and errors are those of `companion.load_dataset`, `reading` being its options ``root``,
+    ``patients_from_folder``, ``skip_unreadable`` and ``drop_classes``. Images are compared at the size they are loaded
+    at; what would only be refused for its content is reported in `Inspection.errors`.
     """
     options = Options(**reading)
     return _facts(
@@ -142,23 +130,23 @@ def in_several_splits(dataset: Dataset) -> int:
 
 def too_few(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     """What people should know of classes with few images, one line each; `counts` is split -> class -> images."""
-    notes = []
-    train = counts["train"]
-    if rare := {name: count for name, count in train.items() if count < MIN_TRAIN}:
+    notes, train = [], counts["train"]
+    if rare := _below(MIN_TRAIN, train):
         notes.append(f"few training images: {_named(rare)}: scores will be unsteady")
     smallest, largest = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
     if train[largest] > UNBALANCED * max(1, train[smallest]):
         most = f"class {largest!r} has {train[largest]} training images"
         notes.append(f"{most} and {smallest!r} {train[smallest]}")
     for split in ("val", "test"):
-        if rare := {name: count for name, count in counts.get(split, {}).items() if count < MIN_EVALUATED}:
+        if rare := _below(MIN_EVALUATED, counts.get(split, {})):
             notes.append(f"hardly any {split} images: {_named(rare)}: an AUC on them says little")
     return notes
 
 
-def _named(counts: Mapping[str, int]) -> str:
+def _below(least: int, counts: Mapping[str, int]) -> dict[str, int]:
+    """Classes of fewer images, the rarest first."""
     ordered = sorted(counts.items(), key=lambda item: item[1])
-    return _first([f"{name!r} {count}" for name, count in ordered], MAX_NAMED, " classes")
+    return {name: count for name, count in ordered if count < least}
 
 
 def _facts(found: Reading) -> Inspection:

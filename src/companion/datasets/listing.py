@@ -15,7 +15,6 @@ from companion.datasets.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_image
 from companion.errors import InputError, did_you_mean, shown
 
 MANIFEST_SUFFIXES = (".csv", ".tsv")
-VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -132,14 +131,17 @@ def _table(rows: list[tuple]) -> pd.DataFrame:
 def _list_folder(root: Path, level: int | None) -> Listing:
     splits = _split_folders(root)
     rows, skipped, tops, inside = [], [], set(), set()
-    for path in (path for child in _children(root) for path in _walk(child)):
+    for path in _walk(root):
         top = root / path.relative_to(root).parts[0] if splits else root
         folders = path.relative_to(top).parts[:-1]
-        why = _why_skipped(path)
-        if splits and top not in splits:
-            why = why or "beside the folders of the splits"
-        if why := why or ("" if folders else "in no class folder"):
-            skipped.append((below(path, root), why))
+        if not (path.is_file() and is_image(path)):  # or a link that leads nowhere
+            skipped.append((below(path, root), f"not an image ({path.suffix.lower() or 'no suffix'})"))
+            continue
+        if not folders or (splits and top not in splits):
+            beside = (
+                "beside the folders of the splits" if splits and top not in splits else "in no class folder"
+            )
+            skipped.append((below(path, root), beside))
             continue
         if level and len(folders) <= level:
             lacks = f"lies in no folder of a patient, {level} below that of its class"
@@ -156,11 +158,9 @@ def _list_folder(root: Path, level: int | None) -> Listing:
 
 
 def _children(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir(), key=lambda path: os.fsencode(path.name))
-
-
-def _hidden(path: Path) -> bool:
-    return path.name.startswith(".") or path.name == "__MACOSX"
+    """What lies in a folder and is not hidden, in an order that is the same everywhere."""
+    seen = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "__MACOSX")
+    return sorted(seen, key=lambda path: os.fsencode(path.name))
 
 
 def _split_folders(root: Path) -> dict[Path, str]:
@@ -178,8 +178,8 @@ def _split_folders(root: Path) -> dict[Path, str]:
 
 
 def _walk(path: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """Files below a folder, links followed; a hidden folder as a whole."""
-    if not path.is_dir() or _hidden(path):
+    """Files below a folder, links followed."""
+    if not path.is_dir():
         yield path
         return
     real = path.resolve()
@@ -187,17 +187,6 @@ def _walk(path: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
         raise InputError(f"{shown(path)} is a link that leads back to a folder it lies in: remove it")
     for child in _children(path):
         yield from _walk(child, (*above, real))
-
-
-def _why_skipped(path: Path) -> str:
-    """Say why what lies in a folder is left out; empty for an image."""
-    if _hidden(path):
-        return "hidden"
-    if not path.exists():
-        return "a link that leads nowhere"
-    if path.name.lower().endswith(VOLUME_SUFFIXES):
-        return "a volume: export the slices you mean as images"
-    return "" if path.is_file() and is_image(path) else f"not an image ({path.suffix.lower() or 'no suffix'})"
 
 
 def _check_order(root: Path, tops: set[str], inside: set[str]) -> None:
@@ -229,14 +218,9 @@ def _list_manifest(manifest: Path, root: Path) -> Listing:
                 f"{where}: {shown(row['path'])} is listed twice, {labels}: remove one of the lines"
             )
         rows[path] = (path, *_checked(row, where))
-    beside = (
-        path for folder in {path.parent for path in rows if path.is_file()} for path in _children(folder)
-    )
-    unlisted = (below(path, root) for path in beside if path not in rows and is_image(path))
-    skipped = tuple((path, "not in the manifest") for path in sorted(unlisted))
     table = _table([rows[path] for path in sorted(rows, key=os.fsencode)])
     name = shown(f"{manifest.resolve().parent.name}/{manifest.stem}")
-    return Listing(root, name, f"manifest {shown(manifest.name)}", table, skipped, tuple(notes))
+    return Listing(root, name, f"manifest {shown(manifest.name)}", table, (), tuple(notes))
 
 
 def _rows(manifest: str, text: str) -> Iterator[tuple[str, dict[str, str]]]:

@@ -24,8 +24,6 @@ def load_dataset(
     size: int | None = None,
     data_dir: str | os.PathLike | None = None,
     seed: int = 0,
-    checksum: str | None = None,
-    trust: bool = False,
     root: str | os.PathLike | None = None,
     patients_from_folder: int | None = None,
     skip_unreadable: bool = False,
@@ -49,8 +47,6 @@ def load_dataset(
         Data directory for this call; see `companion.store.data_dir`.
     seed
         Seed of the synthetic images and of splits drawn where none are given.
-    checksum, trust
-        For a download without a published checksum; see `companion.store.fetch`.
     root
         Folder that the paths of a manifest are relative to and must lie in; by default that of the manifest.
     patients_from_folder
@@ -87,8 +83,6 @@ def load_dataset(
         size=size,
         data_dir=data_dir,
         seed=seed,
-        checksum=checksum,
-        trust=trust,
         progress=progress,
     )
     if found.errors:
@@ -103,8 +97,6 @@ def read_target(
     size: int | None,
     data_dir: str | os.PathLike | None,
     seed: int,
-    checksum: str | None = None,
-    trust: bool = False,
     progress: Progress | None = None,
 ) -> Reading:
     """Read what `load_dataset` loads, and keep what was seen on the way; its `errors` are not raised."""
@@ -119,8 +111,7 @@ def read_target(
             options.check("a dataset that comes with its own classes and splits", *of_files, "drop_classes")
             if name.startswith(SYNTHETIC):
                 return Reading(procedural.generate(name.removeprefix(SYNTHETIC), size=size or 28, seed=seed))
-            fetched = medmnist.load(name, size or 28, checksum=checksum, trust=trust, progress=progress)
-            return Reading(fetched)
+            return Reading(medmnist.load(name, size or 28, progress=progress))
         if listing := list_images(path, options):
             return read_files(listing, size, skip=options.skip_unreadable, seed=seed, progress=progress)
         if path.suffix.lower() != ".npz":

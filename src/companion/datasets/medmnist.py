@@ -51,17 +51,13 @@ def _suffix(size: int) -> str:
     return "" if size == 28 else f"_{size}"
 
 
-def load(
-    flag: str, size: int, *, checksum: str | None, trust: bool, progress: Progress | None = None
-) -> Dataset:
-    """Load a MedMNIST dataset, downloading its file where it is not on this machine; see `companion.store.fetch`."""
+def load(flag: str, size: int, *, progress: Progress | None = None) -> Dataset:
+    """Load a MedMNIST dataset, downloading its file where it is not on this machine."""
     about, suffix = info()[flag], _suffix(size)
-    published = about.get(f"MD5{suffix}")
     path = cached_file(flag, size) or store.data_dir() / f"{flag}{suffix}.npz"
     if progress and not path.is_file():
         progress(f"downloading {path.name} to {path.parent}")
-    known = checksum or (f"md5:{published}" if published else None)
-    store.fetch(about[f"url{suffix}"], path, checksum=known, trust=trust)
+    store.fetch(about[f"url{suffix}"], path, checksum=f"md5:{about[f'MD5{suffix}']}")
     arrays = read_npz(path, SPLITS)
     multi_label = "multi-label" in about["task"]
     labels = {split: values.astype(np.int64) for split, (_, values) in arrays.items()}

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -34,9 +34,7 @@ class Reading:
     """A dataset of what can be read, and what was seen on the way to it."""
 
     dataset: Dataset
-    names: Mapping[str, Sequence[str]] | None = (
-        None  # split -> what every image is called; by default its number
-    )
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)  # split -> files; empty for arrays
     headers: Sequence[Header] = ()
     unreadable: tuple[tuple[str, str], ...] = ()  # (file, why)
     skipped: tuple[tuple[str, str], ...] = ()  # (what, why) of what is no image of the dataset
@@ -58,16 +56,8 @@ def assemble(
     A row of `table` has label, split, patient and content, as for `companion.datasets.splits.divide`, and a file's
     name; `about` is everything else of the `Dataset`.
     """
-    errors, patients = [], table["patient"].to_numpy(str)
-    try:
-        parts, remark = divide(table, seed=seed)
-    except InputError as error:
-        parts, remark = {"train": np.arange(len(table))}, ""
-        if (table["split"] != "").any():
-            parts = {
-                split: np.flatnonzero(table["split"] == split) for split in dict.fromkeys(table["split"])
-            }
-        errors.append(f"{about['name']}: {error}")
+    parts, remark, problem = divide(table, seed=seed)
+    patients = table["patient"].to_numpy(str)
     labels = pd.Categorical(table["label"], categories=list(classes)).codes.astype(np.int64)
     dataset = Dataset(
         images={split: _taken(images, index) for split, index in parts.items()},
@@ -78,12 +68,9 @@ def assemble(
         patients={split: patients[index] for split, index in parts.items() if (patients != "").any()},
         **about | {"notes": (*filter(None, [remark]), *about.get("notes", ()))},
     )
-    if rare := _rare_classes(dataset):
-        errors.append(rare)
-    names = None
-    if "name" in table:
-        names = {split: table["name"].iloc[index].tolist() for split, index in parts.items()}
-    return Reading(dataset, names, errors=tuple(errors))
+    problems = [problem and f"{dataset.name}: {problem}", _rare_classes(dataset)]
+    names = {split: table["name"].iloc[index].tolist() for split, index in parts.items() if "name" in table}
+    return Reading(dataset, names, errors=tuple(filter(None, problems)))
 
 
 def _taken(images: np.ndarray, index: np.ndarray) -> np.ndarray:

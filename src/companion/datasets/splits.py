@@ -43,35 +43,36 @@ def draw_splits(
     return {name: np.flatnonzero(split[copies] == name) for name in ("train", *shares)}
 
 
-def divide(images: pd.DataFrame, *, seed: int = 0) -> tuple[dict[str, np.ndarray], str]:
+def divide(images: pd.DataFrame, *, seed: int = 0) -> tuple[dict[str, np.ndarray], str, str]:
     """Take the splits that are given (column split), or draw them; see `draw_splits` for the other columns.
 
     Where there is a test split and none to validate on, an eighth of train becomes val. Returns split -> sorted
-    indices and a remark, which is empty where there is none; an `InputError` says why it cannot be done.
+    indices, a remark, and what stands against these splits; either may be empty.
     """
     given = images["split"].to_numpy()
-    if not (given != "").any():
-        return draw_splits(images, seed=seed), ""
+    parts = {split: np.flatnonzero(given == split) for split in SPLITS if (given == split).any()}
+    if not parts:
+        try:
+            return draw_splits(images, seed=seed), "", ""
+        except InputError as error:
+            return {"train": np.arange(len(images))}, "", str(error)
     for patient, found in images[images["patient"] != ""].groupby("patient")["split"].unique().items():
         if len(found) > 1:
             both = " and ".join(split for split in SPLITS if split in found)
-            raise InputError(
-                f"patient {patient!r} is in {both}: a patient's images belong in one split, or what is tested has been "
-                "seen; leave the splits out and they are drawn here"
-            )
-    parts = {split: np.flatnonzero(given == split) for split in SPLITS if (given == split).any()}
+            advice = "what is tested has been seen: leave the splits out and they are drawn here"
+            return parts, "", f"patient {patient!r} is in {both}, and so {advice}"
     if "val" in parts or "test" not in parts:
-        return parts, ""
+        return parts, "", ""
     train = parts["train"]
     try:
         drawn = draw_splits(images.iloc[train], seed=seed, shares=VAL_ONLY)
     except InputError as error:
-        return parts, f"no val split is given, and none can be drawn: {error}"
+        return parts, f"no val split is given, and none can be drawn: {error}", ""
     if not len(drawn["val"]):
-        return parts, "no val split is given, and train is too small to draw one from"
+        return parts, "no val split is given, and train is too small to draw one from", ""
     how = "patient and class" if (images["patient"] != "").any() else "class"
     remark = f"no val split is given: {len(drawn['val'])} images of train became val, an eighth by {how}"
-    return {split: train[index] for split, index in drawn.items()} | {"test": parts["test"]}, remark
+    return {split: train[index] for split, index in drawn.items()} | {"test": parts["test"]}, remark, ""
 
 
 def merged(groups: Sequence[str], content: Sequence[Hashable]) -> list[str]:

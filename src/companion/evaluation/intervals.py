@@ -7,7 +7,7 @@ same number for many resamples at once; a test compares the two.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,18 +24,9 @@ MAX_UNDEFINED = 0.05  # share of draws without τ_w, above which a target has no
 def tau_draws(score: ArrayLike, truth: ArrayLike, counts: ArrayLike) -> NDArray[np.float64]:
     """τ_w of many lists at once; each source may be counted several times, or not at all.
 
-    Parameters
-    ----------
-    score, truth
-        (n,) or (draws, n), finite.
-    counts
-        (n,) or (draws, n) whole numbers: how often a source stands in the list.
-
-    Returns
-    -------
-    numpy.ndarray
-        (draws,) or a single number: what `scipy.stats.weightedtau` with its defaults gives for the list written out;
-        NaN where either side is constant.
+    `score` and `truth` are (n,) or (draws, n), finite; `counts`, of either shape, says how often a source stands in the
+    list. Returns (draws,) or a single number: what `scipy.stats.weightedtau` with its defaults gives for the list
+    written out; NaN where either side is constant.
     """
     x, y, many = (np.asarray(given, dtype=float) for given in (score, truth, counts))
     above_x = np.sign(x[..., :, None] - x[..., None, :])
@@ -112,13 +103,9 @@ def bootstrap(
 
     Notes
     -----
-    The intervals say what other sources could have given; targets and measured AUCs are fixed. With few sources all
-    are wide. A source drawn twice is tied with itself on both sides, which τ_w leaves out of numerator and denominator.
-    Measured where the population is known (14 sources, 11 targets, 400 repeats): bias below .01, and the 95 % interval
-    held the population value in 93–96 %.
-
-    A difference counts only the sources for which both scores are defined, and only the targets on which both have a
-    τ_w: a score that is missing for a source is not compared with one that has to order it.
+    The intervals say what other sources could have given; targets and measured AUCs are fixed. Where the population is
+    known (14 sources, 11 targets, 400 repeats), the bias was below .01 and the 95 % interval held the value in 93–96 %.
+    A difference counts only the sources for which both scores are defined, and the targets on which both have a τ_w.
     """
     frame = check_table(table)
     names = list(columns) if columns is not None else score_columns(frame)
@@ -139,54 +126,38 @@ def bootstrap(
                 rival = scores[str(against)]
                 both = known & np.isfinite(rival)
                 apart[target, name] = _of_kept(both, score, auc, often) - _of_kept(both, rival, auc, often)
-    targets = _percentiles(taus, "tau", level)
-    targets.index = pd.MultiIndex.from_tuples(targets.index, names=["target", "score"])
-    rare = [one.iloc[1:].isna().mean() > MAX_UNDEFINED for one in taus.values()]
-    targets.loc[rare, ["low", "high"]] = np.nan
+    found = _draws_of(taus, draws)
+    targets, means = _percentiles(found, "tau", level), found.T.groupby(level="score", sort=False).mean().T
+    targets.loc[found.iloc[1:].isna().mean() > MAX_UNDEFINED, ["low", "high"]] = np.nan
+    differences = _draws_of(apart, draws).T.groupby(level="score", sort=False).mean().T
     return Intervals(
-        targets,
-        _percentiles(_over_targets(taus), "mean", level).rename_axis("score"),
-        _percentiles(_over_targets(apart), "difference", level).rename_axis("score"),
+        targets, _percentiles(means, "mean", level), _percentiles(differences, "difference", level)
     )
 
 
-def _of_kept(kept: np.ndarray, score: np.ndarray, auc: np.ndarray, counts: np.ndarray) -> pd.Series:
+def _of_kept(kept: np.ndarray, score: np.ndarray, auc: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """τ_w over the sources kept, by row of `counts`; NaN where these are too few."""
     if kept.sum() < MIN_SOURCES:
-        return pd.Series(np.nan, range(len(counts)))
-    return pd.Series(tau_draws(score[kept], auc[kept], counts[:, kept]))
+        return np.full(len(counts), np.nan)
+    return tau_draws(score[kept], auc[kept], counts[:, kept])
 
 
-def _over_targets(found: dict[tuple[str, str], pd.Series]) -> dict[str, pd.Series]:
-    """Mean over the targets, value and draws, by score."""
-    scores = dict.fromkeys(score for _, score in found)
-    return {
-        score: pd.concat([one for (_, name), one in found.items() if name == score], axis=1).mean(axis=1)
-        for score in scores
-    }
+def _draws_of(found: dict[tuple[str, str], np.ndarray], draws: int) -> pd.DataFrame:
+    """The value itself and then its draws, one row each, by target and score."""
+    columns = pd.MultiIndex.from_tuples(list(found), names=["target", "score"])
+    return pd.DataFrame(np.reshape(list(found.values()), (len(found), draws + 1)).T, columns=columns)
 
 
-def _percentiles(found: dict[Any, pd.Series], name: str, level: float) -> pd.DataFrame:
-    """One row a key: the value, and the percentiles of its draws."""
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    rows = {key: [one.iloc[0], *one.iloc[1:].quantile(tails)] for key, one in found.items()}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=[name, "low", "high"])
+def _percentiles(found: pd.DataFrame, name: str, level: float) -> pd.DataFrame:
+    """One row a column: the value, and the percentiles of its draws."""
+    low, high = found.iloc[1:].quantile([(1 - level) / 2, (1 + level) / 2]).to_numpy()
+    return pd.DataFrame({name: found.iloc[0], "low": low, "high": high})
 
 
 def interval(values: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Student's interval for the mean over targets.
+    """Student's interval for the mean over targets: low and high, (…,), of `values`, (…, targets), at least two.
 
-    Parameters
-    ----------
-    values
-        (…, targets): one number per target, its noise over folds included; at least two.
-    level
-        Between 0 and 1.
-
-    Returns
-    -------
-    low, high : numpy.ndarray
-        (…,). It speaks of targets like these, since the spread between them is what it is made of; sources are fixed.
+    It speaks of targets like these, since the spread between them is what it is made of; sources are fixed.
     """
     given = np.asarray(values, dtype=float)
     half = half_width(given.std(-1, ddof=1), given.shape[-1], level)

@@ -124,20 +124,16 @@ def execute(
     scores: bool = True,
     report: Report | None = None,
 ) -> Plan:
-    """Score every pair, then do the runs that are missing; return the plan with everything stored.
+    """Score every pair, unless `scores` is False, then do the runs that are missing; return the plan, all stored.
 
     Parameters
     ----------
-    plan
-        As `plan` made it.
     workers
         Processes on this machine; 1 works in this one.
     scheduler
         Address of a running Dask scheduler; its workers then do the work.
     device
         Of the workers; on a cluster each worker looks for its own unless one is named.
-    scores
-        Also compute all scores of every pair and fold.
     report
         Called after every row with the fraction done and a line of text.
 

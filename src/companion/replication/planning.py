@@ -77,15 +77,10 @@ def plan(
     data_dir: str | os.PathLike | None = None,
     dry_run: bool = False,
 ) -> Plan:
-    """Look at the data and at what is stored already.
+    """Look at the data, all of which must be there, and at what is stored already.
 
     For a `dry_run` nothing is downloaded: MedMNIST sets that are not here have the publisher's numbers of images, and
     what may be stored of their runs is not found.
-
-    Raises
-    ------
-    InputError, EnvironmentFailure
-        If a dataset is missing or cannot be a target, or the folder cannot be written.
     """
     where = None if data_dir is None else os.fspath(data_dir)
     needed = {part for pair in protocol.pairs(itself=True) for part in trained_on(protocol.spec(*pair))}
