@@ -56,7 +56,7 @@ def _places(values: pd.Series) -> list[int]:
 def _orientation(setting: str, *, inverted: bool) -> dict[str, Any]:
     """Everything that depends on which way the scores point: ``means`` by score, ``cells`` by target and score."""
     table = pairs(setting, inverted=inverted)
-    intervals = evaluation.bootstrap(table, columns=SCORES, against=None, level=LEVEL)
+    intervals = evaluation.bootstrap(table, columns=SCORES, against=None)
     cells: dict[str, dict[str, Any]] = {}
     for score in SCORES:
         regrets = evaluation.regret(table, score)

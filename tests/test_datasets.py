@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from companion import datasets
-from companion.datasets import GENERATORS, SIZES, Dataset, load_dataset, medmnist_flags, natural
+from companion.datasets import GENERATORS, Dataset, load_dataset, medmnist_flags, natural
 from companion.datasets import medmnist as medmnist_sets
 from companion.datasets.folds import _frozen, draw_fold
 from companion.errors import EnvironmentFailure, InputError
@@ -157,14 +157,6 @@ def test_channels_may_come_first_or_last(tmp_path, shape, size):
 
 
 OTHERS = ("val_images", "val_labels", "test_images", "test_labels")
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_a_file_is_brought_to_the_size_asked_for(tmp_path, size):
-    path = npz(tmp_path / "own.npz", **arrays(size=32, rgb=True))
-    before, after = load_dataset(path), load_dataset(path, size=size)
-    assert before.size == 32 and after.images["train"].shape == (24, size, size, 3)
-    assert after.images["train"].mean() == pytest.approx(before.images["train"].mean(), abs=2)
 
 
 def test_val_is_drawn_from_train_where_there_is_a_test_split_only(tmp_path):
@@ -361,13 +353,6 @@ def test_a_changed_generator_is_noticed(lesions, monkeypatch):
     with pytest.raises(EnvironmentFailure, match=says):
         datasets.fold(lesions, 1)
     assert datasets.fold(lesions, 1, seed=1).number == 1  # another seed is nobody's frozen fold
-
-
-def test_a_fold_is_drawn_without_replacement_and_alone(lesions):
-    second = datasets.fold(lesions, 2)
-    assert len(second.train) == len(set(second.train)) == 100 * lesions.n_classes
-    assert len(second.val) == min(25 * lesions.n_classes, len(lesions.labels["val"]))
-    assert datasets.fold(lesions, 2).checksum == second.checksum != datasets.fold(lesions, 1).checksum
 
 
 def test_what_has_no_folds(lesions):

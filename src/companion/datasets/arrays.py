@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,8 @@ from companion.datasets.splits import SPLITS
 from companion.errors import InputError
 
 
-def read_npz(path: Path, splits: Sequence[str] = ("train",)) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Split -> images and labels of a ``.npz`` file, with `splits` at least; other members stay unread."""
+def read_npz(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Split -> images and labels of a ``.npz`` file, train at least; other members stay unread."""
     wanted = [f"{split}_{part}" for split in SPLITS for part in ("images", "labels")]
     try:
         opened = np.load(path, allow_pickle=False)
@@ -37,7 +36,7 @@ def read_npz(path: Path, splits: Sequence[str] = ("train",)) -> dict[str, tuple[
         if "allow_pickle" in str(error) and zipfile.is_zipfile(path):
             reason = "holds pickled objects, which are never loaded: save plain arrays"
         raise InputError(f"{path} {reason}") from error
-    found = [split for split in SPLITS if split in splits or any(key.startswith(split) for key in arrays)]
+    found = [split for split in SPLITS if split == "train" or any(key.startswith(split) for key in arrays)]
     if missing := [key for key in wanted if key.partition("_")[0] in found and key not in arrays]:
         raise InputError(
             f"{path} lacks {', '.join(missing)}: wanted are train_images and train_labels, and val_… and test_… "

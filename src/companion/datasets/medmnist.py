@@ -13,7 +13,6 @@ from companion import store
 from companion.datasets.arrays import read_npz
 from companion.datasets.dataset import Dataset, task_of
 from companion.datasets.images import Progress
-from companion.datasets.splits import SPLITS
 
 
 @functools.cache
@@ -58,7 +57,7 @@ def load(flag: str, size: int, *, progress: Progress | None = None) -> Dataset:
     if progress and not path.is_file():
         progress(f"downloading {path.name} to {path.parent}")
     store.fetch(about[f"url{suffix}"], path, checksum=f"md5:{about[f'MD5{suffix}']}")
-    arrays = read_npz(path, SPLITS)
+    arrays = read_npz(path)
     multi_label = "multi-label" in about["task"]
     labels = {split: values.astype(np.int64) for split, (_, values) in arrays.items()}
     if not multi_label:

@@ -68,7 +68,6 @@ def bootstrap(
     columns: Sequence[str] | None = None,
     against: str | None = COMBINED,
     draws: int = 1000,
-    level: float = 0.95,
     seed: int = 24,
 ) -> Intervals:
     """Confidence intervals of τ_w over sources, per target and for the mean, and of paired differences.
@@ -86,20 +85,18 @@ def bootstrap(
         The score that the differences are taken to; None, or one that the table lacks, gives none.
     draws
         Resamples, at least 2.
-    level
-        Between 0 and 1.
     seed
         Seed of the resamples.
 
     Returns
     -------
     Intervals
-        Percentile intervals; NaN where τ_w is undefined, on the target itself or in more than a twentieth of the draws.
+        95 % by percentiles; NaN where τ_w is undefined, on the target itself or in more than a twentieth of the draws.
 
     Raises
     ------
     InputError
-        If the table cannot be compared, or `draws` or `level` is out of range.
+        If the table cannot be compared, or there are too few draws.
 
     Notes
     -----
@@ -109,8 +106,8 @@ def bootstrap(
     """
     frame = check_table(table)
     names = list(columns) if columns is not None else score_columns(frame)
-    if draws < 2 or not 0 < level < 1:
-        raise InputError(f"at least 2 draws and a level between 0 and 1 are needed: got {draws} and {level}")
+    if draws < 2:
+        raise InputError(f"at least 2 draws are needed, got {draws}")
     sources = sorted(frame["source"].unique())
     chance = np.full(len(sources), 1 / len(sources))
     drawn = np.random.default_rng(seed).multinomial(len(sources), chance, size=draws)
@@ -127,12 +124,10 @@ def bootstrap(
                 both = known & np.isfinite(rival)
                 apart[target, name] = _of_kept(both, score, auc, often) - _of_kept(both, rival, auc, often)
     found = _draws_of(taus, draws)
-    targets, means = _percentiles(found, "tau", level), found.T.groupby(level="score", sort=False).mean().T
+    targets, means = _percentiles(found, "tau"), found.T.groupby(level="score", sort=False).mean().T
     targets.loc[found.iloc[1:].isna().mean() > MAX_UNDEFINED, ["low", "high"]] = np.nan
     differences = _draws_of(apart, draws).T.groupby(level="score", sort=False).mean().T
-    return Intervals(
-        targets, _percentiles(means, "mean", level), _percentiles(differences, "difference", level)
-    )
+    return Intervals(targets, _percentiles(means, "mean"), _percentiles(differences, "difference"))
 
 
 def _of_kept(kept: np.ndarray, score: np.ndarray, auc: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -148,22 +143,22 @@ def _draws_of(found: dict[tuple[str, str], np.ndarray], draws: int) -> pd.DataFr
     return pd.DataFrame(np.reshape(list(found.values()), (len(found), draws + 1)).T, columns=columns)
 
 
-def _percentiles(found: pd.DataFrame, name: str, level: float) -> pd.DataFrame:
+def _percentiles(found: pd.DataFrame, name: str) -> pd.DataFrame:
     """One row a column: the value, and the percentiles of its draws."""
-    low, high = found.iloc[1:].quantile([(1 - level) / 2, (1 + level) / 2]).to_numpy()
+    low, high = found.iloc[1:].quantile([0.025, 0.975]).to_numpy()
     return pd.DataFrame({name: found.iloc[0], "low": low, "high": high})
 
 
-def interval(values: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Student's interval for the mean over targets: low and high, (…,), of `values`, (…, targets), at least two.
+def interval(values: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Student's 95 % interval for the mean over targets: low and high, (…,), of `values`, (…, targets), at least two.
 
     It speaks of targets like these, since the spread between them is what it is made of; sources are fixed.
     """
     given = np.asarray(values, dtype=float)
-    half = half_width(given.std(-1, ddof=1), given.shape[-1], level)
+    half = half_width(given.std(-1, ddof=1), given.shape[-1])
     return given.mean(-1) - half, given.mean(-1) + half
 
 
-def half_width(deviation: ArrayLike, count: ArrayLike, level: float = 0.95) -> np.ndarray:
-    """Half of Student's interval for the mean of `count` values with this standard deviation."""
-    return scipy.stats.t.ppf((1 + level) / 2, np.subtract(count, 1)) * deviation / np.sqrt(count)
+def half_width(deviation: ArrayLike, count: ArrayLike) -> np.ndarray:
+    """Half of Student's 95 % interval for the mean of `count` values with this standard deviation."""
+    return scipy.stats.t.ppf(0.975, np.subtract(count, 1)) * deviation / np.sqrt(count)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from companion import __version__, store
@@ -77,6 +78,11 @@ class Job:
             )
         return dataset, self.protocol.fold(dataset, self.run.fold)
 
+    def drawn(self) -> tuple[np.ndarray, np.ndarray]:
+        """Training images of the fold, and their labels: what is scored."""
+        dataset, fold = self.target()
+        return dataset.images["train"][fold.train], dataset.labels["train"][fold.train]
+
 
 def prepare(job: Job) -> None:
     """Load or train the source of a job, so that its other jobs find it in the cache."""
@@ -94,9 +100,8 @@ def fine_tune_job(job: Job) -> dict[str, Any]:
 
 def score_job(job: Job) -> dict[str, Any]:
     """Scores of one pair on one fold, corrected and as published, on the same images the fine-tuning trained on."""
-    run, model, (target, fold) = job.run, job.source(), job.target()
+    run, model, (images, labels) = job.run, job.source(), job.drawn()
     row: dict[str, Any] = {"source": run.source, "target": run.target, "fold": run.fold}
-    images, labels = target.images["train"][fold.train], target.labels["train"][fold.train]
     began = time.perf_counter()
     for variant in ("corrected", "published"):
         found = score_images(

@@ -182,6 +182,4 @@ def pairs(
         if progress:
             progress(place / len(wanted), f"{run.source} on {run.target}")
         job = Job(run, plan, hashes[run.target], device, None)
-        model, (dataset, fold) = job.source(), job.target()
-        images, labels = dataset.images["train"][fold.train], dataset.labels["train"][fold.train]
-        yield Pair(run.source, run.target, model, images, labels)
+        yield Pair(run.source, run.target, job.source(), *job.drawn())
