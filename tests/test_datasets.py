@@ -181,7 +181,7 @@ def test_only_images_and_labels_of_an_npz_are_unpacked(tmp_path, monkeypatch):
     np.savez(tmp_path / "x.npz", readme=np.zeros(1 << 20), **known)
     monkeypatch.setattr("companion.datasets.reading.MEMORY", 1 << 16)
     assert load_dataset(tmp_path / "x.npz").class_counts() == {"0": 4, "1": 4}
-    monkeypatch.setattr("companion.datasets.reading.MEMORY", 1 << 13)
+    monkeypatch.setattr("companion.datasets.reading.MEMORY", 1 << 12)
     with pytest.raises(InputError, match="x.npz would take .* more than this machine has"):
         load_dataset(tmp_path / "x.npz")
 

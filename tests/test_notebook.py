@@ -162,8 +162,8 @@ def test_a_failing_cell_is_named_and_nothing_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("size", True, "a valid integer"),
-        ("size", 28.0, "a valid integer"),
+        ("size", True, "input should be 0, 28, 64"),
+        ("size", 30, "input should be 0, 28, 64"),
         ("seed", 2**32, "less than"),
         ("seed", "3", "a valid integer"),
         ("target", "", "at least 1 character"),

@@ -106,10 +106,7 @@ def inspect(
     ``patients_from_folder``, ``skip_unreadable`` and ``drop_classes``. Images are compared at the size they are loaded
     at; what would only be refused for its content is reported in `Inspection.errors`.
     """
-    options = Options(**reading)
-    return _facts(
-        read_target(os.fspath(target), options, size=size, data_dir=data_dir, seed=seed, progress=progress)
-    )
+    return _facts(read_target(os.fspath(target), Options(**reading), size, data_dir, seed, progress))
 
 
 def sample(dataset: Dataset) -> Dataset:

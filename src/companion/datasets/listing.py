@@ -134,14 +134,15 @@ def _list_folder(root: Path, level: int | None) -> Listing:
     for path in _walk(root):
         top = root / path.relative_to(root).parts[0] if splits else root
         folders = path.relative_to(top).parts[:-1]
+        why = ""
         if not (path.is_file() and is_image(path)):  # or a link that leads nowhere
-            skipped.append((below(path, root), f"not an image ({path.suffix.lower() or 'no suffix'})"))
-            continue
-        if not folders or (splits and top not in splits):
-            beside = (
-                "beside the folders of the splits" if splits and top not in splits else "in no class folder"
-            )
-            skipped.append((below(path, root), beside))
+            why = f"not an image ({path.suffix.lower() or 'no suffix'})"
+        elif splits and top not in splits:
+            why = "beside the folders of the splits"
+        elif not folders:
+            why = "in no class folder"
+        if why:
+            skipped.append((below(path, root), why))
             continue
         if level and len(folders) <= level:
             lacks = f"lies in no folder of a patient, {level} below that of its class"

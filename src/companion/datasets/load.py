@@ -77,14 +77,8 @@ def load_dataset(
     no val split, an eighth of train becomes val. Both are stratified, with all copies of an image in one split and,
     where patients are known (from the manifest, DICOM headers or folders), each patient in one only.
     """
-    found = read_target(
-        os.fspath(target),
-        Options(root, patients_from_folder, skip_unreadable, drop_classes),
-        size=size,
-        data_dir=data_dir,
-        seed=seed,
-        progress=progress,
-    )
+    options = Options(root, patients_from_folder, skip_unreadable, drop_classes)
+    found = read_target(os.fspath(target), options, size, data_dir, seed, progress)
     if found.errors:
         raise InputError(found.errors[0])
     return found.dataset
@@ -93,11 +87,10 @@ def load_dataset(
 def read_target(
     name: str,
     options: Options,
-    *,
     size: int | None,
     data_dir: str | os.PathLike | None,
     seed: int,
-    progress: Progress | None = None,
+    progress: Progress | None,
 ) -> Reading:
     """Read what `load_dataset` loads, and keep what was seen on the way; its `errors` are not raised."""
     if size is not None and size not in SIZES:

@@ -42,9 +42,9 @@ class Reading:
 
 
 def check_memory(where: str, size: int) -> None:
-    """Raise `InputError` for images of so many bytes that this machine could not work with them."""
-    if 2 * size > MEMORY:
-        room = f"twice the {size / 1e9:.1f} GB of its images, more than this machine has"
+    """Raise `InputError` for what takes more bytes than this machine has."""
+    if size > MEMORY:
+        room = f"{size / 1e9:.1f} GB of memory, more than this machine has"
         raise InputError(f"{where} would take {room}: give a smaller --size, or fewer images")
 
 
@@ -86,8 +86,7 @@ def _rare_classes(dataset: Dataset) -> str:
         return f"{dataset.name}: there is only one class ({dataset.classes[0]!r}); at least two are needed"
     if not (rare := [label for label, count in counts.items() if count < 2]):
         return ""
-    more = f", and so {len(rare) - 1} more have under 2" if len(rare) > 1 else ""
-    few = f"class {rare[0]!r} has {counts[rare[0]]} training image(s){more}"
+    few = f"class {rare[0]!r} has {counts[rare[0]]} training image(s)"
     leave = " ".join(f"--drop-classes {label!r}" for label in rare[:3])
     return f"{dataset.name}: {few}; at least 2 are needed, or leave the class out with {leave}"
 
@@ -139,7 +138,7 @@ def _decoded(
         notes.append(f"grey values of more than 8 bits reach {highest}: {reach}")
     paths = list(listing.table["path"])
     shape = (len(paths), size, size) if grey else (len(paths), size, size, 3)
-    check_memory(listing.origin, math.prod(shape))
+    check_memory(listing.origin, 2 * math.prod(shape))  # once as they are listed, once by split
     images = np.empty(shape, np.uint8)
 
     def decode(at: int) -> None:
