@@ -89,7 +89,7 @@ function chosen() {
 /** What the choice shows, in sentences: τ, its interval, the first choice and its regret, the simple rules. */
 function sentences({ rows, title, target, tau, interval, meanInterval, means, ceiling, whole, of }) {
   if (rows.length < 3) return [`${title}, on ${target}: fewer than three sources have it, so there is no order to judge.`];
-  const within = (found) => (found && found[0] !== null ? ` (${explorerData.level * 100} % interval ${span(found)})` : "");
+  const within = (found) => (found && found[0] !== null ? ` (95 % interval ${span(found)})` : "");
   const names = (of) => {
     const found = rows.filter((row) => row[of] === 1).map((row) => row.source);
     return found.length > 3 ? `${found.length} sources, tied` : found.join(" and ");

@@ -24,7 +24,6 @@ from companion.figures.style import title_of
 from companion.scores import COMBINED, INVERTED_ACROSS_DOMAINS, TERMS
 from vector import svg
 
-LEVEL = 0.95
 INVARIANT = "gradient_ratio_scale_invariant"
 SCORES = (COMBINED, *TERMS, *published.METRICS)
 LARGE = {
@@ -84,7 +83,7 @@ def intervals(setting: str, inverted: bool) -> tuple[pd.DataFrame, pd.DataFrame]
         others = [name for name in names if name not in done]
         table[others] = 1 - table[others]
     table = table[["source", "target", "auc", *names]]
-    found = evaluation.bootstrap(table, columns=names, against=None, level=LEVEL)
+    found = evaluation.bootstrap(table, columns=names, against=None)
     return found.targets, found.mean
 
 
@@ -164,7 +163,7 @@ def data() -> dict[str, Any]:
     -------
     dict
         ``scores`` (column -> name for people), ``products`` (the product's column -> its two terms), ``baselines``
-        (columns that are never inverted), ``level`` of the intervals and ``settings``. Per setting: ``title``; its
+        (columns that are never inverted) and ``settings``. Per setting: ``title``; its
         ground ``truths`` and ``scores``; those that the paper inverts (``inverted``); its ``large`` sources; by target
         the sources, and for each its AUC by ground truth and its scores; ``intervals`` by orientation, target (or
         ``mean``) and score, for all sources and the first ground truth; and ``ceilings`` by target. None where
@@ -176,7 +175,6 @@ def data() -> dict[str, Any]:
         "scores": names,
         "products": PRODUCTS,
         "baselines": list(evaluation.BASELINES),
-        "level": LEVEL,
         "settings": settings,
     }
 

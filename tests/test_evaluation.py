@@ -116,10 +116,9 @@ def test_a_difference_is_over_the_sources_and_targets_that_have_both():
     assert (found.differences.loc["part"] == 0).all()
 
 
-@pytest.mark.parametrize("options", [{"draws": 1}, {"level": 1.0}, {"level": 0.0}])
-def test_impossible_intervals_are_refused(table, options):
-    with pytest.raises(InputError, match="at least 2 draws and a level between 0 and 1"):
-        evaluation.bootstrap(table, **options)
+def test_an_interval_of_one_draw_is_refused(table):
+    with pytest.raises(InputError, match="at least 2 draws are needed, got 1"):
+        evaluation.bootstrap(table, draws=1)
 
 
 def test_the_interval_over_targets_is_student_s_and_covers():
@@ -433,9 +432,6 @@ def test_among_architectures_what_does_not_apply_is_said():
     found = quick(given, setting="architectures")
     assert list(found.baselines.index) == ["mean_rank_elsewhere"]
     assert any("number of training images" in text and "always ImageNet" in text for text in found.left_out)
-    released = quick(given, setting="architectures", inverted=False)
-    assert released.mean["proposed"] == pytest.approx(-0.25, abs=5e-4)
-    assert released.mean["mine"] == found.mean["mine"]  # an author's own score is taken as given
 
 
 # --- a function, on pairs with features --------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from companion.datasets import ImageFiles, files, images, in_several_splits, load_dataset
+from companion.datasets import images, in_several_splits, load_dataset, reading
 from companion.datasets.listing import Options, list_images
 from companion.datasets.splits import draw_splits, merged
 from companion.errors import InputError
@@ -86,21 +86,11 @@ def test_progress_counts_to_the_end(tmp_path):
     assert "reading headers: 10 of 10" in lines and lines[-1].startswith("reading images: ")
 
 
-def test_images_that_stay_on_disk_are_the_same(tmp_path, monkeypatch):
-    root = folder(tmp_path / "scans", {"a": 30, "b": 20})
-    held = load_dataset(root, size=28)
-    monkeypatch.setattr(files, "IN_MEMORY", 0)
-    lazy = load_dataset(root, size=28)
-    on_disk, pixels = lazy.images["train"], held.images["train"]
-    assert isinstance(on_disk, ImageFiles) and "stay on disk" in lazy.notes[-1]
-    assert (on_disk.shape, on_disk.ndim, on_disk.dtype) == (pixels.shape, 3, np.uint8)
-    assert (np.asarray(on_disk) == pixels).all() and (on_disk[3] == pixels[3]).all()
-    assert (on_disk[:, None] == pixels[:, None]).all()
-    for drawn, expected in zip(lazy.draw(5), held.draw(5), strict=True):
-        assert (drawn == expected).all()
-    before = lazy.content_hash
-    picture(on_disk.paths[0], GREY)
-    assert load_dataset(root, size=28).content_hash != before
+def test_images_that_do_not_fit_into_memory_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "MEMORY", 2 * 10 * 28 * 28)
+    assert load_dataset(folder(tmp_path / "scans", {"a": 5, "b": 5}), size=28).size == 28
+    with pytest.raises(InputError, match="folder scans would take .*: give a smaller --size"):
+        load_dataset(tmp_path / "scans", size=64)
 
 
 @pytest.mark.parametrize(
@@ -134,20 +124,16 @@ def test_what_is_left_out_is_listed_with_the_reason(tmp_path):
     root = folder(tmp_path / "scans", {"a": 2, "b": 2})
     for name in (".hidden.png", "Thumbs.db", "volume.nii.gz"):
         (root / "a" / name).write_bytes(b"")
-    (root / ".git").mkdir()
-    (root / "empty").mkdir()
+    picture(root / ".git" / "x.png")
     picture(root / "loose.png")
     (root / "b" / "gone.png").symlink_to(root / "nowhere.png")
     assert dict(list_images(root).skipped) == {
-        "a/.hidden.png": "hidden",
         "a/Thumbs.db": "not an image (.db)",
-        "a/volume.nii.gz": "a volume: export the slices you mean as images",
-        ".git": "hidden",
-        "empty": "no images in it",
+        "a/volume.nii.gz": "not an image (.gz)",
         "loose.png": "in no class folder",
-        "b/gone.png": "a link that leads nowhere",
+        "b/gone.png": "not an image (.png)",
     }
-    remark = "7 files or folders were left out: companion inspect lists them"
+    remark = "4 files or folders were left out: companion inspect lists them"
     assert remark in load_dataset(root, size=28).notes
 
 
@@ -294,12 +280,6 @@ def test_images_may_lie_below_a_root_that_is_named(tmp_path, absolute, linked):
     path.write_text(path.read_text() + "\n../outside.png,a")
     with pytest.raises(InputError, match=r"line 22: \.\./outside\.png leads out of"):
         load_dataset(path, size=28, root=root)
-
-
-def test_images_that_a_manifest_does_not_list_are_reported(tmp_path):
-    path = manifest(tmp_path, ROWS)
-    picture(tmp_path / "images" / "more.PNG")
-    assert list_images(path).skipped == (("images/more.PNG", "not in the manifest"),)
 
 
 # --- splits drawn here -------------------------------------------------------------------------------------

@@ -244,8 +244,8 @@ def test_a_damaged_original_is_refused_and_nothing_is_kept(upstream, data):
             lambda table: table.replace({"source_flag": {"blood": "blod"}}),
             "the column source_flag: 'blod' is none",
         ),
-        (lambda table: table.drop(columns=["wd", "Status"]), r"lacks the column\(s\) weight_decay, status"),
-        (lambda table: table.assign(lr="fast"), "column lr holds something that is no number"),
+        (lambda table: table.drop(columns=["wd", "Status"]), r"no table of runs .*weight_decay.*status"),
+        (lambda table: table.assign(lr="fast"), "no table of runs .*fast"),
     ],
     ids=["source", "columns", "numbers"],
 )
@@ -269,7 +269,7 @@ def test_an_original_that_is_not_understood_is_named_with_its_column(tmp_path, c
             lambda frame: frame.replace({"source": {"vgg": "imagenet"}}),
             "the runs of architectures, imagenet, breastmnist are not",
         ),
-        (lambda frame: frame.drop(columns="momentum"), r"lacks the column\(s\) momentum"),
+        (lambda frame: frame.drop(columns="momentum"), "no table of runs .*momentum"),
     ],
     ids=["too few", "no results", "other results", "other source", "no column"],
 )

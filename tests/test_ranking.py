@@ -19,7 +19,6 @@ from torch import nn
 import image_files
 from companion import cli, datasets, evaluation, models, published, rank, ranking, score, scores
 from companion import sources as source_models
-from companion.datasets import files, images
 from companion.errors import InputError
 from companion.evaluation import hypotheses
 from companion.ranking import evidence, report, verification
@@ -492,18 +491,6 @@ def test_sets_on_this_machine_are_trained_on_until_there_is_an_order(data, own_c
     ]
     assert "not trained yet" in {one.source: one.reason for one in left_out}["train:bloodmnist"]
     assert "train:retinamnist" not in ranking.default_sources("retinamnist")[0]
-
-
-def test_sources_share_one_decoding(tmp_path, monkeypatch):
-    root = image_files.folder(tmp_path / "scans", {"a": 30, "b": 30})
-    monkeypatch.setattr(files, "IN_MEMORY", 0)
-    read, decoded = images.read, []
-    monkeypatch.setattr(
-        images, "read", lambda path, *given, **more: decoded.append(path) or read(path, *given, **more)
-    )
-    pair = [models.scratch(SMALL, seed=seed, name=f"scratch {seed}") for seed in range(2)]
-    found = rank(root, pair, size=28, per_class=12, scores=())
-    assert len(decoded) == len(set(decoded)) == found.cost["images"] == 24
 
 
 def test_without_sources_the_call_takes_the_candidates(monkeypatch):

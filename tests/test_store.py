@@ -98,9 +98,7 @@ def test_a_written_or_downloaded_file_is_as_readable_as_others(tmp_path, server)
 
 
 # --- checksums ---------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    "checksum", [MD5, MD5.removeprefix("md5:"), MD5.upper(), f" {SHA256}\n", SHA256.removeprefix("sha256:")]
-)
+@pytest.mark.parametrize("checksum", [MD5, SHA256])
 def test_a_present_file_is_checked_and_kept(tmp_path, checksum):
     path = tmp_path / "file"
     path.write_bytes(BODY)

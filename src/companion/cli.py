@@ -193,7 +193,6 @@ def rank(
             dataset = load_dataset(
                 target,
                 size=size,
-                trust=trust,
                 root=root,
                 patients_from_folder=patients_from_folder,
                 skip_unreadable=skip_unreadable,
@@ -260,7 +259,6 @@ def tune(
         dataset = load_dataset(
             target,
             size=size,
-            trust=trust,
             root=root,
             patients_from_folder=patients_from_folder,
             skip_unreadable=skip_unreadable,

@@ -15,19 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from companion import store
 from companion.datasets import SIZES
 from companion.datasets import find as find_dataset
 from companion.errors import EnvironmentFailure, InputError, brief, did_you_mean
-
-
-def _offered(size: int) -> int:
-    if size not in (0, *SIZES):  # 0: as the images are
-        raise ValueError(f"choose one of {', '.join(map(str, SIZES))}")
-    return size
-
 
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[list[Name], Field(min_length=2)]
@@ -41,7 +34,7 @@ RANGES: dict[str, Any] = {
     "architectures": Names,
     "weights": Literal["local", "pretrained"],
     "natural": Name,
-    "size": Annotated[int, AfterValidator(_offered)],
+    "size": Literal[(0, *SIZES)],  # 0: as the images are
     "seed": Annotated[int, Field(ge=0, lt=2**32)],
     "protocol": Literal["quick", "standard", "paper"],
     "folds": Annotated[int, Field(ge=1, le=5)],
@@ -98,33 +91,20 @@ _runs: list[Run] = []  # of this session
 
 
 def start(name: str, /, **parameters: Any) -> Run:
-    """Check the parameters of a notebook, before any work.
+    """Check all parameters of the notebook `name`, before any work; an `InputError` says which is wrong.
 
     Papermill writes what it is given with ``-p`` into a cell behind the parameters cell, ``name = value``, whether the
-    notebook has such a parameter or not. So this call stands directly behind the parameters, where nothing else has
-    been made yet; and at the first call in a session, every text, number, list and the like that ``%who`` lists and
-    that is no parameter is taken for a misspelt one. The notebook's variables are only read.
-
-    Parameters
-    ----------
-    name
-        The notebook.
-    **parameters
-        All its parameters, under their names.
-
-    Raises
-    ------
-    InputError
-        If one is unknown, of the wrong type or out of range, or names a dataset or a source that does not exist.
+    notebook has such a parameter or not. So this call stands directly behind the parameters, and at the first call in a
+    session every text, number, list and the like that ``%who`` lists and that is no parameter is taken for a misspelt
+    one. The notebook's variables are only read.
     """
     from IPython import get_ipython
 
     if not _runs and (shell := get_ipython()) is not None:
         for each in shell.run_line_magic("who_ls", "str int float bool list dict NoneType"):
             if each not in parameters:
-                raise InputError(
-                    f"{_unknown(name, each, parameters)} (In an open notebook, restart the kernel too.)"
-                )
+                unknown = _unknown(name, each, parameters)
+                raise InputError(f"{unknown} (In an open notebook, restart the kernel too.)")
     check(name, parameters)
     _runs.append(Run(name, parameters, time.perf_counter()))
     return _runs[-1]
@@ -205,12 +185,7 @@ def read_values(path: Path, given: Mapping[str, str]) -> dict[str, Any]:
 def execute(path: Path, parameters: Mapping[str, Any], out: Path) -> None:
     """Execute the notebook at `path` with papermill and write it to `out`, whole or not at all.
 
-    Raises
-    ------
-    InputError, EnvironmentFailure
-        If a cell raises one.
-    papermill.PapermillExecutionError
-        If a cell fails otherwise.
+    An `InputError` or `EnvironmentFailure` of a cell is raised as such, anything else as papermill does.
     """
     import papermill
 

@@ -95,7 +95,7 @@ def load_source(
     device
         Where to train.
     data_dir, checksum, trust
-        As for `load_dataset`; no checksum is published for MedMNIST's weights.
+        As for `load_dataset` and `companion.store.fetch`; no checksum is published for MedMNIST's weights.
     protocol
         How a ``"train:…"`` model is trained.
     progress
@@ -130,9 +130,7 @@ def load_source(
         if not name.startswith("train:"):
             path, own = _split_architecture(name)
             return _checkpoint(checkpoint_file(path), architecture=own or None, default=architecture)
-        parts = [
-            load_dataset(part, size=size or 28, checksum=checksum, trust=trust) for part in trained_on(name)
-        ]
+        parts = [load_dataset(part, size=size or 28) for part in trained_on(name)]
         dataset = parts[0] if len(parts) == 1 else pool(parts, total=_pool_size(name))
         return _trained(
             dataset, protocol, architecture=architecture, seed=seed, device=device, progress=progress

@@ -136,7 +136,7 @@ def fetch(url: str, path: str | Path, *, checksum: str | None = None, trust: boo
     Parameters
     ----------
     checksum
-        ``"md5:…"``, ``"sha256:…"`` or a bare hexadecimal digest; that of a file which is there already is checked too.
+        ``"md5:…"`` or ``"sha256:…"``; that of a file which is there already is checked too.
     trust
         Accept a download without one. Its sha256 is kept beside it (``NAME.sha256``) and checked from then on.
 
@@ -151,22 +151,24 @@ def fetch(url: str, path: str | Path, *, checksum: str | None = None, trust: boo
     remembered = path.with_name(path.name + ".sha256")
     if checksum is None and path.is_file() and remembered.is_file():
         checksum = "sha256:" + remembered.read_text(encoding="utf-8").split()[0]
-    algorithm, expected = ("sha256", None) if checksum is None else _parse_checksum(checksum)
+    if checksum is not None and not re.fullmatch("md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", checksum):
+        raise InputError(f"checksum {checksum!r} is not a digest: give md5:… or sha256:…")
     if path.is_file():
+        algorithm, _, expected = (checksum or "").partition(":")
         if expected and (found := file_hash(path, algorithm)) != expected:
             raise InputError(
                 f"{path} has {algorithm} {found}, but {expected} is published for it: the file is damaged or another "
                 "one; delete it and it is downloaded again"
             )
         return path
-    if not expected and not trust:
+    if not checksum and not trust:
         raise InputError(
             f"no checksum is published for {url}: give its checksum, or say that you trust the file "
             "(trust=True, on the command line --trust)"
         )
     _check_url(url)
-    _download(url, path, f"{algorithm}:{expected}" if expected else None)
-    if not expected:
+    _download(url, path, checksum)
+    if not checksum:
         write_files(path.parent, {remembered.name: f"{file_hash(path)}  {path.name}\n".encode()})
     return path
 
@@ -198,14 +200,6 @@ def fetch_zip_member(
         advice = "delete it and try again"
         raise InputError(f"{archive} is not a whole zip archive: {advice} ({error})") from error
     return path
-
-
-def _parse_checksum(checksum: str) -> tuple[str, str]:
-    """Split ``"sha256:ab12…"`` into algorithm and digest; the length of a bare digest names its algorithm."""
-    found = re.fullmatch(r"(?:md5:)?([0-9a-f]{32})|(?:sha256:)?([0-9a-f]{64})", checksum.strip().lower())
-    if found is None:
-        raise InputError(f"checksum {checksum!r} is not a digest: give md5:… or sha256:…")
-    return ("md5", found[1]) if found[1] else ("sha256", found[2])
 
 
 def _check_url(url: str) -> None:

@@ -6,24 +6,17 @@ and returns a `Dataset`: images as uint8, labels as integers, splits, class name
 
 from companion.datasets.dataset import SIZES, Dataset
 from companion.datasets.folds import Fold, fold
-from companion.datasets.images import ImageFiles
 from companion.datasets.inspection import Inspection, in_several_splits, inspect, sample, too_few
 from companion.datasets.joint import joint_columns, pool
 from companion.datasets.load import find, load_dataset
-from companion.datasets.medmnist import (
-    cached_file,
-    medmnist_classes,
-    medmnist_flags,
-    medmnist_origin,
-    medmnist_samples,
-)
+from companion.datasets.medmnist import cached_file, medmnist_classes, medmnist_flags, medmnist_samples
 from companion.datasets.natural import NAME as NATURAL
 from companion.datasets.procedural import GENERATORS
 
 # fmt: off
 __all__ = [
-    "GENERATORS", "NATURAL", "SIZES", "Dataset", "Fold", "ImageFiles", "Inspection", "cached_file",
+    "GENERATORS", "NATURAL", "SIZES", "Dataset", "Fold", "Inspection", "cached_file",
     "find", "fold", "in_several_splits", "inspect", "joint_columns", "load_dataset", "medmnist_classes",
-    "medmnist_flags", "medmnist_origin", "medmnist_samples", "pool", "sample", "too_few",
+    "medmnist_flags", "medmnist_samples", "pool", "sample", "too_few",
 ]
 # fmt: on

@@ -1,26 +1,23 @@
-"""A ``.npz`` file in MedMNIST's layout becomes a `Dataset`. Nothing in it is ever unpickled."""
+"""A ``.npz`` file in MedMNIST's layout is read. Nothing in it is ever unpickled."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from companion.datasets.dataset import Dataset, check_classes, task_of
-from companion.datasets.images import digests, file_digest
+from companion.datasets.dataset import digests
+from companion.datasets.images import file_digest
 from companion.datasets.listing import ONE_LABEL, Options
-from companion.datasets.splits import SPLITS, add_val
+from companion.datasets.reading import Reading, assemble, check_memory
+from companion.datasets.splits import SPLITS
 from companion.errors import InputError
 
-LARGEST_ARRAY = 32 << 30  # bytes; PathMNIST's training images at 224 px are 13.5 GB
 
-
-def read_npz(path: Path, splits: Sequence[str] = ("train",)) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Split -> images and labels of a ``.npz`` file, with `splits` at least; other members stay unread."""
+def read_npz(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Split -> images and labels of a ``.npz`` file, train at least; other members stay unread."""
     wanted = [f"{split}_{part}" for split in SPLITS for part in ("images", "labels")]
     try:
         opened = np.load(path, allow_pickle=False)
@@ -29,9 +26,7 @@ def read_npz(path: Path, splits: Sequence[str] = ("train",)) -> dict[str, tuple[
         with opened as archive:
             sizes = {info.filename: info.file_size for info in archive.zip.infolist()}  # type: ignore[union-attr]
             there = [key for key in wanted if key in archive.files and f"{key}.npy" in sizes]
-            if large := [key for key in there if sizes[f"{key}.npy"] > LARGEST_ARRAY]:
-                limit = f"over {LARGEST_ARRAY >> 30} GB: make it smaller"
-                raise InputError(f"{path}: {large[0]} would take {limit}")
+            check_memory(str(path), sum(sizes[f"{key}.npy"] for key in there))
             arrays = {key: archive[key] for key in there}
     except InputError:
         raise
@@ -41,7 +36,7 @@ def read_npz(path: Path, splits: Sequence[str] = ("train",)) -> dict[str, tuple[
         if "allow_pickle" in str(error) and zipfile.is_zipfile(path):
             reason = "holds pickled objects, which are never loaded: save plain arrays"
         raise InputError(f"{path} {reason}") from error
-    found = [split for split in SPLITS if split in splits or any(key.startswith(split) for key in arrays)]
+    found = [split for split in SPLITS if split == "train" or any(key.startswith(split) for key in arrays)]
     if missing := [key for key in wanted if key.partition("_")[0] in found and key not in arrays]:
         raise InputError(
             f"{path} lacks {', '.join(missing)}: wanted are train_images and train_labels, and val_… and test_… "
@@ -50,9 +45,8 @@ def read_npz(path: Path, splits: Sequence[str] = ("train",)) -> dict[str, tuple[
     return {split: (arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in found}
 
 
-def load_npz(path: Path, options: Options, *, name: str, size: int | None, seed: int) -> Dataset:
+def load_npz(path: Path, options: Options, *, name: str, size: int | None, seed: int) -> Reading:
     """Load a ``.npz`` file, brought to `size` where one is given; what cannot be worked with is an `InputError`."""
-    options.check("a .npz file", "drop_classes")
     images, labels = {}, {}
     for split, (pixels, values) in read_npz(path).items():
         images[split] = _images(f"{path}: {split}_images", pixels, size)
@@ -68,39 +62,19 @@ def load_npz(path: Path, options: Options, *, name: str, size: int | None, seed:
         raise InputError(f"{path}: labels are numbers in one split and names in another")
     if not len(labels["train"]):
         raise InputError(f"{path}: there are no training images")
-    names = np.unique(np.concatenate(list(labels.values())))
-    names = names[options.keep(path.name, [str(name) for name in names])]
-    for split, of in labels.items():
-        kept = np.isin(of, names)
-        images[split] = images[split] if kept.all() else images[split][kept]
-        labels[split] = np.searchsorted(names, of[kept]).astype(np.int64)
-    classes = tuple(str(name) for name in names)
-    dataset = Dataset(
-        name=Path(name).stem if name.endswith(".npz") else name,
-        images=images,
-        labels=labels,
-        classes=classes,
-        task=task_of(classes),
-        origin=f"file {path.name}",
-        files_hash=file_digest(path).hex(),
-    )
-    check_classes(dataset.name, dataset.class_counts())
-    return _with_val(dataset, seed)
-
-
-def _with_val(dataset: Dataset, seed: int) -> Dataset:
-    """Draw val from train where there is a test split and none to validate on."""
-    if "val" in dataset.labels or "test" not in dataset.labels:
-        return dataset
-    train, names = dataset.images["train"], np.array(dataset.classes)
-    table = pd.DataFrame({"label": names[dataset.labels["train"]], "content": digests(train), "patient": ""})
-    parts = {split: np.arange(len(labels)) for split, labels in dataset.labels.items()}
-    parts, remark = add_val(table, parts, seed=seed)
-    images, labels = (
-        {split: of["test" if split == "test" else "train"][index] for split, index in parts.items()}
-        for of in (dataset.images, dataset.labels)
-    )
-    return replace(dataset, images=images, labels=labels, notes=(remark,))
+    pixels, values = np.concatenate(list(images.values())), np.concatenate(list(labels.values()))
+    whose = np.repeat(list(labels), [len(of) for of in labels.values()])
+    table = pd.DataFrame({"label": values.astype(str), "split": whose, "patient": ""})
+    classes = [str(name) for name in np.unique(values)]
+    options.check_classes(path.name, classes)
+    if options.drop_classes:
+        classes = [name for name in classes if name not in options.drop_classes]
+        kept = table["label"].isin(classes).to_numpy()
+        table, pixels = table[kept].reset_index(drop=True), pixels[kept]
+    table["content"] = digests(pixels)
+    about = {"origin": f"file {path.name}", "files_hash": file_digest(path).hex()}
+    name = Path(name).stem if name.endswith(".npz") else name
+    return assemble(table, pixels, classes, seed=seed, name=name, **about)
 
 
 def _labels(where: str, values: np.ndarray) -> np.ndarray:
@@ -110,10 +84,8 @@ def _labels(where: str, values: np.ndarray) -> np.ndarray:
     if values.ndim != 1:
         raise InputError(f"{where} has shape {values.shape}; {ONE_LABEL}, (n,)")
     if values.dtype.kind == "f":
-        if not np.isfinite(values).all():
-            raise InputError(f"{where} contains NaN or infinite values")
-        if (values != np.round(values)).any():
-            raise InputError(f"{where} has fractions; class indices or names are wanted")
+        if not (np.isfinite(values) & (values == np.round(values))).all():
+            raise InputError(f"{where} has fractions, NaN or infinity; class indices or names are wanted")
         return values.astype(np.int64)
     if values.dtype.kind not in "iubU":
         raise InputError(f"{where} has type {values.dtype}; integers or strings are wanted")
@@ -124,8 +96,6 @@ def _images(where: str, images: np.ndarray, size: int | None) -> np.ndarray:
     """Images (n, height, width[, 3]), channels moved last, at `size` bilinear with antialiasing."""
     from PIL import Image
 
-    if images.dtype.kind == "f" and not np.isfinite(images).all():
-        raise InputError(f"{where} contains NaN or infinite values")
     if images.dtype != np.uint8:
         raise InputError(f"{where} has type {images.dtype}; uint8, 0 to 255, is wanted")
     if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):

@@ -9,7 +9,6 @@ from functools import cached_property
 
 import numpy as np
 
-from companion.datasets.images import ImageFiles
 from companion.errors import InputError
 
 SIZES = (28, 64, 128, 224)
@@ -20,8 +19,7 @@ class Dataset:
     """Images, labels and splits of one dataset."""
 
     name: str  # what it was asked for as
-    # Split -> uint8, (n, height, width) grey or (n, height, width, 3) RGB; `ImageFiles` where they fill the memory.
-    images: Mapping[str, np.ndarray]
+    images: Mapping[str, np.ndarray]  # split -> uint8, (n, height, width) grey or (n, height, width, 3) RGB
     labels: Mapping[str, np.ndarray]  # split -> int64, (n,) indices, or (n, findings) 0/1 if multi-label
     classes: tuple[str, ...]  # names, index = label
     task: str  # "binary", "multi-class" or "multi-label"
@@ -58,13 +56,10 @@ class Dataset:
 
     @cached_property
     def content_hash(self) -> str:
-        """sha256 over all images (those on disk: their files), labels and class names: equal where the content is."""
+        """sha256 over all images, labels and class names: equal where the content is."""
         total = hashlib.sha256(repr((self.classes, self.task)).encode())
         for split in sorted(self.images):
             for array in (self.images[split], self.labels[split]):
-                if isinstance(array, ImageFiles):
-                    total.update(split.encode() + array.file_digest())
-                    continue
                 total.update(f"{split}{array.shape}{array.dtype}".encode())
                 total.update(np.ascontiguousarray(array).data)
         return total.hexdigest()
@@ -76,7 +71,9 @@ class Dataset:
 
     def class_counts(self, split: str = "train") -> dict[str, int]:
         """Images per class (per finding, where multi-label) of a split."""
-        return class_counts(self.labels[split], self.classes)
+        labels = self.labels[split]
+        counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=self.n_classes)
+        return dict(zip(self.classes, counts.tolist(), strict=True))
 
     def drawn(self, per_class: int = 100, *, seed: int = 24) -> np.ndarray:
         """Indices of the training images that `draw` gives, in its order."""
@@ -89,15 +86,8 @@ class Dataset:
         Without replacement and stratification, in random order; all of them where there are fewer. The order matters:
         the gradient term walks through it in batches, and those of a class-sorted folder would have one class each.
 
-        Returns
-        -------
-        images, labels : numpy.ndarray
-            uint8, (m, height, width[, 3]), and int64, (m,).
-
-        Raises
-        ------
-        InputError
-            If the dataset is multi-label, or a class has fewer than two images in the draw.
+        Returns images, uint8, (m, height, width[, 3]), and labels, int64, (m,). A multi-label dataset, or a class with
+        fewer than two images in the draw, is an `InputError`.
         """
         self.check_target()
         order = self.drawn(per_class, seed=seed)
@@ -119,23 +109,11 @@ class Dataset:
             raise InputError(f"{self.name}: {rare}; {advice}")
 
 
-def class_counts(labels: np.ndarray, classes: Sequence[str]) -> dict[str, int]:
-    """Images per class (per finding, where `labels` is (n, findings))."""
-    counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=len(classes))
-    return dict(zip(classes, counts.tolist(), strict=True))
-
-
 def task_of(classes: Sequence[str]) -> str:
     """Task of a dataset with one label an image."""
     return "binary" if len(classes) == 2 else "multi-class"
 
 
-def check_classes(name: str, counts: Mapping[str, int]) -> None:
-    """Raise `InputError` for training images (class -> count) of one class, or classes of fewer than two images."""
-    if len(counts) < 2:
-        raise InputError(f"{name}: there is only one class ({next(iter(counts))!r}); at least two are needed")
-    if rare := [label for label, count in counts.items() if count < 2]:
-        more = f", and so {len(rare) - 1} more have under 2" if len(rare) > 1 else ""
-        few = f"class {rare[0]!r} has {counts[rare[0]]} training image(s){more}"
-        leave = " ".join(f"--drop-classes {label!r}" for label in rare[:3])
-        raise InputError(f"{name}: {few}; at least 2 are needed, or leave the class out with {leave}")
+def digests(images: np.ndarray) -> list[bytes]:
+    """sha256 of the pixels of every image: the same for copies."""
+    return [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]

@@ -38,23 +38,14 @@ class Fold:
         return hashlib.sha256(b"|".join(parts)).hexdigest()
 
 
-def draw_fold(
-    n_train: int,
-    n_val: int,
-    classes: int,
-    number: int,
-    *,
-    seed: int = FOLD_SEED,
-    train_per_class: int = TRAIN_PER_CLASS,
-    val_per_class: int = VAL_PER_CLASS,
-) -> Fold:
-    """Draw fold `number` (1, 2, …) from splits of given sizes; no images are needed, and no other fold.
+def draw_fold(sizes: tuple[int, int], number: int, *, seed: int = FOLD_SEED, caps: tuple[int, int]) -> Fold:
+    """Draw fold `number` (1, 2, …) from training and validation splits of these sizes, at most `caps` images of each.
 
-    At most `train_per_class` and `val_per_class` images times `classes`; `seed` and `number` together are the seed.
+    `seed` and `number` together are the seed; no images are needed, and no other fold.
     """
     train, val = (
-        np.random.default_rng([seed, number, which]).permutation(size)[: per_class * classes]
-        for which, size, per_class in ((0, n_train, train_per_class), (1, n_val, val_per_class))
+        np.random.default_rng([seed, number, which]).permutation(size)[:cap]
+        for which, (size, cap) in enumerate(zip(sizes, caps, strict=True))
     )
     return Fold(number, train, val)
 
@@ -67,7 +58,7 @@ def fold(
     train_per_class: int = TRAIN_PER_CLASS,
     val_per_class: int = VAL_PER_CLASS,
 ) -> Fold:
-    """Draw fold `number` of a dataset that can be a target; see `draw_fold`.
+    """Draw fold `number` of a dataset that can be a target: at most so many images times classes of each split.
 
     Raises
     ------
@@ -82,10 +73,10 @@ def fold(
         if not len(dataset.labels.get(split, ())):
             raise InputError(f"{dataset.name} has no {split} images: fine-tuning needs all three splits")
     sizes = len(dataset.labels["train"]), len(dataset.labels["val"])
-    how = {"seed": seed, "train_per_class": train_per_class, "val_per_class": val_per_class}
-    drawn = draw_fold(*sizes, dataset.n_classes, number, **how)
+    caps = train_per_class * dataset.n_classes, val_per_class * dataset.n_classes
+    drawn = draw_fold(sizes, number, seed=seed, caps=caps)
     frozen = _frozen().get((dataset.name, number))
-    paper = list(how.values()) == [FOLD_SEED, TRAIN_PER_CLASS, VAL_PER_CLASS]
+    paper = (seed, train_per_class, val_per_class) == (FOLD_SEED, TRAIN_PER_CLASS, VAL_PER_CLASS)
     if paper and frozen and frozen[:2] == sizes and frozen[2] != drawn.checksum:
         raise EnvironmentFailure(
             f"fold {number} of {dataset.name} is not the frozen one: numpy {np.__version__} draws differently; "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import os
 import warnings
@@ -43,6 +42,7 @@ class Header(NamedTuple):
     grey: bool  # nothing but grey can be in it
     highest: int = 0  # value of a grey image of more than 8 bits
     patient: str = ""  # DICOM's patient identifier
+    digest: bytes = b""  # sha256 of the file
 
 
 def is_dicom(path: Path) -> bool:
@@ -72,12 +72,9 @@ def probe(path: Path) -> Header:
         raise InputError(f"{shown(path)} is not there")
     if is_dicom(path):
         found = _dicom(path, pixels=False)
-        kind = found.PhotometricInterpretation
-        mode, patient = (
-            f"DICOM {kind} {found.get('BitsStored', '?')} bits",
-            shown(str(found.get("PatientID") or "")),
-        )
-        return Header(int(found.Columns), int(found.Rows), mode, kind in DICOM_GREY, patient=patient)
+        kind, patient = found.PhotometricInterpretation, shown(str(found.get("PatientID") or ""))
+        mode, grey = f"DICOM {kind} {found.get('BitsStored', '?')} bits", kind in DICOM_GREY
+        return Header(int(found.Columns), int(found.Rows), mode, grey, 0, patient, file_digest(path))
     with _pillow(path) as image:
         highest, grey = 0, image.mode in GREY_MODES
         if image.mode == "P":
@@ -87,7 +84,7 @@ def probe(path: Path) -> Header:
             values = np.asarray(image)
             _check_range(path, values, 65535)
             highest = int(values.max())
-        return Header(image.width, image.height, image.mode, grey, highest)
+        return Header(image.width, image.height, image.mode, grey, highest, digest=file_digest(path))
 
 
 def read(path: Path, size: int, *, grey: bool, bits: int = 16) -> np.ndarray:
@@ -223,11 +220,8 @@ def _dicom_grey(found: Any) -> np.ndarray:
         ends = [-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1]
         low, high = sorted(apply_modality_lut(np.array(ends, dtype=np.float64), found).tolist())
     scaled = np.clip((values - low) / max(high - low, 1), 0, 1) * 255
-    return (
-        (255 - scaled if found.PhotometricInterpretation == "MONOCHROME1" else scaled)
-        .round()
-        .astype(np.uint8)
-    )
+    inverted = found.PhotometricInterpretation == "MONOCHROME1"
+    return (255 - scaled if inverted else scaled).round().astype(np.uint8)
 
 
 def _dicom_colour(found: Any) -> np.ndarray:
@@ -246,13 +240,18 @@ def _dicom_colour(found: Any) -> np.ndarray:
 def in_parallel(
     work: Callable[[Any], Any], items: Sequence[Any], *, what: str, progress: Progress | None = None
 ) -> list[Any]:
-    """Apply `work` to every item on several threads, in order; of several errors the first item's is raised."""
+    """Apply `work` to every item on several threads: results in order, an `InputError` where an item raises one."""
+
+    def tried(item: Any) -> Any:
+        try:
+            return work(item)
+        except InputError as error:
+            return error
+
     found = []
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        warnings.simplefilter(
-            "ignore"
-        )  # remarks on odd metadata, and on sizes under the limit that is checked here
-        for result in threads.map(work, items):
+        warnings.simplefilter("ignore")  # odd metadata, and sizes under the limit that is checked here
+        for result in threads.map(tried, items):
             found.append(result)
             if progress and (len(found) % 50 == 0 or len(found) == len(items)):
                 progress(f"{what}: {len(found):,} of {len(items):,}")
@@ -263,59 +262,3 @@ def file_digest(path: Path) -> bytes:
     """sha256 of a file's bytes."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").digest()
-
-
-class ImageFiles:
-    """Images that stay on disk and are decoded when they are asked for; otherwise like the array they would make.
-
-    `size`, `grey` and `bits` are those of `read`.
-    """
-
-    dtype = np.dtype(np.uint8)
-
-    def __init__(self, paths: Sequence[Path], size: int, *, grey: bool, bits: int = 16) -> None:
-        self.paths = list(paths)
-        self._options: dict[str, Any] = {"grey": grey, "bits": bits}
-        self.shape = (len(self.paths), size, size) if grey else (len(self.paths), size, size, 3)
-        self.ndim, self.nbytes = len(self.shape), int(np.prod(self.shape))
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        if isinstance(index, tuple):
-            return np.asarray(self)[index]
-        chosen = np.arange(len(self))[index]
-        return self.decode(np.atleast_1d(chosen)).reshape(*chosen.shape, *self.shape[1:])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self.decode(np.arange(len(self))).astype(dtype or self.dtype, copy=False)
-
-    def decode(self, index: np.ndarray, *, progress: Progress | None = None) -> np.ndarray:
-        """Images `index` as one array; each is decoded straight to its place."""
-        out = np.empty((len(index), *self.shape[1:]), np.uint8)
-
-        def place(position: int) -> None:
-            out[position] = read(self.paths[index[position]], self.shape[1], **self._options)
-
-        in_parallel(place, range(len(index)), what="reading images", progress=progress)
-        return out
-
-    @functools.cached_property
-    def digests(self) -> list[bytes]:
-        """sha256 of the bytes of every file."""
-        return in_parallel(file_digest, self.paths, what="hashing")
-
-    def file_digest(self) -> bytes:
-        """sha256 over the bytes of the files and the form they are decoded to."""
-        total = hashlib.sha256(repr((self.shape, self._options)).encode())
-        for digest in self.digests:
-            total.update(digest)
-        return total.digest()
-
-
-def digests(images: np.ndarray | ImageFiles) -> list[bytes]:
-    """What is the same for copies: sha256 of the pixels, or of files that stay on disk."""
-    if isinstance(images, ImageFiles):
-        return images.digests
-    return [hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest() for image in images]

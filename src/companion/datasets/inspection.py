@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion import store
-from companion.datasets.dataset import Dataset
-from companion.datasets.files import survey
-from companion.datasets.images import ImageFiles, Progress, digests
-from companion.datasets.listing import Listing, Options, below, list_images
-from companion.datasets.load import find, load_dataset
+from companion.datasets.dataset import Dataset, digests
+from companion.datasets.images import Progress
+from companion.datasets.listing import Options
+from companion.datasets.load import read_target
+from companion.datasets.reading import Reading
 
 MIN_TRAIN = 25  # images of a class, under which scores are unsteady
 MIN_EVALUATED = 3  # images of a class to validate or test on, under which an AUC is next to nothing
@@ -60,12 +59,12 @@ class Inspection:
     def as_text(self, *, names: bool = True) -> str:
         """Everything for a terminal; without `names` no file or patient is named."""
         counts, split = pd.DataFrame(self.counts), "given" if self.official_split else DRAWN_HERE
-        sizes = [f"{width} x {height} ({count})" for (width, height), count in self.sizes.items()]
+        sizes = {f"{width} x {height}": count for (width, height), count in self.sizes.items()}
         lines = [
             f"{self.name} ({self.origin}): {int(counts.to_numpy().sum())} images, {len(counts)} classes",
             f"\nimages per class (splits: {split})\n{counts.to_string()}\n",
-            f"sizes: {_first(sizes, 6)}",
-            f"kinds: {_first([f'{mode} ({count})' for mode, count in self.modes.items()], 6)}",
+            f"sizes: {_named(sizes)}",
+            f"kinds: {_named(self.modes)}",
             f"patients: {'unknown' if self.patients is None else self.patients}",
             *(f"! {warning}" for warning in self.warnings),
         ]
@@ -78,16 +77,18 @@ class Inspection:
         listed["left out"] = [f"{what}: {why}" for what, why in self.skipped]
         for title, entries in listed.items():
             lines.append(f"{title}: {len(entries)}")
-            if names:
-                lines += [f"  {entry}" for entry in entries[:SHOWN]]
-                more = len(entries) - SHOWN
-                lines += [f"  and {more} more (--json lists them)"] if more > 0 else []
+            lines += [f"  {entry}" for entry in entries[:SHOWN] if names]
+            if names and len(entries) > SHOWN:
+                lines.append(f"  and {len(entries) - SHOWN} more (--json lists them)")
         return "\n".join(lines)
 
 
-def _first(entries: list[str], count: int, what: str = "") -> str:
-    rest = f" and {len(entries) - count} more{what}" if len(entries) > count else ""
-    return ", ".join(entries[:count]) + rest
+def _named(counts: Mapping[str, int]) -> str:
+    """The first of some counts, with their names."""
+    named = [f"{name} ({count})" for name, count in counts.items()]
+    return ", ".join(named[:MAX_NAMED]) + (
+        f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
+    )
 
 
 def inspect(
@@ -101,30 +102,11 @@ def inspect(
 ) -> Inspection:
     """Report facts about a target before anything is computed from it.
 
-    Parameters
-    ----------
-    target, size, seed, data_dir, progress
-        As for `companion.load_dataset`. Every image is decoded once and forgotten.
-    reading
-        Its options ``root``, ``patients_from_folder``, ``skip_unreadable`` and ``drop_classes``.
-
-    Returns
-    -------
-    Inspection
-
-    Raises
-    ------
-    InputError
-        If there is no such target, or nothing in it that could be listed.
-    EnvironmentFailure
-        If a download fails or an extra is missing.
+    Parameters and errors are those of `companion.load_dataset`, `reading` being its options ``root``,
+    ``patients_from_folder``, ``skip_unreadable`` and ``drop_classes``. Images are compared at the size they are loaded
+    at; what would only be refused for its content is reported in `Inspection.errors`.
     """
-    name, options = os.fspath(target), Options(**reading)
-    with store.data_directory(data_dir):
-        path = find(name)
-        if path is not None and (listing := list_images(path, options)):
-            return _of_files(listing, options, seed=seed, progress=progress)
-        return _of_arrays(load_dataset(name, size=size, seed=seed, progress=progress, **reading))
+    return _facts(read_target(os.fspath(target), Options(**reading), size, data_dir, seed, progress))
 
 
 def sample(dataset: Dataset) -> Dataset:
@@ -138,99 +120,78 @@ def sample(dataset: Dataset) -> Dataset:
 
 
 def in_several_splits(dataset: Dataset) -> int:
-    """How many distinct images of a dataset lie in more than one split: what is tested there has been seen.
-
-    Copies have the same pixels; where the images stay on disk, the same file content.
-    """
+    """How many distinct images of a dataset lie in more than one split: what is tested there has been seen."""
     where = Counter(digest for images in dataset.images.values() for digest in set(digests(images)))
     return sum(count > 1 for count in where.values())
 
 
 def too_few(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     """What people should know of classes with few images, one line each; `counts` is split -> class -> images."""
-    notes = []
-    train = counts.get("train", counts.get("all", {}))
-    if rare := {name: count for name, count in train.items() if count < MIN_TRAIN}:
+    notes, train = [], counts["train"]
+    if rare := _below(MIN_TRAIN, train):
         notes.append(f"few training images: {_named(rare)}: scores will be unsteady")
     smallest, largest = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
     if train[largest] > UNBALANCED * max(1, train[smallest]):
         most = f"class {largest!r} has {train[largest]} training images"
         notes.append(f"{most} and {smallest!r} {train[smallest]}")
     for split in ("val", "test"):
-        if rare := {name: count for name, count in counts.get(split, {}).items() if count < MIN_EVALUATED}:
+        if rare := _below(MIN_EVALUATED, counts.get(split, {})):
             notes.append(f"hardly any {split} images: {_named(rare)}: an AUC on them says little")
     return notes
 
 
-def _named(counts: Mapping[str, int]) -> str:
+def _below(least: int, counts: Mapping[str, int]) -> dict[str, int]:
+    """Classes of fewer images, the rarest first."""
     ordered = sorted(counts.items(), key=lambda item: item[1])
-    return _first([f"{name!r} {count}" for name, count in ordered], MAX_NAMED, " classes")
+    return {name: count for name, count in ordered if count < least}
 
 
-def _of_arrays(dataset: Dataset) -> Inspection:
+def _facts(found: Reading) -> Inspection:
+    dataset, headers = found.dataset, found.headers
+    names = found.names or {split: [*map(str, range(len(of)))] for split, of in dataset.labels.items()}
     rows = [
-        (split, dataset.classes[int(label)] if label.ndim == 0 else str(label.tolist()), str(index), digest)
+        (split, str(label), name, digest)
         for split, images in dataset.images.items()
-        for index, (label, digest) in enumerate(zip(dataset.labels[split], digests(images), strict=True))
+        for label, name, digest in zip(dataset.labels[split], names[split], digests(images), strict=True)
     ]
-    return _inspection(
-        rows,
-        dataset.notes,
-        name=dataset.name,
-        origin=dataset.origin,
-        official_split=dataset.official_split,
-        counts={split: dataset.class_counts(split) for split in dataset.labels},
-        sizes={(dataset.size, dataset.size): len(rows)},
-        modes={"RGB" if dataset.channels == 3 else "grey": len(rows)},
-        examples=sample(dataset),
-    )
-
-
-def _of_files(listing: Listing, options: Options, *, seed: int, progress: Progress | None) -> Inspection:
-    found = survey(listing, options, seed=seed, decode=True, progress=progress)
-    listing, headers = found.listing, found.headers
-    table = listing.table.assign(code=listing.labels, split="")
-    for split, index in found.parts.items():
-        table.iloc[index, table.columns.get_loc("split")] = split
-    table = table[[isinstance(digest, bytes) for digest in table["pixels"]]]
-    names = [below(path, listing.root) for path in table["path"]]
-    images, labels = ImageFiles(list(table["path"]), 64, **found.decoding), table["code"].to_numpy()
-    whole = Dataset(listing.name, {"train": images}, {"train": labels}, listing.classes, "", "")  # type: ignore[dict-item]
-    return _inspection(
-        list(zip(table["split"], table["label"], names, table["pixels"], strict=True)),
-        found.remarks,
-        name=listing.name,
-        origin=listing.origin,
-        official_split=bool(listing.parts),
-        counts=found.counts,
-        sizes=dict(Counter((header.width, header.height) for header in headers).most_common()),
-        modes=dict(Counter(header.mode for header in headers).most_common()),
-        patients=listing.table["patient"].nunique() if listing.has_patients else None,
-        shared_patients=listing.shared_patients,
-        unreadable=found.unreadable,
-        skipped=listing.skipped,
-        errors=found.errors,
-        examples=sample(whole),
-    )
-
-
-def _inspection(rows: Sequence[tuple], remarks: Sequence[str], **facts: Any) -> Inspection:
-    """Add duplicates and warnings; a row of an image is its split, label, name and digest."""
     images = pd.DataFrame(rows, columns=["split", "label", "name", "digest"])
     again = images[images.duplicated("digest", keep=False)].groupby("digest", sort=False)
     across, contradictory = (int((again[column].nunique() > 1).sum()) for column in ("split", "label"))
-    unreadable, shared = (len(facts.get(key, ())) for key in ("unreadable", "shared_patients"))
+    counts = {split: dataset.class_counts(split) for split in dataset.labels}
+    shared, unreadable = _shared_patients(dataset), len(found.unreadable)
     warnings = {
         f"{unreadable} file(s) cannot be read": unreadable,
-        f"{shared} patient(s) lie in more than one split: ranking refuses this": shared,
+        f"{len(shared)} patient(s) lie in more than one split: ranking refuses this": len(shared),
         f"{across} image(s) lie in more than one split: what is tested there has been seen": across,
         f"{contradictory} image(s) come with more than one label": contradictory,
     }
-    counted = [line for line, count in warnings.items() if count]
+    sizes = [(header.width, header.height) for header in headers] or [(dataset.size,) * 2] * len(rows)
+    kinds = [header.mode for header in headers] or ["RGB" if dataset.channels == 3 else "grey"] * len(rows)
+    whose = set().union(*dataset.patients.values())
     return Inspection(
+        name=dataset.name,
+        origin=dataset.origin,
+        official_split=dataset.official_split,
+        counts=counts,
+        sizes=dict(Counter(sizes).most_common()),
+        modes=dict(Counter(kinds).most_common()),
         duplicates=tuple(tuple(group["split"] + ": " + group["name"]) for _, group in again),
         across=across,
         contradictory=contradictory,
-        warnings=(*counted, *remarks, *too_few(facts["counts"])),
-        **facts,
+        warnings=(*(line for line, many in warnings.items() if many), *dataset.notes, *too_few(counts)),
+        examples=sample(dataset),
+        patients=len(whose) if whose else None,
+        shared_patients=shared,
+        unreadable=found.unreadable,
+        skipped=found.skipped,
+        errors=found.errors,
     )
+
+
+def _shared_patients(dataset: Dataset) -> dict[str, list[str]]:
+    """Patients that lie in more than one split, with these."""
+    where: dict[str, list[str]] = {}
+    for split, patients in dataset.patients.items():
+        for patient in np.unique(patients):
+            where.setdefault(str(patient), []).append(split)
+    return {patient: splits for patient, splits in where.items() if len(splits) > 1}

@@ -21,10 +21,9 @@ ORGANS = ("organamnist", "organcmnist", "organsmnist")
 
 
 def joint_columns(classes: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
-    """Where each class of each dataset lies in the joint label space.
+    """Joint column of each class: dataset name -> columns, of dataset name -> class names in the order of the pool.
 
-    `classes` is dataset name -> class names, in the order of the pool. What is returned is dataset name -> joint column
-    of each of its classes; ChestMNIST's list ends with that of "no finding".
+    ChestMNIST's list ends with the column of "no finding".
     """
     columns: dict[tuple[str, str], int] = {}
     # ChestMNIST lends its columns to PneumoniaMNIST, so it comes first.
@@ -45,23 +44,11 @@ def _keys(name: str, classes: Mapping[str, Sequence[str]]) -> list[tuple[str, st
 
 
 def pool(datasets: Sequence[Dataset], *, total: int | None = None, seed: int = 24) -> Dataset:
-    """Pool two or more datasets of one image size into one multi-label dataset.
+    """Pool two or more datasets of one image size into one multi-label dataset, its labels (n, columns) of 0 and 1.
 
-    Parameters
-    ----------
-    total, seed
-        At most this many training images, drawn from the pooled ones with `seed`, so that a pool can be compared with
-        a single dataset of that size; None takes all.
-
-    Returns
-    -------
-    Dataset
-        Labels (n, columns) of 0 and 1; grey images become RGB where any dataset is in colour.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two datasets, one comes twice, or sizes differ.
+    Grey images become RGB where any dataset is in colour. `total` training images are drawn from the pooled ones with
+    `seed`, so that a pool can be compared with a single dataset of that size; None takes all. Fewer than two datasets,
+    the same one twice, or different sizes are an `InputError`.
     """
     names = [dataset.name for dataset in datasets]
     if len(names) < 2 or len(set(names)) < len(names):
@@ -75,16 +62,13 @@ def pool(datasets: Sequence[Dataset], *, total: int | None = None, seed: int = 2
         for column, label in zip(where[dataset.name], (*dataset.classes, NO_FINDING), strict=False):
             titles.setdefault(column, f"{dataset.name}: {label}")
     colour = any(dataset.channels == 3 for dataset in datasets)
-    parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for dataset in datasets:
-        for split, own in dataset.labels.items():
-            own_images = dataset.images[split][:]
-            if colour and own_images.ndim == 3:
-                own_images = np.repeat(own_images[..., None], 3, axis=-1)
-            parts.setdefault(split, []).append((own_images, _many_hot(own, where[dataset.name], len(titles))))
-    images, labels = (
-        {split: np.concatenate([each[i] for each in both]) for split, both in parts.items()} for i in (0, 1)
-    )
+    images, labels = {}, {}
+    for split in dict.fromkeys(split for dataset in datasets for split in dataset.labels):
+        having = [dataset for dataset in datasets if split in dataset.labels]
+        pixels = [dataset.images[split] for dataset in having]
+        images[split] = np.concatenate([_rgb(own) if colour else own for own in pixels])
+        hot = [_many_hot(own.labels[split], where[own.name], len(titles)) for own in having]
+        labels[split] = np.concatenate(hot)
     if total is not None:
         kept = np.sort(np.random.default_rng(seed).permutation(len(labels["train"]))[:total])
         images["train"], labels["train"] = images["train"][kept], labels["train"][kept]
@@ -99,6 +83,10 @@ def pool(datasets: Sequence[Dataset], *, total: int | None = None, seed: int = 2
         official_split=all(dataset.official_split for dataset in datasets),
         parts=tuple(sorted(set().union(*(dataset.lineage for dataset in datasets)))),
     )
+
+
+def _rgb(images: np.ndarray) -> np.ndarray:
+    return np.repeat(images[..., None], 3, axis=-1) if images.ndim == 3 else images
 
 
 def _many_hot(labels: np.ndarray, columns: Sequence[int], width: int) -> np.ndarray:

@@ -6,18 +6,15 @@ import csv
 import io
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from companion.datasets.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_image
-from companion.datasets.splits import SPLITS
 from companion.errors import InputError, did_you_mean, shown
 
 MANIFEST_SUFFIXES = (".csv", ".tsv")
-VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -49,14 +46,14 @@ class Options:
         if self.patients_from_folder is not None and self.patients_from_folder < 0:
             raise InputError(f"--patients-from-folder {self.patients_from_folder}: 0 for none, or 1 and more")
 
-    def check(self, kind: str, *used: str) -> None:
+    def check(self, kind: str, *unused: str) -> None:
         """Raise `InputError` for an option that is given and that this kind of target does not use."""
-        for each in fields(self):
-            if each.name not in used and getattr(self, each.name) not in (each.default, [], False):
-                raise InputError(f"--{each.name.replace('_', '-')} does not apply to {kind}")
+        for name in unused:
+            if getattr(self, name) not in (None, False, (), []):
+                raise InputError(f"--{name.replace('_', '-')} does not apply to {kind}")
 
-    def keep(self, where: str, classes: Sequence[str]) -> np.ndarray:
-        """Mask of the classes that are not dropped; an `InputError` for a name that cannot be, or is not there."""
+    def check_classes(self, where: str, classes: Sequence[str]) -> None:
+        """Raise `InputError` for the name of a class that cannot be, or of one to drop that is not there."""
         for name in classes:
             if not name.isprintable():  # so are bytes that are not UTF-8
                 problem = "the name of this class cannot be printed or is not UTF-8"
@@ -65,7 +62,6 @@ class Options:
             if name not in classes:
                 hint = did_you_mean(name, classes)
                 raise InputError(f"{where}: no class {name!r} to drop: there are {', '.join(classes)}.{hint}")
-        return ~np.isin(classes, self.drop_classes)
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ class Listing:
     origin: str
     table: pd.DataFrame  # path, label, split and patient of every image; the last two "" where nobody says
     skipped: tuple[tuple[str, str], ...]  # (what, why) of everything that is no image of the dataset
-    remarks: tuple[str, ...] = ()  # what was decided on the way that people should know
+    notes: tuple[str, ...] = ()  # what was decided on the way that people should know
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
@@ -87,49 +83,13 @@ class Listing:
                 f"{self.origin} has {there}: wanted are two or more folders named by class, holding files ending in "
                 f"{suffixes}, or a .csv or .tsv that lists paths and labels"
             )
-        if self.parts and "train" not in self.parts:
+        if (self.table["split"] != "").any() and not (self.table["split"] == "train").any():
             raise InputError(f"{self.origin} has images to test or validate on but none with split train")
 
     @property
-    def classes(self) -> tuple[str, ...]:
+    def classes(self) -> list[str]:
         """Class names, sorted."""
-        return tuple(sorted(self.table["label"].unique()))
-
-    @property
-    def labels(self) -> np.ndarray:
-        """(n,) index of each image's class."""
-        return np.searchsorted(self.classes, self.table["label"]).astype(np.int64)
-
-    @property
-    def parts(self) -> dict[str, np.ndarray]:
-        """Indices of the images of every split, where splits are given."""
-        split = self.table["split"].to_numpy()
-        return {name: np.flatnonzero(split == name) for name in SPLITS if (split == name).any()}
-
-    @property
-    def has_patients(self) -> bool:
-        """Whether the patients are known."""
-        return bool((self.table["patient"] != "").any())
-
-    @property
-    def shared_patients(self) -> dict[str, list[str]]:
-        """Patients that lie in more than one of the given splits, with these."""
-        if not self.has_patients:
-            return {}
-        found = self.table.groupby("patient")["split"].unique()
-        return {who: [split for split in SPLITS if split in of] for who, of in found.items() if len(of) > 1}
-
-    def check_patients(self) -> None:
-        """Raise `InputError` where a patient lies in more than one of the given splits."""
-        for patient, splits in self.shared_patients.items():
-            raise InputError(
-                f"{shown(self.root)}: patient {patient!r} is in {' and '.join(splits)}: a patient's images belong in "
-                "one split, or what is tested has been seen; leave the splits out and they are drawn here"
-            )
-
-    def only(self, keep: Sequence[int], remark: str) -> Listing:
-        """Return the images at `keep`, with a remark on the others."""
-        return replace(self, table=self.table.iloc[keep], remarks=(*self.remarks, remark))
+        return sorted(self.table["label"].unique())
 
 
 def below(path: Path, root: Path) -> str:
@@ -145,16 +105,19 @@ def list_images(path: Path, options: Options = Options()) -> Listing | None:
     test) and ``patient``. Commas, semicolons and tabs separate. What cannot be a dataset is an `InputError`.
     """
     if path.is_dir():
-        options.check("a folder", "patients_from_folder", "skip_unreadable", "drop_classes")
+        options.check("a folder", "root")
         found = _list_folder(path, options.patients_from_folder)
     elif path.suffix.lower() in MANIFEST_SUFFIXES:
-        options.check("a manifest, which has a column for that", "root", "skip_unreadable", "drop_classes")
+        options.check("a manifest, which has a column for that", "patients_from_folder")
         found = _list_manifest(path, Path(options.root or path.parent))
     else:
         return None
-    keep = options.keep(found.origin, found.classes)[found.labels]
+    options.check_classes(found.origin, found.classes)
+    if not options.drop_classes:
+        return found
     left_out = f"classes left out: {', '.join(options.drop_classes)}"
-    return found if keep.all() else found.only(np.flatnonzero(keep).tolist(), left_out)
+    kept = ~found.table["label"].isin(options.drop_classes)
+    return replace(found, table=found.table[kept], notes=(*found.notes, left_out))
 
 
 def _table(rows: list[tuple]) -> pd.DataFrame:
@@ -168,34 +131,37 @@ def _table(rows: list[tuple]) -> pd.DataFrame:
 def _list_folder(root: Path, level: int | None) -> Listing:
     splits = _split_folders(root)
     rows, skipped, tops, inside = [], [], set(), set()
-    for top, split in (splits or {root: ""}).items():
-        for path in (path for child in _children(top) for path in _walk(child)):
-            folders = path.relative_to(top).parts[:-1]
-            if why := _why_skipped(path) or ("" if folders else "in no class folder"):
-                skipped.append((below(path, root), why))
-                continue
-            if level and len(folders) <= level:
-                lacks = f"lies in no folder of a patient, {level} below that of its class"
-                raise InputError(f"{shown(path)} {lacks}: --patients-from-folder")
-            rows.append((path, folders[0], split, shown(folders[level]) if level else ""))
-            tops.add(folders[0])
-            inside.add(folders[1] if len(folders) > 1 else "")
-    for path in (path for top in _children(root) if splits and top not in splits for path in _walk(top)):
-        skipped.append((below(path, root), _why_skipped(path) or "beside the folders of the splits"))
-    remarks: tuple[str, ...] = ()
+    for path in _walk(root):
+        top = root / path.relative_to(root).parts[0] if splits else root
+        folders = path.relative_to(top).parts[:-1]
+        why = ""
+        if not (path.is_file() and is_image(path)):  # or a link that leads nowhere
+            why = f"not an image ({path.suffix.lower() or 'no suffix'})"
+        elif splits and top not in splits:
+            why = "beside the folders of the splits"
+        elif not folders:
+            why = "in no class folder"
+        if why:
+            skipped.append((below(path, root), why))
+            continue
+        if level and len(folders) <= level:
+            lacks = f"lies in no folder of a patient, {level} below that of its class"
+            raise InputError(f"{shown(path)} {lacks}: --patients-from-folder")
+        rows.append((path, folders[0], splits.get(top, ""), shown(folders[level]) if level else ""))
+        tops.add(folders[0])
+        inside.add(folders[1] if len(folders) > 1 else "")
+    notes: tuple[str, ...] = ()
     if level is None and inside - {""}:
         _check_order(root, tops, inside)
-        remarks = ("class folders hold folders: where these are patients, say --patients-from-folder 1",)
+        notes = ("class folders hold folders: where these are patients, say --patients-from-folder 1",)
     name, origin = shown(root.resolve().name), f"folder {shown(root.name)}"
-    return Listing(root, name, origin, _table(rows), tuple(sorted(skipped)), remarks)
+    return Listing(root, name, origin, _table(rows), tuple(sorted(skipped)), notes)
 
 
 def _children(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir(), key=lambda path: os.fsencode(path.name))
-
-
-def _hidden(path: Path) -> bool:
-    return path.name.startswith(".") or path.name == "__MACOSX"
+    """What lies in a folder and is not hidden, in an order that is the same everywhere."""
+    seen = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "__MACOSX")
+    return sorted(seen, key=lambda path: os.fsencode(path.name))
 
 
 def _split_folders(root: Path) -> dict[Path, str]:
@@ -203,38 +169,25 @@ def _split_folders(root: Path) -> dict[Path, str]:
     found: dict[Path, str] = {}
     for folder in _children(root):
         split = SPLIT_NAMES.get(folder.name.lower())
-        if split is None or not folder.is_dir():
-            continue
-        if split in found.values():
-            raise InputError(f"{shown(root)} has two folders for {split}, one of them {shown(folder.name)}")
-        found[folder] = split
+        if split and folder.is_dir():
+            if split in found.values():
+                raise InputError(
+                    f"{shown(root)} has two folders for {split}, one of them {shown(folder.name)}"
+                )
+            found[folder] = split
     return found
 
 
 def _walk(path: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """Files below a folder, links followed; the path itself where it is a file, hidden or empty."""
-    children = _children(path) if path.is_dir() and not _hidden(path) else []
-    if not children:
+    """Files below a folder, links followed."""
+    if not path.is_dir():
         yield path
         return
     real = path.resolve()
     if real in above:
         raise InputError(f"{shown(path)} is a link that leads back to a folder it lies in: remove it")
-    for child in children:
+    for child in _children(path):
         yield from _walk(child, (*above, real))
-
-
-def _why_skipped(path: Path) -> str:
-    """Say why what lies in a folder is left out; empty for an image."""
-    if _hidden(path):
-        return "hidden"
-    if path.is_dir():
-        return "no images in it"
-    if not path.exists():
-        return "a link that leads nowhere"
-    if path.name.lower().endswith(VOLUME_SUFFIXES):
-        return "a volume: export the slices you mean as images"
-    return "" if path.is_file() and is_image(path) else f"not an image ({path.suffix.lower() or 'no suffix'})"
 
 
 def _check_order(root: Path, tops: set[str], inside: set[str]) -> None:
@@ -251,30 +204,24 @@ def _check_order(root: Path, tops: set[str], inside: set[str]) -> None:
 
 
 def _list_manifest(manifest: Path, root: Path) -> Listing:
-    root, content = root.resolve(), manifest.read_bytes()
-    remarks: tuple[str, ...] = ()
+    root, content, notes = root.resolve(), manifest.read_bytes(), []
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = content.decode("cp1252", "replace")  # as spreadsheets on Windows write it
-        remarks = (f"{shown(manifest.name)} is not UTF-8 text and was read as Latin-1 (Windows-1252)",)
+        notes.append(f"{shown(manifest.name)} is not UTF-8 text and was read as Latin-1 (Windows-1252)")
     rows: dict[Path, tuple] = {}
     for where, row in _rows(shown(manifest), text):
-        path = _file(row["path"], root, where)
+        path, label = _file(row["path"], root, where), row["label"]
         if path in rows:
-            labels = f"{rows[path][1]!r} further up and {row['label']!r} here"
+            labels = f"{rows[path][1]!r} further up and {label!r} here"
             raise InputError(
                 f"{where}: {shown(row['path'])} is listed twice, {labels}: remove one of the lines"
             )
         rows[path] = (path, *_checked(row, where))
-    beside = (
-        path for folder in {path.parent for path in rows if path.is_file()} for path in folder.iterdir()
-    )
-    unlisted = (below(path, root) for path in beside if path not in rows and is_image(path))
-    skipped = tuple((path, "not in the manifest") for path in sorted(unlisted))
     table = _table([rows[path] for path in sorted(rows, key=os.fsencode)])
     name = shown(f"{manifest.resolve().parent.name}/{manifest.stem}")
-    return Listing(root, name, f"manifest {shown(manifest.name)}", table, skipped, remarks)
+    return Listing(root, name, f"manifest {shown(manifest.name)}", table, (), tuple(notes))
 
 
 def _rows(manifest: str, text: str) -> Iterator[tuple[str, dict[str, str]]]:

@@ -10,9 +10,9 @@ from companion import store
 from companion.datasets import medmnist, natural, procedural
 from companion.datasets.arrays import load_npz
 from companion.datasets.dataset import SIZES, Dataset
-from companion.datasets.files import load_files
 from companion.datasets.images import Progress
 from companion.datasets.listing import Options, list_images
+from companion.datasets.reading import Reading, read_files
 from companion.errors import InputError, did_you_mean, shown
 
 SYNTHETIC = "procedural:"
@@ -24,8 +24,6 @@ def load_dataset(
     size: int | None = None,
     data_dir: str | os.PathLike | None = None,
     seed: int = 0,
-    checksum: str | None = None,
-    trust: bool = False,
     root: str | os.PathLike | None = None,
     patients_from_folder: int | None = None,
     skip_unreadable: bool = False,
@@ -49,15 +47,13 @@ def load_dataset(
         Data directory for this call; see `companion.store.data_dir`.
     seed
         Seed of the synthetic images and of splits drawn where none are given.
-    checksum, trust
-        For a download without a published checksum; see `companion.store.fetch`.
     root
         Folder that the paths of a manifest are relative to and must lie in; by default that of the manifest.
     patients_from_folder
         Which folder below a class folder names the patient: 1 for ``class/patient/image``, 2 for
         ``class/site/patient/image``; 0 says that none does.
     skip_unreadable
-        Leave out image files that cannot be read, instead of refusing them; every image is then decoded twice.
+        Leave out image files that cannot be read, instead of refusing them.
     drop_classes
         Names of classes to leave out.
     progress
@@ -71,7 +67,7 @@ def load_dataset(
     Raises
     ------
     InputError
-        If the name is unknown, the size is not offered, or the content cannot be used.
+        If the name is unknown, the size is not offered, or the content cannot be used or does not fit into memory.
     EnvironmentFailure
         If a download fails, a directory cannot be written, or an extra is missing.
 
@@ -81,25 +77,40 @@ def load_dataset(
     no val split, an eighth of train becomes val. Both are stratified, with all copies of an image in one split and,
     where patients are known (from the manifest, DICOM headers or folders), each patient in one only.
     """
-    name = os.fspath(target)
     options = Options(root, patients_from_folder, skip_unreadable, drop_classes)
+    found = read_target(os.fspath(target), options, size, data_dir, seed, progress)
+    if found.errors:
+        raise InputError(found.errors[0])
+    return found.dataset
+
+
+def read_target(
+    name: str,
+    options: Options,
+    size: int | None,
+    data_dir: str | os.PathLike | None,
+    seed: int,
+    progress: Progress | None,
+) -> Reading:
+    """Read what `load_dataset` loads, and keep what was seen on the way; its `errors` are not raised."""
     if size is not None and size not in SIZES:
         raise InputError(f"size {size} is not offered: choose one of {', '.join(map(str, SIZES))}")
+    of_files = ("root", "patients_from_folder", "skip_unreadable")
     with store.data_directory(data_dir):
         path = find(name)
-        if path is None and name != natural.NAME:
-            options.check("a dataset that comes with its own classes and splits")
-        if name.startswith(SYNTHETIC):
-            return procedural.generate(name.removeprefix(SYNTHETIC), size=size or 28, seed=seed)
-        if name in medmnist.info():
-            return medmnist.load(name, size or 28, checksum=checksum, trust=trust, progress=progress)
-        if path is None:
+        if path is None and name == natural.NAME:
             path = natural.make(store.data_dir() / f"{natural.NAME}.npz", progress=progress)
+        if path is None:
+            options.check("a dataset that comes with its own classes and splits", *of_files, "drop_classes")
+            if name.startswith(SYNTHETIC):
+                return Reading(procedural.generate(name.removeprefix(SYNTHETIC), size=size or 28, seed=seed))
+            return Reading(medmnist.load(name, size or 28, progress=progress))
         if listing := list_images(path, options):
-            return load_files(listing, options, size, seed=seed, progress=progress)
+            return read_files(listing, size, skip=options.skip_unreadable, seed=seed, progress=progress)
         if path.suffix.lower() != ".npz":
             wanted = "wanted is a folder of class folders, a .csv or .tsv of paths and labels, or a .npz file"
             raise InputError(f"{shown(path)} is no target: {wanted}")
+        options.check("a .npz file", *of_files)
         return load_npz(path, options, name=name, size=size, seed=seed)
 
 
@@ -111,13 +122,11 @@ def find(name: str) -> Path | None:
     """
     if name.startswith(SYNTHETIC):
         procedural.generator(name.removeprefix(SYNTHETIC))
-        return None
-    if name in medmnist.info():
+    if name.startswith(SYNTHETIC) or name in medmnist.info():
         return None
     if not name.strip():
-        raise InputError(
-            "a dataset without a name: give a MedMNIST flag, a file, a folder or procedural:NAME"
-        )
+        wanted = "give a MedMNIST flag, a file, a folder or procedural:NAME"
+        raise InputError(f"a dataset without a name: {wanted}")
     direct, is_bare = Path(name).expanduser(), Path(name).name == name
     if name != natural.NAME and direct.exists():
         return direct

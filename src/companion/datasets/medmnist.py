@@ -13,7 +13,6 @@ from companion import store
 from companion.datasets.arrays import read_npz
 from companion.datasets.dataset import Dataset, task_of
 from companion.datasets.images import Progress
-from companion.datasets.splits import SPLITS
 
 
 @functools.cache
@@ -40,11 +39,6 @@ def medmnist_samples() -> dict[str, dict[str, int]]:
     return {flag: dict(about["n_samples"]) for flag, about in info().items()}
 
 
-def medmnist_origin(flag: str) -> str:
-    """Where the images of a MedMNIST flag come from and their licence, in words."""
-    return f"MedMNIST, {info()[flag]['license']}"
-
-
 def cached_file(flag: str, size: int) -> Path | None:
     """File of a MedMNIST flag where it is on this machine; None where it would be downloaded."""
     filename = f"{flag}{_suffix(size)}.npz"
@@ -56,18 +50,14 @@ def _suffix(size: int) -> str:
     return "" if size == 28 else f"_{size}"
 
 
-def load(
-    flag: str, size: int, *, checksum: str | None, trust: bool, progress: Progress | None = None
-) -> Dataset:
-    """Load a MedMNIST dataset, downloading its file where it is not on this machine; see `companion.store.fetch`."""
+def load(flag: str, size: int, *, progress: Progress | None = None) -> Dataset:
+    """Load a MedMNIST dataset, downloading its file where it is not on this machine."""
     about, suffix = info()[flag], _suffix(size)
-    published = about.get(f"MD5{suffix}")
     path = cached_file(flag, size) or store.data_dir() / f"{flag}{suffix}.npz"
     if progress and not path.is_file():
         progress(f"downloading {path.name} to {path.parent}")
-    known = checksum or (f"md5:{published}" if published else None)
-    store.fetch(about[f"url{suffix}"], path, checksum=known, trust=trust)
-    arrays = read_npz(path, SPLITS)
+    store.fetch(about[f"url{suffix}"], path, checksum=f"md5:{about[f'MD5{suffix}']}")
+    arrays = read_npz(path)
     multi_label = "multi-label" in about["task"]
     labels = {split: values.astype(np.int64) for split, (_, values) in arrays.items()}
     if not multi_label:
@@ -79,5 +69,5 @@ def load(
         labels=labels,
         classes=classes,
         task="multi-label" if multi_label else task_of(classes),
-        origin=medmnist_origin(flag),
+        origin=f"MedMNIST, {about['license']}",
     )

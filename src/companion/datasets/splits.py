@@ -43,25 +43,36 @@ def draw_splits(
     return {name: np.flatnonzero(split[copies] == name) for name in ("train", *shares)}
 
 
-def add_val(
-    images: pd.DataFrame, parts: Mapping[str, np.ndarray], *, seed: int = 0
-) -> tuple[dict[str, np.ndarray], str]:
-    """Turn an eighth of train into val where there is a test split and none to validate on; see `draw_splits`.
+def divide(images: pd.DataFrame, *, seed: int = 0) -> tuple[dict[str, np.ndarray], str, str]:
+    """Take the splits that are given (column split), or draw them; see `draw_splits` for the other columns.
 
-    Returns all splits and a remark, which is empty where nothing was to be done.
+    Where there is a test split and none to validate on, an eighth of train becomes val. Returns split -> sorted
+    indices, a remark, and what stands against these splits; either may be empty.
     """
+    given = images["split"].to_numpy()
+    parts = {split: np.flatnonzero(given == split) for split in SPLITS if (given == split).any()}
+    if not parts:
+        try:
+            return draw_splits(images, seed=seed), "", ""
+        except InputError as error:
+            return {"train": np.arange(len(images))}, "", str(error)
+    for patient, found in images[images["patient"] != ""].groupby("patient")["split"].unique().items():
+        if len(found) > 1:
+            both = " and ".join(split for split in SPLITS if split in found)
+            advice = "what is tested has been seen: leave the splits out and they are drawn here"
+            return parts, "", f"patient {patient!r} is in {both}, and so {advice}"
     if "val" in parts or "test" not in parts:
-        return dict(parts), ""
+        return parts, "", ""
     train = parts["train"]
     try:
         drawn = draw_splits(images.iloc[train], seed=seed, shares=VAL_ONLY)
     except InputError as error:
-        return dict(parts), f"no val split is given, and none can be drawn: {error}"
+        return parts, f"no val split is given, and none can be drawn: {error}", ""
     if not len(drawn["val"]):
-        return dict(parts), "no val split is given, and train is too small to draw one from"
+        return parts, "no val split is given, and train is too small to draw one from", ""
     how = "patient and class" if (images["patient"] != "").any() else "class"
     remark = f"no val split is given: {len(drawn['val'])} images of train became val, an eighth by {how}"
-    return {split: train[index] for split, index in drawn.items()} | {"test": parts["test"]}, remark
+    return {split: train[index] for split, index in drawn.items()} | {"test": parts["test"]}, remark, ""
 
 
 def merged(groups: Sequence[str], content: Sequence[Hashable]) -> list[str]:

@@ -71,15 +71,10 @@ def _known(scores: Sequence[float], auc: Sequence[float]) -> tuple[np.ndarray, n
 
 
 def tau(scores: Sequence[float], auc: Sequence[float]) -> float:
-    """Weighted Kendall τ between a score and the AUC over the sources of one target.
+    """Weighted Kendall τ between a score and the AUC over the sources of one target, -1 to 1.
 
-    `scipy.stats.weightedtau` with its defaults: additive hyperbolic weights, ranks averaged over both
-    orders. Sources with a missing score are left out.
-
-    Returns
-    -------
-    float
-        -1 to 1; NaN where fewer than two sources remain or either side is constant.
+    `scipy.stats.weightedtau` with its defaults: additive hyperbolic weights, ranks averaged over both orders. Sources
+    with a missing score are left out; NaN where fewer than two remain or either side is constant.
     """
     score, truth = _known(scores, auc)
     if len(score) < 2 or np.ptp(score) == 0 or np.ptp(truth) == 0:
@@ -102,19 +97,14 @@ def weighted_tau(table: str | pd.DataFrame, *, inverted: bool | None = None) -> 
     Returns
     -------
     pandas.DataFrame
-        Targets by scores, the combined score's column named ``proposed``. Rows where source and target are
-        the same are left out of the published settings and of a given table alike. NaN where τ_w is
-        undefined: a constant score, or one that fewer than three sources have.
+        Targets by scores, the combined score's column named ``proposed``; without the rows source == target. NaN where
+        a score is constant or fewer than three sources have it. Where *some* sources lack a score, τ_w is over the
+        others: to compare such scores, take the differences of `bootstrap`.
 
     Raises
     ------
     InputError
         If the setting is unknown or the table lacks a column.
-
-    Notes
-    -----
-    The τ_w of a score that is undefined for *some* sources of a target is that over the others. Two such numbers are
-    not over the same sources: to compare scores, take the differences of `bootstrap`, which are.
     """
     return _by_target(table, tau, inverted)
 
@@ -175,20 +165,11 @@ def nemenyi(ranks: pd.DataFrame) -> pd.DataFrame:
 
 
 def regret(table: pd.DataFrame, choose: str | Callable[[pd.DataFrame], str]) -> pd.Series:
-    """Top-1 regret: AUC of the best source of a target less that of the chosen one.
+    """Top-1 regret by target, 0 to 1: AUC of the best source less that of the chosen one.
 
-    Parameters
-    ----------
-    table
-        Columns ``source``, ``target``, ``auc`` and the scores; without source == target.
-    choose
-        A score's column (its highest value chooses), or a function from one target's rows to a source.
-
-    Returns
-    -------
-    pandas.Series
-        By target; 0 is perfect. Sources tied for a score's highest value are chosen with equal chance, so their mean
-        counts. NaN where the score is missing or the chosen source is not among the rows.
+    `table` has ``source``, ``target``, ``auc`` and the scores, without source == target; `choose` is a score's column
+    (its highest value chooses; of ties the mean counts) or a function from one target's rows to a source. NaN where the
+    score is missing or the chosen source is not among the rows.
     """
     lost = {}
     for target, rows in table.groupby("target"):

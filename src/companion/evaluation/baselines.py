@@ -27,21 +27,12 @@ def training_set_sizes(target: str) -> dict[str, int]:
 
 
 def baselines(table: pd.DataFrame) -> pd.DataFrame:
-    """Baselines as score columns beside ``source``, ``target`` and ``auc``.
+    """Those of `BASELINES` that can be had, as score columns beside ``source``, ``target`` and ``auc``.
 
-    Parameters
-    ----------
-    table
-        One row per (source, target) with ``auc``; source == target left out. A column ``training_images`` is
-        used where it is there; else the published sizes are, where every source has one.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The rows of `table` with those of `BASELINES` that can be had. ``mean_rank_elsewhere`` is the source's mean
-        rank by AUC on the other targets, from 0 (worst) to 1 (best): it has seen fine-tuning results, though none of
-        the target's, so beating it takes more than knowing which sources are good in general. The sizes are left out
-        where they are the same for every source.
+    `table` has one row per (source, target) with ``auc``, without source == target. Its column ``training_images`` is
+    used where it is there; else the published sizes are, where every source has one. ``mean_rank_elsewhere``, from 0
+    (worst) to 1 (best), has seen fine-tuning results, though none of the target's: beating it takes more than knowing
+    which sources are good in general. Sizes that are the same for every source are left out.
     """
     found = table[["source", "target", "auc"]].copy()
     if "training_images" in table:

@@ -42,8 +42,7 @@ Metric = Callable[..., float]
 class Benchmark:
     """How a score does: what `benchmark` returns, and shows itself as a table.
 
-    Tables by target have the given scores first, then the published ones (for the replication, those computed here),
-    then the baselines.
+    Tables by target have the given scores first, then the others, then the baselines.
     """
 
     kinds: dict[str, str]
@@ -89,13 +88,9 @@ class Benchmark:
     def summary(self) -> pd.DataFrame:
         """One row per score, baseline, reliability and ceiling, the highest mean τ_w first.
 
-        Returns
-        -------
-        pandas.DataFrame
-            ``kind`` (as in `kinds`, or reliability, ceiling), ``mean`` τ_w with the interval ``low`` to ``high``,
-            ``kendall``, ``regret``, ``rank`` (mean over the targets) and ``less_proposed``: mean difference to the
-            proposed score on the sources and targets where both are defined, with the interval ``less_low`` to
-            ``less_high``. NaN where a column does not apply.
+        ``kind`` (as in `kinds`, or reliability, ceiling), ``mean`` τ_w with the interval ``low`` to ``high``,
+        ``kendall``, ``regret``, ``rank`` (mean over the targets) and ``less_proposed``: mean difference to the proposed
+        score where both are defined, with the interval ``less_low`` to ``less_high``. NaN where one does not apply.
         """
         rows = pd.DataFrame({"kind": self.kinds}).join(self.intervals.mean)
         rows["kendall"], rows["regret"] = self.kendall.mean(), self.regret.mean()
@@ -134,7 +129,6 @@ def benchmark(
     *,
     setting: str = "source_datasets",
     name: str | None = None,
-    inverted: bool | None = None,
     draws: int = 1000,
     seed: int = 24,
     runs: pd.DataFrame | str | None = "auto",
@@ -148,18 +142,15 @@ def benchmark(
         Higher must mean better; if lower is better in yours, give its negative. One of
 
         - a table with ``source``, ``target`` and one numeric column a score, or the path of such a CSV file;
-        - a series indexed by (source, target), or a mapping from (source, target) to a number;
-        - a function that returns a number, for ``setting="replication"`` only: its parameters are given what their
-          names ask for, of ``features`` (n, d) float32, ``logits`` (n, source classes) float32 or None, ``labels`` (n,)
-          integers, ``images`` uint8 and ``model``, the `companion.models.SourceModel`; any other needs a default. No
-          features can be had for the published pairs.
+        - a series or mapping from (source, target) to a number;
+        - for ``setting="replication"`` only, a function that returns a number and names its parameters after what it
+          needs: ``features`` (n, d) float32, ``logits`` (n, source classes) float32 or None, ``labels`` (n,) integers,
+          ``images`` uint8, ``model`` (`companion.models.SourceModel`).
     setting
         ``"source_datasets"`` or ``"architectures"`` (the published results; `companion.published.table` lists the
         names of the pairs), or ``"replication"`` (this project's own fine-tuning results).
     name
         What to call the score; the column to take, where a table has several.
-    inverted
-        Orientation of the published scores, as for `weighted_tau`. Your own is taken as given.
     draws, seed
         Resamples of the intervals, and their seed.
     runs
@@ -171,8 +162,8 @@ def benchmark(
     Returns
     -------
     Benchmark
-        All comparisons are made on the pairs for which every given score has a finite number; what that leaves out
-        is reported in ``left_out``. A score named like a published one is shown with " (given)" behind its name.
+        On the pairs for which every given score has a finite number; what is left out is reported in ``left_out``. A
+        score named like a published one is shown with " (given)" behind its name.
 
     Raises
     ------
@@ -181,15 +172,6 @@ def benchmark(
         number, or fails on a pair.
     EnvironmentFailure
         If the replication's results or images cannot be had.
-
-    Examples
-    --------
-    >>> from companion import evaluation, published
-    >>> table = published.table("source_datasets")
-    >>> mine = table.set_index(["source", "target"])["nca"]
-    >>> found = evaluation.benchmark(mine, name="mine", draws=100, runs=None)
-    >>> bool(abs(found.mean["mine"] - found.mean["nca"]) < 1e-12)
-    True
     """
     if setting not in SETTINGS:
         near = did_you_mean(setting, SETTINGS)
@@ -197,7 +179,7 @@ def benchmark(
     if isinstance(runs, str) and runs != "auto":
         raise InputError(f"runs: 'auto', a table of runs or None is needed, got {runs!r}")
     notes: list[str] = []
-    truth = _replicated(notes) if setting == "replication" else published_pairs(setting, inverted=inverted)
+    truth = _replicated(notes) if setting == "replication" else published_pairs(setting)
     if not callable(metric):
         given = _given(metric, name)
     elif setting == "replication":

@@ -126,7 +126,8 @@ def noise_ceiling(
     draws of the whole number of runs, with replacement; as large as the grid, but they share runs. The τ_w between the
     two orders of sources is the *reliability* of the ground truth. The *attainable* maximum is that between one of them
     and the expected ground truth, the mean over all draws: of the other half, and of all runs. In simulations with
-    known AUCs a perfect score lay between the two attainable values, and above the reliability of the halves.
+    known AUCs a perfect score lay between the two attainable values. The one draw of images behind all runs is in none
+    of them, so both are upper bounds.
 
     Parameters
     ----------
@@ -141,15 +142,8 @@ def noise_ceiling(
 
     Raises
     ------
-    InputError
-        If the setting is unknown or the table is no table of runs.
-    EnvironmentFailure
-        If the runs are neither here nor can be downloaded.
-
-    Notes
-    -----
-    All runs were fine-tuned on one draw of images and chosen on one validation set. That noise is in none of the
-    draws, so the reliability is lower still, and so is the maximum for a score that does not share these images.
+    InputError, EnvironmentFailure
+        If the setting is unknown, the table is no table of runs, or the runs cannot be had.
     """
     rng = np.random.default_rng(seed)
     found: dict[tuple[str, str], np.ndarray] = {}
@@ -212,13 +206,10 @@ def partial_grids(
 
 
 def ground_truths(setting: str = "source_datasets") -> pd.DataFrame:
-    """Mean τ_w of the seven scores against other summaries of the same runs; needs the packaged summaries only.
+    """Mean τ_w over targets of the seven scores (rows) against other summaries of the same runs (columns).
 
-    Returns
-    -------
-    pandas.DataFrame
-        Scores by summaries, mean τ_w over the targets. Pairs without runs are left out (among architectures
-        ``resnet``, whose ground truth is that of ``imagenet`` in the other setting).
+    Pairs without runs are left out: among architectures ``resnet``, whose ground truth is that of ``imagenet`` in the
+    other setting.
     """
     scores = _seven(setting)
     summaries = published.table("run_summaries").query("setting == @setting")

@@ -37,21 +37,11 @@ COMBINATIONS = [title + suffix for title in (RANKS, PRODUCT) for suffix in RATIO
 
 
 def quantities(truth: pd.DataFrame, scores: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
-    """Compute every judged quantity of the plan.
+    """Compute every judged quantity of the plan: (statement, quantity) -> number per target, NaN where undefined.
 
-    Parameters
-    ----------
-    truth
-        One row per (source, target, fold) with ``auc``, as `companion.replication.select` returns it; complete folds
-        only.
-    scores
-        One row per (source, target) with ``training_images`` and the scores, means over the same folds, NCTI combined
-        within the target.
-
-    Returns
-    -------
-    dict
-        (statement, quantity) -> number per target; NaN where it is not defined on a target.
+    `truth` has one row per (source, target, fold) with ``auc``, as `companion.replication.select` returns it, complete
+    folds only; `scores` one per (source, target) with ``training_images`` and the scores, means over the same folds,
+    NCTI combined within the target.
     """
     by_fold = truth.pivot_table(index=["target", "source"], columns="fold", values="auc")
     auc = by_fold.mean(axis=1).unstack("source")
@@ -143,20 +133,12 @@ def targets_needed(values: np.ndarray, most: int = 1000) -> float:
 
 
 def judge(found: Mapping[tuple[str, str], pd.Series]) -> pd.DataFrame:
-    """Give every quantity its effect, its interval, and only then its word.
+    """Give every quantity, as `quantities` returns them, its effect, its interval, and only then its word.
 
-    Parameters
-    ----------
-    found
-        As `quantities` returns it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a quantity: ``statement``, ``quantity``, ``value`` (mean over targets), ``low``, ``high`` (95 %),
-        ``targets``, ``word``, ``least``, ``most`` (mean without one target), ``stable`` (whether the word is the same
-        without each single target), ``needed`` (targets that would decide), ``p`` (paired t-test, adjusted by Holm's
-        method within the comparisons of statement 5; NaN elsewhere).
+    One row a quantity: ``statement``, ``quantity``, ``value`` (mean over targets), ``low``, ``high`` (95 %),
+    ``targets``, ``word``, ``least``, ``most`` (mean without one target), ``stable`` (whether the word is the same
+    without each single target), ``needed`` (targets that would decide), ``p`` (paired t-test, adjusted by Holm's method
+    within the comparisons of statement 5; NaN elsewhere).
     """
     rows = []
     for (statement, quantity), per_target in found.items():

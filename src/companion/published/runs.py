@@ -56,8 +56,8 @@ def runs(*, download: bool = True) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns as in `COLUMNS`: names as in the published tables, losses and scores as fractions of 1, ``status``
-        ``FINISHED``, ``FAILED`` or ``RUNNING`` (the last two have no results).
+        Columns as in `COLUMNS`: losses and scores as fractions of 1, ``status`` ``FINISHED``, ``FAILED`` or ``RUNNING``
+        (the last two have no results).
 
     Raises
     ------
@@ -96,15 +96,11 @@ def runs(*, download: bool = True) -> pd.DataFrame:
 
 def _typed(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     """Our columns, text as text and numbers as floats, whatever the file had."""
-    if missing := [column for column in COLUMNS if column not in frame]:
-        raise InputError(f"{where} lacks the column(s) {', '.join(missing)}: {AGAIN}")
-    frame = frame[list(COLUMNS)].reset_index(drop=True)
-    for column in COLUMNS:
-        try:
-            frame[column] = frame[column].astype(str if column in (*_KEYS, "status") else float)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{where}: the column {column} holds something that is no number") from error
-    return frame
+    kinds = {column: str if column in (*_KEYS, "status") else float for column in COLUMNS}
+    try:
+        return frame[list(COLUMNS)].reset_index(drop=True).astype(kinds)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{where} is no table of runs ({error}): {AGAIN}") from error
 
 
 def _tidy(path: Path, setting: str, target: str) -> pd.DataFrame:
@@ -114,9 +110,8 @@ def _tidy(path: Path, setting: str, target: str) -> pd.DataFrame:
     ours = {theirs: ours for ours, theirs in COLUMNS.items()}
     frame = pd.read_csv(path, low_memory=False).rename(columns=ours).assign(setting=setting, target=target)
     frame = _typed(frame, str(path))
-    frame["source"] = _named(frame["source"], setting, str(path))
-    frame["status"] = frame["status"].str.strip().str.upper()
-    return frame
+    status = frame["status"].str.strip().str.upper()
+    return frame.assign(source=_named(frame["source"], setting, str(path)), status=status)
 
 
 def _named(values: pd.Series, setting: str, where: str) -> pd.Series:

@@ -270,7 +270,7 @@ def rank(
     options = Options(per_class, variant, architecture, seed, str(best_device(device)), trust)
     if not isinstance(target, Dataset):
         report(0.0, f"loading {os.fspath(target)}")
-        target = load_dataset(target, size=size, trust=trust, progress=lambda line: report(0.0, line))
+        target = load_dataset(target, size=size, progress=lambda line: report(0.0, line))
     left_out: Sequence[Candidate] = ()
     if named is None:
         from companion.ranking.candidates import default_sources

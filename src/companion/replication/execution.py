@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from companion import __version__, store
@@ -47,6 +48,11 @@ class Job:
     device: str | None
     data_dir: str | None
 
+    @property
+    def about(self) -> str:
+        """What is done, in words."""
+        return f"{label(self.run.spec)} on {self.run.target}"
+
     def source(self) -> SourceModel:
         """Source model of the run; random weights have the seed of the run."""
         run, protocol = self.run, self.protocol
@@ -72,6 +78,11 @@ class Job:
             )
         return dataset, self.protocol.fold(dataset, self.run.fold)
 
+    def drawn(self) -> tuple[np.ndarray, np.ndarray]:
+        """Training images of the fold, and their labels: what is scored."""
+        dataset, fold = self.target()
+        return dataset.images["train"][fold.train], dataset.labels["train"][fold.train]
+
 
 def prepare(job: Job) -> None:
     """Load or train the source of a job, so that its other jobs find it in the cache."""
@@ -89,9 +100,8 @@ def fine_tune_job(job: Job) -> dict[str, Any]:
 
 def score_job(job: Job) -> dict[str, Any]:
     """Scores of one pair on one fold, corrected and as published, on the same images the fine-tuning trained on."""
-    run, model, (target, fold) = job.run, job.source(), job.target()
+    run, model, (images, labels) = job.run, job.source(), job.drawn()
     row: dict[str, Any] = {"source": run.source, "target": run.target, "fold": run.fold}
-    images, labels = target.images["train"][fold.train], target.labels["train"][fold.train]
     began = time.perf_counter()
     for variant in ("corrected", "published"):
         found = score_images(
@@ -119,20 +129,16 @@ def execute(
     scores: bool = True,
     report: Report | None = None,
 ) -> Plan:
-    """Score every pair, then do the runs that are missing; return the plan with everything stored.
+    """Score every pair, unless `scores` is False, then do the runs that are missing; return the plan, all stored.
 
     Parameters
     ----------
-    plan
-        As `plan` made it.
     workers
         Processes on this machine; 1 works in this one.
     scheduler
         Address of a running Dask scheduler; its workers then do the work.
     device
         Of the workers; on a cluster each worker looks for its own unless one is named.
-    scores
-        Also compute all scores of every pair and fold.
     report
         Called after every row with the fraction done and a line of text.
 
@@ -205,13 +211,8 @@ def _on_cluster(function: Callable[[Job], Any], jobs: list[Job], client: Any) ->
         except Exception as error:
             if not type(error).__module__.startswith(("distributed", "concurrent", "asyncio")):
                 raise
-            raise EnvironmentFailure(
-                f"Dask lost its workers at {_about(futures[future])}; {AGAIN}"
-            ) from error
-
-
-def _about(job: Job) -> str:
-    return f"{label(job.run.spec)} on {job.run.target}"
+            lost = f"Dask lost its workers at {futures[future].about}"
+            raise EnvironmentFailure(f"{lost}; {AGAIN}") from error
 
 
 def _done(function: Callable[[Job], Any], job: Job) -> tuple[Job, Any]:
@@ -219,7 +220,7 @@ def _done(function: Callable[[Job], Any], job: Job) -> tuple[Job, Any]:
     try:
         return job, function(job)
     except CompanionError as error:
-        raise type(error)(f"{_about(job)}: {error}; {AGAIN}") from error
+        raise type(error)(f"{job.about}: {error}; {AGAIN}") from error
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,25 +56,18 @@ class Plan:
             first.setdefault((run.source, run.target, run.fold), run)
         return list(first.values())
 
-    def to_train(self) -> list[str]:
-        """Sources that the missing runs need and that are trained here."""
-        return sorted({run.spec for run in self.missing if trained_on(run.spec)})
-
-    def images(self) -> int:
-        """Images that the missing runs pass through a network at most; evaluation counts a third."""
+    def images(self, to_train: Collection[str]) -> float:
+        """Images that the missing runs, and the sources to train, take at most; evaluation counts a third."""
         tuning, training = self.protocol.fine_tuning, self.protocol.source_training
         total = 0.0
         for run in self.missing:
             train, val, test, classes = self.sizes[run.target]
-            train, val = (
-                min(train, tuning.train_per_class * classes),
-                min(val, tuning.val_per_class * classes),
-            )
-            total += tuning.epochs * (train + val / 3) + test / 3
-        for spec in self.to_train():
+            val = min(val, tuning.val_per_class * classes)
+            total += tuning.epochs * (min(train, tuning.train_per_class * classes) + val / 3) + test / 3
+        for spec in to_train:
             pooled = sum(self.sizes[part][0] for part in trained_on(spec))
             total += training.epochs * (training.images_per_epoch or pooled)
-        return round(total)
+        return total
 
 
 def plan(
@@ -83,15 +77,10 @@ def plan(
     data_dir: str | os.PathLike | None = None,
     dry_run: bool = False,
 ) -> Plan:
-    """Look at the data and at what is stored already.
+    """Look at the data, all of which must be there, and at what is stored already.
 
     For a `dry_run` nothing is downloaded: MedMNIST sets that are not here have the publisher's numbers of images, and
     what may be stored of their runs is not found.
-
-    Raises
-    ------
-    InputError, EnvironmentFailure
-        If a dataset is missing or cannot be a target, or the folder cannot be written.
     """
     where = None if data_dir is None else os.fspath(data_dir)
     needed = {part for pair in protocol.pairs(itself=True) for part in trained_on(protocol.spec(*pair))}
@@ -132,11 +121,12 @@ def cost(plan: Plan, *, device: str, workers: int = 1, measured_here: bool = Tru
     ]
     if not missing:
         return lines
-    size = len(missing) * (0.0025 + 6e-5 * tuning.epochs) + len(plan.to_train()) * 46
-    line = f"to do: {len(missing)}, and {len(plan.to_train())} source model(s) where not cached; about {size:.0f} MB"
+    to_train = {run.spec for run in missing if trained_on(run.spec)}
+    size = len(missing) * (0.0025 + 6e-5 * tuning.epochs) + len(to_train) * 46
+    line = f"to do: {len(missing)}, and {len(to_train)} source model(s) where not cached; about {size:.0f} MB"
     if measured_here:
         each = seconds_per_image(protocol.architecture, protocol.size, device)
-        minutes = each * plan.images() / 60
+        minutes = each * plan.images(to_train) / 60
         most = f"{minutes / 60:.1f} h" if minutes >= 60 else f"{max(1, minutes):.0f} min"
         line += f"; at most {most} here ({1 / each:.0f} images/s measured on {device}); early stops save some"
         line += f", shared by {workers} processes" if workers > 1 else ""

@@ -23,12 +23,8 @@ from companion.training.protocols import STRICT, FileName, as_dict, checked
 LEAVE_TARGET_OUT, MATCHED = "leave-target-out", "leave-target-out-matched"
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]
-LARGEST_FILE = 100_000  # bytes
 # What of a fine-tuning protocol decides the result of one run, beside the point of the grid.
-DECIDING = (
-    *("epochs", "patience", "train_per_class", "val_per_class"),
-    *("fold_seed", "dropout", "augmentation"),
-)
+DECIDING = tuple("epochs patience train_per_class val_per_class fold_seed dropout augmentation".split())
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -100,15 +96,9 @@ class Run:
 def expand(protocol: Replication, hashes: Mapping[str, str], *, itself: bool = False) -> list[Run]:
     """Expand a protocol into runs, ordered so that every pair has its first fold early.
 
-    Parameters
-    ----------
-    protocol
-        What to expand.
-    hashes
-        Content hash of every dataset that is a target or that a source is trained on, and of every checkpoint; they
-        are part of the keys.
-    itself
-        Also with every target as its own source: these pairs are scored and not fine-tuned.
+    `hashes` are the content hashes of every dataset that is a target or that a source is trained on, and of every
+    checkpoint; they are part of the keys. `itself`: also with every target as its own source, which is scored and not
+    fine-tuned.
     """
     tuning = protocol.fine_tuning
     common = {name: value for name, value in as_dict(tuning).items() if name in DECIDING}
@@ -147,13 +137,12 @@ def read(protocol: str | os.PathLike) -> Replication:
         If there is none of that name, or keys are unknown, missing or impossible.
     """
     given, where = _content(os.fspath(protocol))
-    known: tuple[tuple[str, Mapping[str, Any]], ...] = (
-        ("source_training", SOURCE_PROTOCOLS),
-        ("fine_tuning", FINE_TUNING_PROTOCOLS),
-    )
-    for key, named in known:
-        value = given.get(key)
-        if isinstance(value, str):
+    known: dict[str, Mapping[str, Any]] = {
+        "source_training": SOURCE_PROTOCOLS,
+        "fine_tuning": FINE_TUNING_PROTOCOLS,
+    }
+    for key, named in known.items():
+        if isinstance(value := given.get(key), str):
             if value not in named:
                 near = did_you_mean(value, named)
                 raise InputError(f"{where}: {key} is {value!r}: there are {', '.join(named)}.{near}")
@@ -176,10 +165,6 @@ def _content(name: str) -> tuple[dict[str, Any], str]:
     else:
         there = f"there are {', '.join(packaged)}, or give a YAML file."
         raise InputError(f"no protocol {name!r}: {there}{did_you_mean(name, packaged)}")
-    if len(content) > LARGEST_FILE:
-        raise InputError(
-            f"{where} has {len(content)} bytes, over the limit of {LARGEST_FILE}: it is no protocol"
-        )
     try:
         given = yaml.safe_load(content)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

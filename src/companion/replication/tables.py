@@ -83,20 +83,11 @@ def stored_protocol() -> Replication:
 
 
 def select(table: pd.DataFrame, rule: str = "lowest_val_loss") -> pd.DataFrame:
-    """Choose the ground truth of every pair and fold from its runs over the grid.
+    """Choose the ground truth of every pair and fold from its runs over the grid, as `runs` returns them.
 
-    Parameters
-    ----------
-    table
-        Runs, as `runs` returns them. Diverged runs are left out.
-    rule
-        ``"lowest_val_loss"`` (the paper's), ``"highest_val_auc"``, or ``"mean_of_best"``: the mean of the two runs of
-        lowest validation loss.
-
-    Returns
-    -------
-    pandas.DataFrame
-        source, target, fold, auc (test, 0 to 1), runs (how many there were to choose from).
+    `rule` is ``"lowest_val_loss"`` (the paper's), ``"highest_val_auc"``, or ``"mean_of_best"``: the mean of the two
+    runs of lowest validation loss; diverged runs are left out. Returns source, target, fold, auc (test, 0 to 1) and
+    runs (how many there were to choose from).
     """
     if rule not in RULES:
         raise InputError(f"no rule {rule!r}: there are {', '.join(RULES)}.{did_you_mean(rule, RULES)}")
@@ -108,13 +99,7 @@ def select(table: pd.DataFrame, rule: str = "lowest_val_loss") -> pd.DataFrame:
 
 
 def complete(table: pd.DataFrame, protocol: Replication) -> pd.DataFrame:
-    """Runs of the folds of which every run is there: a fold is judged whole or not at all.
-
-    Raises
-    ------
-    EnvironmentFailure
-        If there is no such fold.
-    """
+    """Runs of the folds of which every run is there: a fold is judged whole or not at all."""
     planned = sum(len(protocol.fine_tuning.settings(target)) for _, target in protocol.pairs())
     planned *= len(protocol.fine_tuning.seeds)
     found = table[table.groupby("fold")["key"].transform("size") == planned]
@@ -146,12 +131,9 @@ def pair_scores(variant: str = "corrected") -> pd.DataFrame:
 def table(variant: str = "corrected") -> pd.DataFrame:
     """Pairs of the stored replication, one row each: ground truth and scores, both means over the complete folds.
 
-    Returns
-    -------
-    pandas.DataFrame
-        source, target, auc, auc_sd (over folds), folds, training_images of the source, the combined score and every
-        score of the registry, as `companion.evaluation.weighted_tau` takes it. ``attrs["runs"]`` says how many
-        fine-tunings are stored and planned.
+    source, target, auc, auc_sd (over folds), folds, training_images of the source, the combined score and every score
+    of the registry, as `companion.evaluation.weighted_tau` takes it. ``attrs["runs"]`` says how many fine-tunings are
+    stored and planned.
     """
     truth = ground_truth().groupby(PAIR)["auc"].agg(auc="mean", auc_sd="std", folds="size").reset_index()
     found = with_combined(pair_scores(variant))
@@ -179,25 +161,11 @@ def pairs(
     device: str | None = None,
     progress: Callable[[float, str], None] | None = None,
 ) -> Iterator[Pair]:
-    """Yield the pairs of the stored replication. Sources that are not in the cache are trained, which takes minutes.
+    """Yield the pairs of the stored replication, with the training images of one fold.
 
-    Parameters
-    ----------
-    targets
-        Some of the replication's targets, by the names that its tables give them; all by default.
-    fold_number
-        Which fold's training images are scored.
-    device
-        Where sources are trained.
-    progress
-        Called with the fraction done and a line of text.
-
-    Raises
-    ------
-    InputError
-        If a target is not one of the replication.
-    EnvironmentFailure
-        If its data are missing, or are other data than the replication's.
+    `targets` are some of the replication's, all by default. Sources that are not in the cache are trained on `device`,
+    which takes minutes; `progress` is called with the fraction done and a line of text. A target that is none is an
+    `InputError`, data that are missing or others than the replication's an `EnvironmentFailure`.
     """
     plan, hashes = stored_protocol(), _read("medical_runs").attrs["provenance"]["data"]
     chosen = plan.targets if targets is None else tuple(targets)
@@ -214,6 +182,4 @@ def pairs(
         if progress:
             progress(place / len(wanted), f"{run.source} on {run.target}")
         job = Job(run, plan, hashes[run.target], device, None)
-        model, (dataset, fold) = job.source(), job.target()
-        images, labels = dataset.images["train"][fold.train], dataset.labels["train"][fold.train]
-        yield Pair(run.source, run.target, model, images, labels)
+        yield Pair(run.source, run.target, job.source(), *job.drawn())
