@@ -5,7 +5,7 @@ addEventListener("DOMContentLoaded", () => {
   // Docutils gives the entries of a bibliography a role that no list may hold.
   for (const entry of document.querySelectorAll('[role="doc-biblioentry"]')) entry.setAttribute("role", "listitem");
   // Figures stand bare in a cell's output; in an element like other outputs they scroll, by keyboard too.
-  for (const image of document.querySelectorAll(".cell_output > img")) {
+  for (const image of document.querySelectorAll(".cell_output > img, .cell_output > figure > img")) {
     const frame = document.createElement("div");
     frame.className = "output";
     image.replaceWith(frame);

@@ -1,6 +1,7 @@
-"""What the explorer page shows: every τ_w, interval, order and regret of the published tables, and its empty chart.
+"""What the explorer page shows: scores, ground truths, intervals and noise ceilings, as one script of data.
 
-Everything is computed here, when the book is built. The page's script only selects and draws.
+τ of all sources, its interval and the noise ceiling are computed here, when the book is built. The page's script
+computes τ, places and regret again where a reader leaves sources out; a test holds it against `evaluation`.
 """
 
 from __future__ import annotations
@@ -8,37 +9,103 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from companion import evaluation, figures, published
+from companion import evaluation, figures, published, replication
+from companion.errors import EnvironmentFailure
+from companion.evaluation.ceiling import GROUND_TRUTHS
+from companion.evaluation.hypotheses import PROPOSED_INVARIANT, with_combinations
+from companion.figures.style import title_of
 from companion.scores import INVERTED_ACROSS_DOMAINS, PAPER_SCORE, TERMS
+from vector import svg
 
-SCORES = (PAPER_SCORE, *TERMS, *published.METRICS)
 LEVEL = 0.95
-SETTINGS = {
-    "source_datasets": "Source datasets (one ResNet-18, trained on each)",
-    "architectures": "Architectures (each trained on ImageNet)",
+INVARIANT = "gradient_ratio_scale_invariant"
+SCORES = (PAPER_SCORE, *TERMS, *published.METRICS)
+LARGE = {
+    "source_datasets": ["imagenet", "radimagenet", "medmnist"],
+    "architectures": [],
+    "replication": ["imagenet", "inat2017_birds", "inat2017_insects"],
 }
-INVERTED = {
-    "source_datasets": [],
-    "architectures": [*INVERTED_ACROSS_DOMAINS, PAPER_SCORE],
-}  # by the paper
+SETTINGS = {
+    "source_datasets": "published: source datasets (ResNet-18, trained on each)",
+    "architectures": "published: architectures (each trained on ImageNet)",
+    "replication": "replication: MobileNetV2 sources on seven other targets",
+}
+TITLES = {
+    PAPER_SCORE: "proposed",
+    PROPOSED_INVARIANT: "proposed, scale-invariant ratio",
+    INVARIANT: "gradients alone, scale-invariant",
+}
+PRODUCTS = {PAPER_SCORE: TERMS, PROPOSED_INVARIANT: ("nca", INVARIANT)}
+RULES = {
+    "lowest_val_loss": GROUND_TRUTHS["auc_at_min_val_loss"],
+    "mean_of_best": "mean of the two lowest validation losses",
+    "highest_val_auc": GROUND_TRUTHS["auc_at_max_val_auc"],
+}
 
 
-def pairs(setting: str, *, inverted: bool) -> pd.DataFrame:
-    """Published pairs of a setting with *all* scores of the page as released, or all inverted (``1 - s``).
+def pairs(setting: str) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Rows of a setting, none of its scores inverted, and its ground truths: column -> what it is, the usual one first.
 
-    The combined score has both its terms inverted. The paper never inverts LogME and SFDA; here it can be tried.
+    Columns are source, target, the ground truths and the scores; source == target is left out.
     """
-    table = evaluation.published_pairs(setting, inverted=inverted)
+    if setting == "replication":
+        truths = {
+            rule: replication.ground_truth(rule).groupby(["source", "target"])["auc"].mean() for rule in RULES
+        }
+        usual = truths["lowest_val_loss"].unstack("source")
+        table = with_combinations(replication.pair_scores(), usual.rename_axis(index="target"))
+        found = table.join(pd.DataFrame(truths), on=["source", "target"])
+        return found.drop(columns="training_images"), RULES
+    table = evaluation.published_pairs(setting, inverted=False)
+    simple = evaluation.baselines(table).drop(columns=["source", "target", "auc"])
+    table = table.join(simple) if setting == "source_datasets" else table
+    summaries = published.table("run_summaries").query("setting == @setting")
+    found = table.merge(summaries[["source", "target", *GROUND_TRUTHS]], how="left", on=["source", "target"])
+    # The published AUC is that of the run with the lowest validation loss, and there for every pair.
+    return found.assign(auc_at_min_val_loss=found["auc"]), GROUND_TRUTHS
+
+
+def intervals(setting: str, inverted: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Bootstrap intervals of τ over sources, by (target, score) and of the mean by score; all scores one way round."""
+    if setting == "replication":
+        table = pairs(setting)[0]
+    else:
+        table = evaluation.published_pairs(setting, inverted=inverted)
+    names = [name for name in (PROPOSED_INVARIANT, *SCORES, INVARIANT) if name in table]
     if inverted:
-        others = [name for name in SCORES if name not in INVERTED["architectures"]]
+        done = {PAPER_SCORE, *INVERTED_ACROSS_DOMAINS}
+        others = [name for name in names if name not in done]
         table[others] = 1 - table[others]
-    return table[["source", "target", "auc", *SCORES]]
+    table = table[["source", "target", "auc", *names]]
+    found = evaluation.bootstrap(table, columns=names, against=None, level=LEVEL)
+    return found.targets, found.mean
+
+
+def ceilings(setting: str) -> dict[str, list[float]]:
+    """Both ends of the noise ceiling by target; in the replication, τ between folds, from the lowest to the highest."""
+    if setting == "replication":
+        truth = replication.ground_truth().query("source != 'scratch'")
+        wide = truth.pivot(index=["target", "source"], columns="fold", values="auc")
+        found = {
+            str(target): [
+                evaluation.tau(rows[one], rows[other]) for one, other in combinations(wide.columns, 2)
+            ]
+            for target, rows in wide.groupby("target")
+        }
+        return {target: [min(values), max(values)] for target, values in found.items() if values}
+    try:
+        targets = evaluation.noise_ceiling(published.runs(download=False), setting=setting).targets
+    except EnvironmentFailure:
+        return {}
+    ways = targets[[name for name in targets if name.startswith("attainable")]]
+    return {str(target): [float(row.min()), float(row.max())] for target, row in ways.iterrows()}
 
 
 def _plain(values: Any) -> Any:
@@ -48,59 +115,44 @@ def _plain(values: Any) -> Any:
     return float(values) if np.isfinite(values) else None
 
 
-def _places(values: pd.Series) -> list[int]:
-    """Place of each value, 1 = highest; tied ones share the better place."""
-    return values.rank(ascending=False, method="min").astype(int).tolist()
-
-
-def _orientation(setting: str, *, inverted: bool) -> dict[str, Any]:
-    """Everything that depends on which way the scores point: ``means`` by score, ``cells`` by target and score."""
-    table = pairs(setting, inverted=inverted)
-    intervals = evaluation.bootstrap(table, columns=SCORES, against=None, level=LEVEL)
-    cells: dict[str, dict[str, Any]] = {}
-    for score in SCORES:
-        regrets = evaluation.regret(table, score)
-        for target, rows in table.groupby("target"):
-            found = intervals.targets.loc[(target, score), ["tau", "low", "high"]]
-            cells.setdefault(str(target), {})[score] = {
-                "values": _plain(rows[score]),
-                "places": _places(rows[score]),
-                "first": rows["source"][rows[score] == rows[score].max()].tolist(),
-                "regret": _plain(regrets[target]),
-                **{name: _plain(value) for name, value in found.items()},
-            }
-    defined = intervals.targets["tau"].notna().groupby("score").sum()
-    means = {
-        score: {name: _plain(value) for name, value in row.items()} | {"targets": int(defined[score])}
-        for score, row in intervals.mean.iterrows()
+def _spans(setting: str, inverted: bool) -> dict[str, Any]:
+    """Intervals as ``{target or "mean": {score: [low, high]}}``."""
+    targets, mean = intervals(setting, inverted)
+    found: dict[str, Any] = {
+        "mean": {str(name): _plain(mean.loc[name, ["low", "high"]]) for name in mean.index}
     }
-    return {"means": means, "cells": cells}
+    for (target, score), row in targets.iterrows():
+        found.setdefault(str(target), {})[str(score)] = _plain(row[["low", "high"]])
+    return found
 
 
 def _setting(setting: str) -> dict[str, Any]:
-    table = pairs(setting, inverted=False)
-    # One score for all: every source is the first choice with equal chance.
-    by_chance = evaluation.regret(table.assign(same=0.0), "same")
-    worst = evaluation.regret(table, lambda rows: rows.loc[rows["auc"].idxmin(), "source"])
-    targets = {
-        str(target): {
-            "sources": rows["source"].tolist(),
-            "labels": [figures.short(source) for source in rows["source"]],
-            "auc": _plain(rows["auc"]),
-            "places": _places(rows["auc"]),
-            "by_chance": _plain(by_chance[target]),
-            "worst": _plain(worst[target]),
+    table, truths = pairs(setting)
+    wanted = (PAPER_SCORE, PROPOSED_INVARIANT, *TERMS, INVARIANT, *published.METRICS, *evaluation.BASELINES)
+    scores = [name for name in wanted if name in table]
+    # As released, the product's terms are rescaled over all sources of a target, the target itself among them.
+    own = pd.DataFrame() if setting == "replication" else published.table(setting).query("source == target")
+    targets = {}
+    for target, rows in table.groupby("target"):
+        itself = own[own["target"] == target] if len(own) else own
+        targets[str(target)] = {
+            "title": figures.short(str(target)),
+            "sources": [str(source).removesuffix("_mobilenet_v2") for source in rows["source"]],
+            "truths": {name: _plain(rows[name]) for name in truths},
+            "scores": {name: _plain(rows[name]) for name in scores if name not in PRODUCTS},
+            "itself": {name: _plain(itself[name].dropna()) for name in TERMS} if len(itself) else {},
         }
-        for target, rows in table.groupby("target")
-    }
-    orientations = {
-        name: _orientation(setting, inverted=name == "inverted") for name in ("released", "inverted")
-    }
     return {
         "title": SETTINGS[setting],
-        "paper_inverts": INVERTED[setting],
+        "truths": truths,
+        "scores": scores,
+        "inverted": [*INVERTED_ACROSS_DOMAINS, PAPER_SCORE]
+        if setting == "architectures"
+        else [],  # by the paper
+        "large": LARGE[setting],
         "targets": targets,
-        **orientations,
+        "intervals": {name: _spans(setting, name == "inverted") for name in ("released", "inverted")},
+        "ceilings": ceilings(setting),
     }
 
 
@@ -111,66 +163,31 @@ def data() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``scores`` (column -> name for people), ``level`` of the intervals and ``settings``. Per setting: ``title``;
-        the scores that the paper inverts (``paper_inverts``); the sources of each target with AUC and true place
-        (``targets``); and under ``released`` and ``inverted`` the mean τ_w by score, with the number of targets
-        where it is defined (``means``), and by target and score (``cells``) the values, places, τ_w with ``low`` and
-        ``high``, first choices and their regret. None where something is undefined.
+        ``scores`` (column -> name for people), ``products`` (the product's column -> its two terms), ``baselines``
+        (columns that are never inverted), ``level`` of the intervals and ``settings``. Per setting: ``title``; its
+        ground ``truths`` and ``scores``; those that the paper inverts (``inverted``); its ``large`` sources; by target
+        the sources, and for each its AUC by ground truth and its scores; ``intervals`` by orientation, target (or
+        ``mean``) and score, for all sources and the first ground truth; and ``ceilings`` by target. None where
+        something is undefined.
     """
+    settings = {setting: _setting(setting) for setting in SETTINGS}
+    names = {name: TITLES.get(name, title_of(name)) for one in settings.values() for name in one["scores"]}
     return {
-        "scores": {score: figures.TITLES[score] for score in SCORES},
+        "scores": names,
+        "products": PRODUCTS,
+        "baselines": list(evaluation.BASELINES),
         "level": LEVEL,
-        "settings": {setting: _setting(setting) for setting in SETTINGS},
+        "settings": settings,
     }
 
 
-def chart() -> dict[str, Any]:
-    """Return the empty chart, as Bokeh's script reads it; the page's script fills the source named ``points``."""
-    from bokeh.embed import json_item
-    from bokeh.models import ColumnDataSource, HoverTool, Range1d, Scatter, Text
-    from bokeh.plotting import figure
-
-    columns = ("x", "y", "label", "fill", "marker", "size", "dx", "dy", "align")
-    points = ColumnDataSource({name: [] for name in columns}, name="points")
-    ranges = {"x_range": Range1d(0, 1), "y_range": Range1d(0, 1)}
-    frame = {"background_fill_color": None, "border_fill_color": None, "outline_line_color": None}
-    plot = figure(
-        name="plot",
-        height=430,
-        sizing_mode="stretch_width",
-        tools="",
-        toolbar_location=None,
-        **ranges,
-        **frame,
-    )
-    plot.yaxis.axis_label = "test AUC after fine-tuning"
-    place = {"x": "x", "y": "y"}
-    beside = {"x_offset": "dx", "y_offset": "dy", "text_align": "align", "text_baseline": "middle"}
-    plot.add_glyph(points, Text(**place, text="label", text_font_size="12px", **beside), name="labels")
-    marks = Scatter(**place, size="size", marker="marker", fill_color="fill", line_color="fill")
-    dots = plot.add_glyph(points, marks, name="dots")
-    tips = [("source", "@label"), ("score", "@x{0.0000}"), ("test AUC", "@y{0.0000}")]
-    plot.add_tools(HoverTool(renderers=[dots], tooltips=tips))
-    for axis in (*plot.xaxis, *plot.yaxis):
-        axis.ticker.desired_num_ticks = 4
-        axis.minor_tick_line_color = None
-        axis.axis_label_text_font_style = "normal"
-    return dict(json_item(plot))
-
-
 def write(folder: Path) -> None:
-    """Write what the explorer page loads into a folder: Bokeh, data with the chart, our script, a still figure."""
-    from bokeh.resources import Resources
-
+    """Write what the explorer page loads into a folder: its data, its script, and a still figure."""
     folder.mkdir(parents=True, exist_ok=True)
-    (library,) = Resources(mode="absolute", components=["bokeh"]).js_files
-    shutil.copy2(library, folder / "bokeh.min.js")
     shutil.copy2(Path(__file__).with_name("explorer.js"), folder)
     # A script and no JSON file: a page opened from disk may not fetch.
-    text = json.dumps(data() | {"chart": chart()}, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(data(), allow_nan=False, ensure_ascii=False)
     (folder / "data.js").write_text(f"const explorerData = {text};\n", encoding="utf-8")
     # Where scripts are off: every target and score among source datasets.
-    table = pairs("source_datasets", inverted=False)
-    taus = evaluation.weighted_tau(table)
-    still = figures.scores_against_auc(table, [*published.METRICS, PAPER_SCORE], list(taus.index), taus)
-    still.savefig(folder / "without_scripts.png", dpi=still.dpi)
+    still = figures.tau_table(evaluation.weighted_tau("source_datasets"), SETTINGS["source_datasets"])
+    (folder / "without_scripts.svg").write_text(svg(still), encoding="utf-8")

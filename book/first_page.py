@@ -21,6 +21,13 @@ ALSO = "scale-invariant form"
 TITLES = {PAPER_SCORE: "proposed", PROPOSED_INVARIANT: ALSO, "mean_rank_elsewhere": "rank on other targets"}
 
 
+def by_target(rows: pd.DataFrame) -> pd.DataFrame:
+    """τ_w of every score, term and baseline that has a column, targets by scores; `rows` are as for `means`."""
+    scores = [*published.METRICS, PAPER_SCORE, PROPOSED_INVARIANT, *TERMS]
+    names = [name for name in (*scores, *evaluation.BASELINES) if name in rows]
+    return evaluation.weighted_tau(rows[["source", "target", "auc", *names]])
+
+
 def means(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean τ_w over the targets with Student's interval, of every score, term and baseline that has a column.
 
@@ -35,9 +42,8 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
         By score, best first within each ``kind`` (``score``, ``baseline``): ``mean``, ``low``, ``high``, ``targets`` on
         which it is defined. NaN where these are fewer than two.
     """
-    scores = [*published.METRICS, PAPER_SCORE, PROPOSED_INVARIANT, *TERMS]
-    names = [name for name in (*scores, *evaluation.BASELINES) if name in rows]
-    taus = evaluation.weighted_tau(rows[["source", "target", "auc", *names]])
+    taus = by_target(rows)
+    names = list(taus)
     found = pd.DataFrame(index=pd.Index(names, name="score"), columns=["mean", "low", "high"], dtype=float)
     for name in names:
         values = taus[name].dropna().to_numpy()
@@ -55,10 +61,20 @@ def published_means() -> pd.DataFrame:
     return means(rows.join(simple))
 
 
-def replicated_means() -> pd.DataFrame:
-    """Means over the targets of the second replication, on its complete folds."""
+def _replicated() -> pd.DataFrame:
+    """Rows of the second replication, with baselines and combinations, on its complete folds."""
     truth = replication.ground_truth().groupby(["target", "source"])["auc"].mean().unstack("source")
-    return means(with_combinations(replication.pair_scores(), truth))
+    return with_combinations(replication.pair_scores(), truth)
+
+
+def replicated_means() -> pd.DataFrame:
+    """Means over the targets of the second replication."""
+    return means(_replicated())
+
+
+def replicated_taus() -> pd.DataFrame:
+    """τ_w on every target of the second replication."""
+    return by_target(_replicated())
 
 
 def ceiling() -> tuple[float, float] | None:

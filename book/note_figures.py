@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,9 @@ from companion.figures.style import (
     title_of,
 )
 from companion.scores import PAPER_SCORE
+
+if TYPE_CHECKING:
+    from companion.datasets import Dataset
 
 
 def by_width(values: Mapping[str, Mapping[int, float]], points: int) -> Figure:
@@ -138,4 +143,31 @@ def size_and_auc(taus: pd.DataFrame) -> Figure:
     axis.set_yticks(places, [short(str(name)) for name in order])
     axis.set_xlabel("weighted Kendall τ of training images against AUC; dotted: mean")
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def samples(sets: Mapping[str, Dataset], columns: int = 6) -> Figure:
+    """Draw a few training images of every dataset, one of each class where there are as many, and its class balance.
+
+    `sets` is name -> dataset. The bar on the right has a part a class, as long as its share of the training images.
+    """
+    figure, axes = figure_of(
+        8, 1.05 * len(sets) + 0.3, len(sets), columns + 1, squeeze=False, width_ratios=[1] * columns + [3]
+    )
+    for row, (name, dataset) in zip(axes, sets.items(), strict=True):
+        images, labels = dataset.images["train"], dataset.labels["train"]
+        counts = np.bincount(labels, minlength=dataset.n_classes)
+        for place, axis in enumerate(row[:columns]):
+            # Classes in turn; the second image of a class where there are fewer classes than columns.
+            label, again = place % dataset.n_classes, place // dataset.n_classes
+            axis.imshow(images[np.flatnonzero(labels == label)[again]], cmap="gray", vmin=0, vmax=255)
+            axis.set(xticks=[], yticks=[])
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        ends = np.concatenate([[0], counts.cumsum()]) / counts.sum()
+        for label, (low, high) in enumerate(pairwise(ends)):
+            row[-1].barh(0, high - low, left=low, color=BLUE, alpha=1 - 0.75 * (label % 2), height=0.6)
+        row[-1].set(xlim=(0, 1), ylim=(-1, 1), xticks=[], yticks=[])
+        row[-1].set_title(f"{dataset.n_classes} classes, {counts.sum():,} images", fontsize=8, loc="left")
+        for side in row[-1].spines.values():
+            side.set_visible(False)
     return figure

@@ -9,12 +9,13 @@ from __future__ import annotations
 import datetime
 import functools
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from IPython.display import HTML, Markdown
+from IPython.display import HTML, SVG, Markdown
 from matplotlib.figure import Figure
 
 import claims as recomputed
@@ -24,9 +25,10 @@ from claims import measures, synthetic
 from companion import evaluation, figures, published, replication, store
 from companion.datasets import cached_file, load_dataset, medmnist_classes, medmnist_flags, medmnist_samples
 from companion.errors import EnvironmentFailure
+from companion.evaluation.hypotheses import interval
 from companion.figures import TITLES
 from companion.figures.style import title_of
-from vector import picture
+from vector import picture, svg
 
 # Groups of the claims file, which no count may mix.
 GROUPS = {"paper": "claims of the paper", "tables": "arithmetic of its tables", "notes": "notes of ours"}
@@ -88,6 +90,25 @@ def folds() -> str:
 def replicated(score: str, digits: int = 3) -> str:
     """Return the mean τ_w of a score over the targets of the second replication."""
     return shown(first_page.replicated_means().loc[score, "mean"], digits)
+
+
+def replicated_lead(score: str, over: str) -> str:
+    """Return the lead of a score over another in τ_w, with Student's interval over the replication's targets."""
+    values = first_page.replicated_taus()[[score, over]].dropna()
+    lead = (values[score] - values[over]).to_numpy()
+    low, high = interval(lead)
+    return f"{shown(lead.mean(), 3)} (95 % interval {shown(float(low), 3)} to {shown(float(high), 3)})"
+
+
+def fold_agreement() -> str:
+    """Return the mean τ_w over the targets between the replication's folds, lowest to highest pair of folds."""
+    truth = replication.ground_truth().query("source != 'scratch'")
+    wide = truth.pivot(index=["target", "source"], columns="fold", values="auc")
+    means = [
+        wide.groupby("target")[[one, other]].apply(lambda rows: evaluation.tau(*rows.to_numpy().T)).mean()
+        for one, other in combinations(wide.columns, 2)
+    ]
+    return shown(min(means), 2) if len(means) == 1 else f"{shown(min(means), 2)} to {shown(max(means), 2)}"
 
 
 def best_replicated() -> str:
@@ -203,7 +224,7 @@ def claims_table(group: str) -> pd.DataFrame:
         link = pages.get(row["page"], f"../notebooks/{row['page']}.ipynb")
         said = "" if pd.isna(row["value"]) else shown(row["value"], 4)
         if row["rule"] == "within" and row["tolerance"]:
-            said += f" ± {row['tolerance']:.5f}".rstrip("0")
+            said += f" ± {shown(row['tolerance'], 5)}"
         elif row["rule"] not in ("within", None, "verdict"):
             said = f"{row['rule']} {said}"
         found = "" if pd.isna(row["found"]) else shown(row["found"], 4)
@@ -421,6 +442,18 @@ def ceiling_words() -> str:
     if first_page.ceiling() is None:
         return "The noise ceiling of the published ground truth is missing, since the authors' runs were not available."
     return "The grey band is the noise ceiling: what a perfect score could reach against this noisy ground truth."
+
+
+def available() -> list[str]:
+    """MedMNIST's 2D sets whose file is on this machine."""
+    return [flag for flag in medmnist_flags() if cached_file(flag, 28) and flag != "chestmnist"]
+
+
+def samples() -> SVG | HTML:
+    """Sample images and class balance of the MedMNIST sets that are available."""
+    if not available():
+        return HTML("<p>No file of MedMNIST was available when this page was built.</p>")
+    return SVG(svg(note_figures.samples({named(flag): load_dataset(flag) for flag in available()})))
 
 
 @picture

@@ -84,8 +84,9 @@ import companion
 
 names = [source.removeprefix("train:") for source in sources]
 datasets = {name: companion.load_dataset(name, size=size) for name in names}
-for dataset in datasets.values():
-    print(dataset)
+from IPython.display import Markdown, display
+
+display(*datasets.values())
 
 # %%
 import numpy as np
@@ -112,7 +113,7 @@ pd.DataFrame(
 # sharpness, autocontrast and equalisation. They are applied to a whole batch
 # at once, with other random numbers for every image, by the library kornia.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Six training images as they are, and below each of them three differently augmented versions"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Six training images as they are, and below each of them three differently augmented versions"}, "figure": {"caption": "Training images as they are (top), and three draws of the paper's six augmentations below. The label has to survive all of them: what to see is whether a finding still can be seen.", "name": "augmentations"}}
 from companion.figures.style import figure_of, mark_synthetic
 
 
@@ -226,8 +227,10 @@ with torch.random.fork_rng(), one_core_left_free():  # the same threads
 package = train_source(first, tiny, seed=seed, device="cpu")
 package = package.provenance["loss_per_epoch"]
 assert np.allclose(by_hand, package, rtol=1e-3), (by_hand, package)
-print("loss by hand", np.round(by_hand, 4))
-print("loss by the package", np.round(package, 4))
+pd.DataFrame(
+    {"loss by hand": by_hand, "loss by the package": package},
+    index=["epoch 1", "epoch 2"],
+).round(4)
 
 # %% [markdown]
 # ## Train one source for each dataset
@@ -257,7 +260,7 @@ pd.DataFrame(
     }
 )
 
-# %% mystnb={"image": {"alt": "Training loss by epoch, one line a source model"}}
+# %% mystnb={"image": {"alt": "Training loss by epoch, one line a source model"}, "figure": {"caption": "Training loss of the sources made on this page. A curve that still falls at its end is a source that would gain from more epochs.", "name": "source-losses"}}
 losses = {
     name: model.provenance["loss_per_epoch"] for name, model in models.items()
 }
@@ -333,11 +336,11 @@ pooled
 leave_target_out = companion.load_source(
     spec, size=size, seed=seed, protocol=chosen
 )
-print(
-    leave_target_out.name,
-    "with",
-    leave_target_out.head.out_features,
-    "outputs",
+display(
+    Markdown(
+        f"`{leave_target_out.name}` has {leave_target_out.head.out_features} "
+        "outputs."
+    )
 )
 losses = leave_target_out.provenance["loss_per_epoch"]
 pd.DataFrame(

@@ -232,7 +232,7 @@ for source in sources:
     ).row
     marked[source] = rows[source]["best_epoch"]
 
-# %% mystnb={"image": {"alt": "Training loss and validation AUC by epoch, one line a source; a dot marks the epoch whose weights are tested"}}
+# %% mystnb={"image": {"alt": "Training loss and validation AUC by epoch, one line a source; a dot marks the epoch whose weights are tested"}, "figure": {"caption": "Fine-tuning, live: training loss and validation AUC, one line a source. The dot is the epoch whose weights are tested; on so few validation images it is partly luck.", "name": "fine-tuning-curves"}}
 from companion import figures
 
 panels = {
@@ -272,7 +272,7 @@ pd.DataFrame(rows).T[columns].rename(index=figures.short)
 # Sources from the fewest training images (bottom) to the most (top). The
 # dashed line is the best AUC on a target.
 
-# %% mystnb={"image": {"alt": "Eleven panels, one a target: published test AUC of fifteen sources sorted by training-set size; the best source of each target stands out"}}
+# %% mystnb={"image": {"alt": "Eleven panels, one a target: published test AUC of fifteen sources sorted by training-set size; the best source of each target stands out"}, "figure": {"caption": "The paper's Fig. 4, from the released table: test AUC of every source on every target, the smallest source at the bottom. The best source stands out in orange, on the dashed line. On most targets the best are close together.", "name": "transfer-published"}}
 published = companion.published.table("source_datasets")
 published = published[
     published["auc"].notna() & (published["target"] != "chestmnist")
@@ -282,15 +282,58 @@ figures.transfer(published, sizes, "published: 224 px, 120 runs a pair")
 
 # %% [markdown]
 # Does AUC rise with the size of the source? The paper sees no relationship in
-# this figure. As a number: the weighted Kendall τ between training images and
-# AUC on every target, over all sources, and without the three large ones.
+# this figure. Drawn against each other, and as a number: the weighted Kendall τ
+# between training images and AUC on every target, over all sources, and
+# without the three large ones.
 
-# %%
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Eleven panels, one a target: training images of a source on a logarithmic axis against its AUC; ImageNet, RadImageNet and the pooled MedMNIST are marked, the weighted Kendall tau stands above each panel"}, "figure": {"caption": "Training images of a source (logarithmic) against its AUC, one panel a target, with the weighted Kendall τ of the two. The three large sources stand apart; whether the others rise as well is what to look for.", "name": "size-published"}}
+from companion.figures.style import BLUE, ORANGE, figure_of
+
+
+def draw_sizes(table, large, taus, *, columns=4):
+    """Draw training images of the sources against their AUC, a panel a target; the large sources are marked."""
+    targets = sorted(table["target"].unique())
+    height = -(-len(targets) // columns)
+    figure, axes = figure_of(
+        8, 1.9 * height, height, columns, squeeze=False, sharex=True
+    )
+    for axis in axes.flat[len(targets) :]:
+        axis.set_visible(False)
+    for axis, target in zip(axes.flat, targets, strict=False):
+        rows = table[table["target"] == target]
+        marked = rows["source"].isin(large)
+        for chosen, colour, marker in (
+            (~marked, BLUE, "o"),
+            (marked, ORANGE, "D"),
+        ):
+            axis.scatter(
+                rows.loc[chosen, "training_set_size"],
+                rows.loc[chosen, "auc"],
+                s=16,
+                color=colour,
+                marker=marker,
+            )
+        axis.set_xscale("log")
+        axis.set_title(
+            f"{figures.short(target)}, τ = {taus[target]:.2f}",
+            fontsize=9,
+            loc="left",
+        )
+        axis.tick_params(labelsize=8)
+    figure.supxlabel(
+        "training images of the source (orange: the three large ones)",
+        fontsize=9,
+    )
+    figure.supylabel("test AUC after fine-tuning", fontsize=9)
+    return figure
+
+
 sized = companion.evaluation.baselines(
     published[published["source"] != published["target"]]
 )
 sized = sized[["source", "target", "auc", "training_set_size"]]
-small = sized[~sized["source"].isin(["imagenet", "radimagenet", "medmnist"])]
+large = ["imagenet", "radimagenet", "medmnist"]
+small = sized[~sized["source"].isin(large)]
 by_size = pd.DataFrame(
     {
         "all sources": companion.evaluation.weighted_tau(sized)[
@@ -301,6 +344,9 @@ by_size = pd.DataFrame(
         ],
     }
 )
+draw_sizes(sized, large, by_size["all sources"])
+
+# %%
 pd.concat([by_size, by_size.mean().to_frame("mean").T]).rename(
     index=figures.short
 ).round(2)
@@ -324,6 +370,8 @@ pd.concat([by_size, by_size.mean().to_frame("mean").T]).rename(
 # with four targets and eight small sources, left most statements undecided.)
 
 # %%
+from IPython.display import Markdown
+
 from companion import evaluation, replication
 
 runs = replication.runs()
@@ -331,12 +379,14 @@ about = runs.attrs["provenance"]
 truth = replication.ground_truth()
 complete = sorted(truth["fold"].unique())
 counts = about["runs"]
-print(f"{counts['stored']} of {counts['planned']} planned runs are stored")
-print(f"complete folds, which alone are judged: {complete}")
-print(f"{(runs['status'] == 'diverged').sum()} runs diverged")
-print(f"device {about['device']}, results version {about['results_version']}")
+Markdown(
+    f"{counts['stored']} of {counts['planned']} planned runs are stored, "
+    f"{(runs['status'] == 'diverged').sum()} of which diverged. Complete, and "
+    f"alone judged, are the folds {', '.join(map(str, complete))}. They ran "
+    f"on {about['device']}, with results version {about['results_version']}."
+)
 
-# %% mystnb={"image": {"alt": "Seven panels, one a target: test AUC of the replication's thirteen sources sorted by training-set size, with bars for the standard deviation over folds"}}
+# %% mystnb={"image": {"alt": "Seven panels, one a target: test AUC of the replication's thirteen sources sorted by training-set size, with bars for the standard deviation over folds"}, "figure": {"caption": "The same figure from the replication: thirteen MobileNetV2 sources on seven other targets. Dots are means over the complete folds, bars one standard deviation.", "name": "transfer-replicated"}}
 ours = replication.table()
 sizes = ours.groupby("source")["training_images"].max()
 figures.transfer(

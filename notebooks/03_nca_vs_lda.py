@@ -66,7 +66,9 @@ run = notebook.start(
 
 # %%
 import numpy as np
+import pandas as pd
 import torch
+from IPython.display import Markdown, display
 from sklearn.neighbors import NeighborhoodComponentsAnalysis
 
 toy = np.random.default_rng(seed).normal(size=(60, 3))
@@ -104,10 +106,20 @@ ours, theirs = matrix.detach().numpy()[0], sklearn.components_[0]
 lengths = np.linalg.norm(ours), np.linalg.norm(theirs)
 cosine = abs(ours @ theirs) / np.prod(lengths)
 assert cosine > 0.95, (ours, theirs)
-print("direction by hand", (ours / lengths[0]).round(2))
-print("direction by scikit-learn", (theirs / lengths[1]).round(2))
 reached = float(own_class(matrix.detach(), points, classes))
-print(f"probability of the own class {reached:.2f}")
+display(
+    Markdown(
+        "The mean probability of a neighbour of the own class is "
+        f"{reached:.2f}. The directions found:"
+    )
+)
+pd.DataFrame(
+    {
+        "by hand": ours / lengths[0],
+        "by scikit-learn": theirs / lengths[1],
+    },
+    index=["first", "second", "third"],
+).round(2)
 
 # %% [markdown]
 # ## Four representations of the same images
@@ -155,7 +167,10 @@ def represent(number):
 
 found = {number: represent(number) for number in range(1, folds + 1)}
 representations, labels = found[1]
-{name: points.shape for name, points in representations.items()}
+pd.DataFrame(
+    {name: points.shape for name, points in representations.items()},
+    index=["images", "features"],
+)
 
 # %% [markdown]
 # ## The picture: the paper's Fig. 3
@@ -164,7 +179,7 @@ representations, labels = found[1]
 # near points stay near. Distances between groups and the sizes of groups mean
 # nothing in such a map; what it shows is which points are neighbours.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Four t-SNE maps of the same training images, coloured by class: features before fine-tuning, after fine-tuning, after an NCA projection, after an LDA projection"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four t-SNE maps of the same training images, coloured by class: features before fine-tuning, after fine-tuning, after an NCA projection, after an LDA projection"}, "figure": {"caption": "The paper's Fig. 3, for the source of this page: t-SNE maps of the same training images. What to see: whether (c) or (d) mixes and parts the classes as (b) does. Distances between groups mean nothing.", "name": "projections"}}
 from companion.figures.style import CYCLE, figure_of, literal, mark_synthetic
 
 
@@ -236,7 +251,6 @@ draw_projections(maps, labels, dataset.classes, synthetic=dataset.synthetic)
 #   fine-tuning, the better the resemblance.
 
 # %%
-import pandas as pd
 from sklearn.neighbors import NearestNeighbors
 
 
@@ -307,21 +321,19 @@ pd.concat(
 
 # %%
 wide = table.groupby("representation")[measures].mean()
-for measure in ("overlap", "cka"):
+lines = []
+for measure, name in (("overlap", "shared neighbours"), ("cka", "linear CKA")):
     order = wide[measure].drop("after").sort_values(ascending=False)
-    print(
-        f"{measure}: "
-        + " > ".join(f"{name} {value:.3f}" for name, value in order.items())
-    )
+    found = " > ".join(f"{name} {value:.3f}" for name, value in order.items())
+    lines.append(f"- {name}, the closest first: {found}")
 distance = (
     (wide["separation"].drop("after") - wide.loc["after", "separation"])
     .abs()
     .sort_values()
 )
-print(
-    "distance to the separation after fine-tuning: "
-    + " < ".join(f"{n} {v:.3f}" for n, v in distance.items())
-)
+found = " < ".join(f"{name} {value:.3f}" for name, value in distance.items())
+lines.append(f"- distance to the separation after fine-tuning: {found}")
+Markdown("\n".join(lines))
 
 # %% [markdown]
 # ## Over sources and folds
@@ -335,16 +347,13 @@ from companion import replication
 
 stored = replication.projections()
 about = stored.attrs["provenance"]
-print(
-    f"{stored['source'].nunique()} sources, {stored['fold'].nunique()} folds,",
-    f"target {stored['target'].iloc[0]}",
-)
-print(
-    f"made on {about['device']} with companion {about['companion']},",
-    about["date"][:10],
+Markdown(
+    f"{stored['source'].nunique()} sources and {stored['fold'].nunique()} "
+    f"folds of {stored['target'].iloc[0]}; made on {about['device']} with "
+    f"companion {about['companion']}, {about['date'][:10]}."
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars with one point a source for neighbour overlap and CKA with the fine-tuned features, and for class separation: before, NCA, LDA, and fine-tuned"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars with one point a source for neighbour overlap and CKA with the fine-tuned features, and for class separation: before, NCA, LDA, and fine-tuned"}, "figure": {"caption": "The numbers behind such pictures, over the stored sources: bars are means, points are sources. In the first two panels higher is closer to fine-tuning; in the third, closeness to the last bar counts.", "name": "similarity"}}
 import textwrap
 
 from companion.figures.style import BLUE, GREEN, GREY, ORANGE

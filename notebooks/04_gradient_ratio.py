@@ -74,7 +74,7 @@ dataset = companion.load_dataset(target, size=size)
 images, labels = dataset.draw(per_class, seed=seed)
 dataset
 
-# %% mystnb={"image": {"alt": "A few training images of every class of the target"}}
+# %% mystnb={"image": {"alt": "A few training images of every class of the target"}, "figure": {"caption": "A few training images of each class of the target.", "name": "target-examples"}}
 from companion import figures
 
 figures.examples(dataset)
@@ -90,17 +90,23 @@ figures.examples(dataset)
 # `imagenet` or a checkpoint of your own in their place.
 
 # %%
+import pandas as pd
+
 models = {
     name: companion.load_source(
         name, target=dataset.name, size=min(size, 64), seed=seed
     )
     for name in sources
 }
-for model in models.values():
-    print(
-        f"{model.name:28s} {model.architecture},",
-        f"trained on {model.pretraining}",
-    )
+pd.DataFrame(
+    {
+        model.name: {
+            "architecture": model.architecture,
+            "trained on": model.pretraining,
+        }
+        for model in models.values()
+    }
+).T
 
 # %% [markdown]
 # ## The loss: every triplet of a batch
@@ -132,6 +138,76 @@ def triplet_loss(features, labels, margin=0.05):
     active = loss[valid & (loss > 0)]
     return active.mean() if len(active) else 0 * distance.sum()
 
+
+# %% [markdown]
+# What does one triplet look like? Of the first source's first batch, the one
+# with the largest loss: another class is nearer to the anchor than its own.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three images, the anchor, one of its class and one of another class, and bars of the two distances from the anchor with the margin"}, "figure": {"caption": "One triplet of the first batch, the one of the largest loss for the first source: anchor, an image of its class, one of another class, and their distances in the feature space. The loss is what the first distance exceeds the second by, plus the margin.", "name": "triplet"}}
+from companion.figures.style import (
+    BLUE,
+    CYCLE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PROPOSED,
+    figure_of,
+    literal,
+    mark_synthetic,
+    short,
+)
+
+
+def largest_triplet(features, labels, margin=0.05):
+    """Anchor, positive and negative of the largest loss, and all distances."""
+    z = torch.nn.functional.normalize(features)
+    distance = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist")
+    same = labels[:, None] == labels[None, :]
+    positive = same & ~torch.eye(len(labels), dtype=torch.bool)
+    valid = positive[:, :, None] & ~same[:, None, :]
+    loss = distance[:, :, None] - distance[:, None, :] + margin
+    largest = loss.where(valid, torch.tensor(-torch.inf)).argmax()
+    places = torch.unravel_index(largest, loss.shape)
+    return [int(place) for place in places], distance
+
+
+def draw_triplet(pictures, names, near, far, *, margin=0.05, synthetic=False):
+    """Draw anchor, positive and negative, and the two distances whose difference is the loss."""
+    figure, axes = figure_of(
+        8, 2.5, 1, 4, gridspec_kw={"width_ratios": [1, 1, 1, 1.9]}
+    )
+    roles = ("anchor", "same class", "other class")
+    for axis, picture, role, name in zip(
+        axes, pictures, roles, names, strict=False
+    ):
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
+        axis.set_axis_off()
+        axis.set_title(f"{role}\n{literal(name)}", fontsize=9)
+    axes[3].barh([1, 0], [near, far], color=[BLUE, ORANGE], height=0.55)
+    axes[3].barh([1], [margin], left=[near], color=GREY, height=0.55)
+    axes[3].set_yticks([1, 0], ["to its class,\nplus margin", "to the other"])
+    axes[3].set_xlabel("distance from the anchor")
+    loss = max(0.0, near - far + margin)
+    axes[3].set_title(f"loss {loss:.3f}", fontsize=9)
+    mark_synthetic(figure, synthetic)
+    return figure
+
+
+first = models[sources[0]]
+batch = slice(0, len(labels) // 6)
+with torch.no_grad():
+    features = first.backbone.eval().cpu()(first.prepare(images[batch]))
+triplet, distance = largest_triplet(
+    features.flatten(1), torch.as_tensor(labels[batch])
+)
+draw_triplet(
+    [images[batch][place] for place in triplet],
+    [dataset.classes[labels[batch][place]] for place in triplet],
+    float(distance[triplet[0], triplet[1]]),
+    float(distance[triplet[0], triplet[2]]),
+    synthetic=dataset.synthetic,
+)
 
 # %% [markdown]
 # ## Two gradients
@@ -174,7 +250,9 @@ norms = {
     for name, model in models.items()
 }
 ratio = {name: n[:, 1].mean() / n[:, 0].mean() for name, n in norms.items()}
-{name: round(float(value), 3) for name, value in ratio.items()}
+pd.Series(ratio, name="gradient ratio").rename(index=figures.short).round(
+    3
+).to_frame()
 
 # %% [markdown]
 # That is the whole term. The released code walks over the images twice, once
@@ -194,17 +272,8 @@ for name, done in passes.items():
     # other, so the two agree to three digits and not to the last.
     assert np.isclose(done.ratio(), ratio[name], rtol=5e-3), name
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Gradient norm of the second convolution against that of the first, one point a batch, one colour and shape a source; the dashed line marks equal norms"}}
-from companion.figures.style import (
-    CYCLE,
-    INK,
-    figure_of,
-    literal,
-    mark_synthetic,
-    short,
-)
 
-
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Gradient norm of the second convolution against that of the first, one point a batch, one colour and shape a source; the dashed line marks equal norms"}, "figure": {"caption": "The two gradients of every batch, the middle part of the paper's Fig. 2 as numbers. A source above the dashed line has the larger gradient in its second convolution.", "name": "gradient-norms"}}
 def draw_gradient_norms(passes, *, synthetic=False):
     """Draw the two convolutions' gradient norms, batch by batch, for several sources."""
     figure, axis = figure_of(6.4, 4.2)
@@ -252,8 +321,6 @@ draw_gradient_norms(passes, synthetic=dataset.synthetic)
 # it has no ratio of its own, and it adds nothing to either mean.
 
 # %%
-import pandas as pd
-
 rows = []
 for name, done in passes.items():
     active = done.first > 0
@@ -325,10 +392,8 @@ for name, done in by_factor.items():
     before, after = passes[name].features, done[-1].features
     assert np.allclose(after, before, rtol=1e-3, atol=1e-3), name
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Gradient ratio of every source against the factor its first convolution's weights were multiplied by, on logarithmic axes: as published the lines rise with the factor, in the scale-invariant form they are level"}}
-import matplotlib.pyplot as plt
-
-figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True)
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Gradient ratio of every source against the factor its first convolution's weights were multiplied by, on logarithmic axes: as published the lines rise with the factor, in the scale-invariant form they are level"}, "figure": {"caption": "Each line is one function written in five ways. As published (left) the ratio follows the way of writing, in the scale-invariant form (right) it does not.", "name": "rewritten"}}
+figure, axes = figure_of(8, 3.4, 1, 2, sharey=True)
 titles = {"published": "as published", "scale_invariant": "scale-invariant"}
 for axis, (variant, title) in zip(axes, titles.items(), strict=True):
     for name, done in by_factor.items():
@@ -340,7 +405,7 @@ for axis, (variant, title) in zip(axes, titles.items(), strict=True):
     axis.set_xlabel("first convolution's weights multiplied by")
 axes[0].set_ylabel("gradient ratio")
 axes[1].legend(fontsize=8, frameon=False)
-figure.tight_layout()
+figure
 
 # %% [markdown]
 # Every dot of a line is the same function. As published, any of these sources
@@ -353,18 +418,90 @@ figure.tight_layout()
 # replication gives an answer below.
 
 # %% [markdown]
-# ## What the term adds: the paper's ablation
+# ## Two terms, one product
 #
 # The proposed score multiplies the two terms, each rescaled to 0…1 over the
-# sources of a target. In the published tables every part can be judged alone,
-# by the weighted Kendall τ between the score and the AUC after fine-tuning. So
-# it can in our own replication, on other sources, seven other targets and
+# sources of a target. It asks for both: along a curve the product is the same,
+# and a source that is lowest in either term has none. In the published tables
+# this is how the sources of every target lie, with their AUC.
+
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Eleven panels, one a target: rescaled NCA across, rescaled gradient ratio upwards, a dot a source, darker and larger the higher its AUC, with curves of equal product; ImageNet is marked"}, "figure": {"caption": "The two terms of the score against each other, each rescaled over the sources of a target as the product needs it; the curves join equal products. Larger and darker dots have a higher AUC. A good score has its darkest dots at the upper right.", "name": "terms"}}
+def draw_terms(panels):
+    """Draw NCA against the gradient ratio, a panel a target, with curves of equal product; dots show the AUC."""
+    width = min(4, len(panels))
+    height = -(-len(panels) // width)
+    figure, axes = figure_of(
+        8,
+        2.15 * height,
+        height,
+        width,
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+    )
+    along = np.linspace(0.01, 1.05, 200)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    for axis, (target, rows) in zip(axes.flat, panels.items(), strict=False):
+        for product in (0.1, 0.3, 0.5, 0.7, 0.9):
+            axis.plot(along, product / along, color=GREY, linewidth=0.5)
+        auc = companion.scores.min_max(rows["auc"])
+        axis.scatter(
+            rows["nca"],
+            rows["gradient_ratio"],
+            c=0.2 + 0.8 * auc,
+            s=10 + 50 * auc,
+            cmap="Blues",
+            vmin=0,
+            vmax=1,
+            edgecolors=[
+                PROPOSED if source == "imagenet" else GREY
+                for source in rows["source"]
+            ],
+            linewidths=[
+                1.6 if source == "imagenet" else 0.4
+                for source in rows["source"]
+            ],
+            zorder=3,
+        )
+        axis.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
+        axis.set_title(short(target), fontsize=9, loc="left")
+        axis.tick_params(labelsize=8)
+    figure.supxlabel("NCA, rescaled (ImageNet: orange edge)", fontsize=9)
+    figure.supylabel("gradient ratio, rescaled", fontsize=9)
+    return figure
+
+
+panels = {}
+for name, rows in companion.published.table("source_datasets").groupby(
+    "target"
+):
+    rescaled = rows.assign(
+        **{
+            term: companion.scores.min_max(rows[term])
+            for term in ("nca", "gradient_ratio")
+        }
+    )
+    if name != "chestmnist":
+        panels[name] = rescaled.dropna(subset=["nca", "auc"])
+draw_terms(panels)
+
+# %% [markdown]
+# What to see: ImageNet is far to the upper right nearly everywhere, and it is
+# the best source on many targets, though not where its dot is light. Most of
+# the others lie below the first curve, where the product hardly tells them
+# apart.
+#
+# ## What the term adds: the paper's ablation
+#
+# In the published tables every part can be judged alone, by the weighted
+# Kendall τ between the score and the AUC after fine-tuning. So it can in our
+# own replication, on other sources, seven other targets and
 # 64 px ([](02_fine_tuning.ipynb)): the panel on the right.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Weighted Kendall tau over the targets for the product, for NCA alone and for the gradients alone: both published settings, and our own replication in a panel of its own; bars are means, points are targets"}}
-from companion.figures.style import BLUE, GREEN, ORANGE
 
-
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Weighted Kendall tau over the targets for the product, for NCA alone and for the gradients alone: both published settings, and our own replication in a panel of its own; bars are means, points are targets"}, "figure": {"caption": "The paper's ablation: weighted Kendall τ of the product and of each term alone. Bars are means over targets, points are targets.", "name": "ablation"}}
 def draw_ablation(means):
     """Draw the ablation: τ_w of the combined score and of each term alone, per setting, over the targets."""
     figure, axes = figure_of(
@@ -373,7 +510,11 @@ def draw_ablation(means):
     rng = np.random.default_rng(0)  # spreads the points sideways, no more
     for axis, (setting, taus) in zip(axes[0], means.items(), strict=True):
         for place, (column, colour) in enumerate(
-            (("proposed", BLUE), ("nca", GREEN), ("gradient_ratio", ORANGE))
+            (
+                ("proposed", PROPOSED),
+                ("nca", GREEN),
+                ("gradient_ratio", ORANGE),
+            )
         ):
             values = taus[column].dropna().to_numpy()
             axis.bar(place, values.mean(), color=colour, alpha=0.45, width=0.7)
@@ -485,6 +626,8 @@ pd.Series(
 # value there is, 1, and rank again.
 
 # %%
+from IPython.display import Markdown
+
 bounded = own.copy()
 bounded.loc[bounded["source"] == bounded["target"], "nca"] = 1.0
 for _, block in bounded.groupby("target"):
@@ -493,13 +636,11 @@ for _, block in bounded.groupby("target"):
     )
 bounded["place"] = bounded.groupby("target")["product"].rank(ascending=False)
 first = bounded.loc[bounded["place"] == 1, "source"]
-print(
-    f"ImageNet first on {(first == 'imagenet').sum()} of {first.size} targets"
-)
 itself = bounded[bounded["source"] == bounded["target"]]
-print(
-    "best place of a target among its own sources:",
-    f"{itself['place'].min():.0f}",
+Markdown(
+    f"ImageNet comes first on {(first == 'imagenet').sum()} of {first.size} "
+    "targets. The best place of a target among its own sources is "
+    f"{itself['place'].min():.0f}."
 )
 
 # %% [markdown]

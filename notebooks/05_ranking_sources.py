@@ -49,14 +49,17 @@ run = notebook.start("05_ranking_sources", seed=seed)
 # same are left out of every comparison.
 
 # %%
+from IPython.display import Markdown, display
+
 from companion import evaluation, published
 
 table = evaluation.published_pairs("source_datasets")
-print(
-    f"{len(table)} pairs: {table['source'].nunique()} sources,",
-    f"{table['target'].nunique()} targets",
+display(
+    Markdown(
+        f"{len(table)} pairs of {table['source'].nunique()} sources and "
+        f"{table['target'].nunique()} targets, from {published.PROVENANCE}."
+    )
 )
-print(f"from {published.PROVENANCE}")
 table.head(4).round(3)
 
 # %% [markdown]
@@ -67,7 +70,8 @@ table.head(4).round(3)
 # weighted Kendall τ: every pair of sources counts 1 if both order it alike and
 # -1 if not, and a pair weighs more the higher its members rank, $1/r_i +
 # 1/r_j$. The ranks are those by the score once and those by the AUC once, and
-# the mean of the two is taken.
+# the mean of the two is taken. (Here the best source has rank 1;
+# [](../book/method.md) counts from 0 and adds 1 below the line.)
 
 # %%
 import numpy as np
@@ -80,29 +84,63 @@ def rescaled(values):
     return (values - values.min()) / (values.max() - values.min())
 
 
-def weighted_tau(score, auc):
-    """Weighted Kendall τ of two lists; pairs that are level count nothing."""
+def pair_weights(score, auc):
+    """What every pair adds to τ; pairs that are level add nothing."""
     signs = [np.sign(side[:, None] - side[None]) for side in (score, auc)]
-    taus = []
+    added = np.zeros((len(score), len(score)))
     for first, second in ((score, auc), (auc, score)):
         rank = np.empty(len(score))
         rank[np.lexsort((second, first))[::-1]] = np.arange(1, len(score) + 1)
         weight = 1 / rank[:, None] + 1 / rank[None]
         scale = [(weight * abs(sign)).sum() for sign in signs]
-        taus.append(
-            (weight * signs[0] * signs[1]).sum() / np.sqrt(np.prod(scale))
-        )
-    return np.mean(taus)
+        added += weight * signs[0] * signs[1] / np.sqrt(np.prod(scale)) / 2
+    return added
 
 
-product = rescaled(one["nca"]) * rescaled(one["gradient_ratio"])
-kept = one["source"] != "bloodmnist"
-by_hand = weighted_tau(product[kept].to_numpy(), one["auc"][kept].to_numpy())
+one = one.assign(
+    product=rescaled(one["nca"]) * rescaled(one["gradient_ratio"])
+)
+kept = one[one["source"] != "bloodmnist"].sort_values("auc", ascending=False)
+added = pair_weights(kept["product"].to_numpy(), kept["auc"].to_numpy())
+by_hand = added.sum()
 package = evaluation.weighted_tau("source_datasets").loc[
     "bloodmnist", "proposed"
 ]
 assert abs(by_hand - package) < 1e-9, (by_hand, package)
-print(f"bloodmnist, by hand {by_hand:.3f}, by the package {package:.3f}")
+Markdown(
+    f"On BloodMNIST τ is {by_hand:.3f} by hand and {package:.3f} by the "
+    "package."
+)
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Table of the pairs of sources in the order of their AUC: what each pair adds to the weighted Kendall tau, in hundredths, positive where the score orders it as the AUC does"}, "figure": {"caption": "Weighted τ of one target as a table of pairs, the sources in the order of their AUC. Each cell is a pair's weight, positive where the score orders the pair as the AUC does. τ is their sum over the sum of their sizes: mistakes in the upper left cost most.", "name": "pair-weights"}}
+import seaborn
+
+from companion.figures.style import figure_of, short, title_of
+
+
+def draw_pairs(added, names):
+    """Draw what every pair adds to τ, in hundredths; the names are in the order of the AUC."""
+    figure, axis = figure_of(8, 4.6)
+    both = 200 * np.tril(added, -1)  # each pair stands in it twice
+    seaborn.heatmap(
+        both,
+        ax=axis,
+        mask=~np.tril(np.ones_like(both, dtype=bool), -1),
+        annot=True,
+        fmt=".1f",
+        annot_kws={"fontsize": 8},
+        cmap="PuOr_r",
+        center=0,
+        cbar_kws={"label": "added to τ, in hundredths"},
+        xticklabels=[short(name) for name in names],
+        yticklabels=[short(name) for name in names],
+    )
+    axis.tick_params(axis="x", rotation=40)
+    axis.set_title(f"sum {both.sum():.1f} hundredths", fontsize=9, loc="left")
+    return figure
+
+
+draw_pairs(added, list(kept["source"]))
 
 # %% [markdown]
 # ## Scores against AUC
@@ -111,9 +149,10 @@ print(f"bloodmnist, by hand {by_hand:.3f}, by the package {package:.3f}")
 # the score on the vertical axis and the AUC on the horizontal one, with the
 # regression line and the 95 % band of its mean. A useful score rises to the
 # right. Every panel has a vertical scale of its own, since only the order
-# counts; a row shares the horizontal one.
+# counts; a row shares the horizontal one. The ground of a panel has the colour
+# of its τ_w, and the largest sources are marked.
 
-# %% mystnb={"image": {"alt": "Grid of scatter plots, eleven targets by seven scores: score against test AUC with a regression line and its 95 percent band; the weighted Kendall tau stands above each panel"}}
+# %% mystnb={"image": {"alt": "Grid of scatter plots, eleven targets by seven scores: score against test AUC with a regression line and its 95 percent band; the weighted Kendall tau stands above each panel"}, "figure": {"caption": "The paper's Fig. 5, recomputed: score (vertical) against AUC after fine-tuning (horizontal), a row a target. The deeper the orange of a panel, the better the score orders its sources; violet is the wrong way round. The three large sources are marked; without them many lines would be level.", "name": "scores-against-auc"}}
 from companion import figures
 
 metrics = [*published.METRICS, "proposed"]
@@ -132,9 +171,11 @@ figures.scores_against_auc(table, metrics, list(taus.index), taus)
 # %%
 spread = table.groupby("target")["auc"].agg(["min", "median", "max"])
 spread["max less min"] = spread["max"] - spread["min"]
-print(
-    "all sources within .01 AUC on",
-    f"{(spread['max less min'] < 0.01).sum()} of {len(spread)} targets",
+display(
+    Markdown(
+        "All sources are within .01 of AUC on "
+        f"{(spread['max less min'] < 0.01).sum()} of {len(spread)} targets."
+    )
 )
 spread.rename(index=figures.short).round(3)
 
@@ -145,25 +186,24 @@ spread.rename(index=figures.short).round(3)
 # mistakes among the best sources weigh more {cite}`vigna2015`. The last two
 # columns are the terms of the proposed score taken alone.
 
-# %% mystnb={"image": {"alt": "Heat map of weighted Kendall tau, eleven targets and their mean by nine scores, source datasets"}}
+# %% mystnb={"image": {"alt": "Heat map of weighted Kendall tau, eleven targets and their mean by nine scores, source datasets"}, "figure": {"caption": "Weighted Kendall τ among source datasets (the numbers above the panels of the paper's Fig. 5), with each term alone.", "name": "tau-published"}}
 figures.tau_table(taus, "source datasets")
 
 # %%
-taus.mean().sort_values(ascending=False).round(3).to_frame("mean over targets")
+means = taus.rename(columns=title_of).mean().sort_values(ascending=False)
+means.round(3).to_frame("mean over targets")
 
 # %% [markdown]
 # The proposed score has the highest mean. SFDA has no τ_w on two targets: with
 # fewer images than features its fit interpolates, and it gives every source
-# the score 1. The same table among *architectures*, where both terms of the
-# proposed score, and LEEP, NLEEP, PARC and NCTI, are inverted as in the paper:
-
-# %% mystnb={"image": {"alt": "Heat map of weighted Kendall tau, eleven targets and their mean by nine scores, architectures"}}
-across = evaluation.weighted_tau("architectures")
-figures.tau_table(across, "architectures (scores inverted as in the paper)")
+# the score 1. Among *architectures*, both terms of the proposed score, and
+# LEEP, NLEEP, PARC and NCTI, are inverted as in the paper
+# ([](06_cross_domain.ipynb) has the table by target). The means:
 
 # %%
 import pandas as pd
 
+across = evaluation.weighted_tau("architectures")
 pd.DataFrame(
     {
         "as in the paper": across.mean(),
@@ -171,7 +211,7 @@ pd.DataFrame(
             "architectures", inverted=False
         ).mean(),
     }
-).round(3)
+).rename(index=title_of).round(3)
 
 # %% [markdown]
 # Two things belong beside that table. The inversion was decided after the
@@ -194,7 +234,7 @@ pd.DataFrame(
     {name: {"χ²": test.chi2, "p": test.p} for name, test in tests.items()}
 ).T.round(4)
 
-# %% mystnb={"image": {"alt": "Critical difference diagram of the mean ranks of seven scores over eleven targets, source datasets"}}
+# %% mystnb={"image": {"alt": "Critical difference diagram of the mean ranks of seven scores over eleven targets, source datasets"}, "figure": {"caption": "Mean ranks of the seven scores over the eleven targets; scores joined by a bar are not told apart by Nemenyi's test at 5 %.", "name": "ranks-published"}}
 figures.critical_difference(tests["source datasets"].ranks)
 
 # %% [markdown]
@@ -210,8 +250,16 @@ figures.critical_difference(tests["source datasets"].ranks)
 # that of the score's first choice. The rule to beat needs no score at all:
 # always take ImageNet.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of the regret per target by three ways of choosing a source: the proposed score, always ImageNet, NLEEP"}}
-from companion.figures.style import CYCLE, figure_of, short
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of the regret per target by three ways of choosing a source: the proposed score, always ImageNet, NLEEP"}, "figure": {"caption": "What the first choice costs on each target. Two of the three ways of choosing coincide nearly everywhere, since the proposed score puts ImageNet first.", "name": "regrets"}}
+from companion.figures.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PROPOSED,
+    PURPLE,
+)
 
 
 def draw_regrets(table, choices):
@@ -223,7 +271,7 @@ def draw_regrets(table, choices):
             np.arange(len(table)) + (place - (len(choices) - 1) / 2) * width,
             table[column],
             width,
-            color=CYCLE[place % len(CYCLE)],
+            color=(PROPOSED, INK, BLUE, ORANGE, GREEN, PURPLE)[place],
             label=f"{label}: mean {table[column].mean():.4f}",
         )
     axis.set_xticks(
@@ -258,9 +306,9 @@ chosen = table.loc[
     table.groupby("target")["proposed"].idxmax(), ["target", "source"]
 ]
 share = (chosen["source"] == "imagenet").sum()
-print(
-    "the proposed score's first choice is ImageNet on",
-    f"{share} of {len(chosen)} targets",
+Markdown(
+    f"The proposed score's first choice is ImageNet on {share} of "
+    f"{len(chosen)} targets."
 )
 
 # %% [markdown]
@@ -273,10 +321,13 @@ large = ["imagenet", "radimagenet", "medmnist"]
 small = table[~table["source"].isin(large)]
 without = evaluation.weighted_tau(small[["source", "target", "auc", *metrics]])
 test = evaluation.friedman(without)
-print(f"Friedman without the three large sources: p = {test.p:.2f}")
-without.mean().sort_values(ascending=False).round(3).to_frame(
-    "mean τ_w without the large sources"
+display(
+    Markdown(
+        f"Friedman's test without the three large sources: p = {test.p:.2f}."
+    )
 )
+means = without.rename(columns=title_of).mean().sort_values(ascending=False)
+means.round(3).to_frame("mean τ_w without the large sources")
 
 # %% [markdown]
 # ## A score of your own
@@ -298,37 +349,41 @@ bench = evaluation.benchmark(mine, seed=seed)
 bench
 
 # %% [markdown]
-# `mean` is the mean τ_w over the targets, `low` and `high` the 95 % interval
-# when the sources are resampled (a bootstrap: the same sources for all scores,
-# so that `less_proposed`, the difference to the proposed score, is paired; it
-# is over the sources and targets that have both). `kendall` is the unweighted
-# τ, `rank` the mean rank among the scores. A `baseline` needs no score at all;
-# `mean_rank_elsewhere` takes the source that did best on the *other* targets.
+# | column | what it is |
+# |---|---|
+# | `mean` | mean τ_w over the targets |
+# | `low`, `high` | its 95 % interval *over sources*: these are resampled |
+# | `less_proposed` | lead over the proposed score, on what both have |
+# | `kendall` | the unweighted τ |
+# | `rank` | mean rank among the scores, 1 is the best |
+# | `kind` | a `baseline` needs no score; a `term` is half of one |
+#
+# The baseline `mean_rank_elsewhere` takes the source that did best on the
+# *other* targets.
 
-# %% mystnb={"image": {"alt": "Mean weighted Kendall tau of every score with its 95 percent interval over sources; baselines as lines, the reliability of the ground truth and the attainable maximum as bands"}}
+# %% mystnb={"image": {"alt": "Mean weighted Kendall tau of every score with its 95 percent interval over sources; baselines as lines, the reliability of the ground truth and the attainable maximum as bands"}, "figure": {"caption": "Mean weighted Kendall τ of every score with its interval over sources. Baselines are lines, the noise of the ground truth is in the bands: a score left of a line is beaten by a rule that needs no score.", "name": "benchmark"}}
 figures.benchmark(bench.summary())
 
 # %%
 interval = bench.intervals.differences.loc["NCA + NLEEP"]
-print(
-    f"the example less the proposed score: {interval['difference']:+.3f}, "
-    f"95 % interval {interval['low']:+.3f} to {interval['high']:+.3f}"
-)
 ahead = bench.baselines["mean"].dropna().sub(bench.mean["proposed"]).round(3)
-for name, lead in ahead.items():
-    print(
-        f"{name} ({evaluation.BASELINES[name]}):",
-        f"{lead:+.3f} against the proposed score",
-    )
+lines = [
+    f"The example less the proposed score: {interval['difference']:+.3f}, "
+    f"95 % interval {interval['low']:+.3f} to {interval['high']:+.3f} (over "
+    "sources).",
+    *(
+        f"{evaluation.BASELINES[name].capitalize()}, which needs no score: "
+        f"{lead:+.3f} against the proposed score."
+        for name, lead in ahead.items()
+    ),
+]
+Markdown("\n".join(f"- {line}" for line in lines))
 
 # %% [markdown]
 # Two lessons. The intervals are wide: with so few sources, most scores cannot
 # be told apart. And to put ImageNet first and the others by the number of
 # their training images does as well as any score here. A score is of use only
 # where it beats that, and where no such number is known.
-
-# %% mystnb={"image": {"alt": "Critical difference diagram of the mean ranks of the example and the seven scores over eleven targets"}}
-figures.critical_difference(bench.ranks)
 
 # %% [markdown]
 # ## How noisy is the ground truth?
@@ -340,12 +395,61 @@ figures.critical_difference(bench.ranks)
 # %%
 evaluation.ground_truths().sort_values(
     "run with the lowest validation loss", ascending=False
-).round(3)
+).rename(index=title_of).round(3)
 
 # %% [markdown]
 # With the median run as ground truth another score leads. A difference of a
 # few hundredths of τ_w between two scores should not be read as one being
 # better.
+#
+# How noisy it is, is best seen in the runs themselves, here those of one
+# target.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Test AUC of every fine-tuning run on one target, a row a source; the run with the lowest validation loss is marked by a diamond, the median by a bar"}, "figure": {"caption": "Every fine-tuning run behind the ground truth of one target: a dot a run. The diamond is the run that counts, that of the lowest validation loss; the bar is the median. Chosen runs lie close together where the runs themselves lie far apart.", "name": "runs"}}
+from companion.errors import EnvironmentFailure
+
+
+def draw_runs(runs):
+    """Draw the test AUC of every run of one target, a row a source; diamond: lowest validation loss, bar: median."""
+    chosen = runs.loc[runs.groupby("source")["val_loss"].idxmin()]
+    chosen = chosen.set_index("source")["test_auc"].sort_values()
+    figure, axis = figure_of(8, 0.32 * len(chosen) + 0.9)
+    rng = np.random.default_rng(0)  # spreads the points upwards, no more
+    for place, source in enumerate(chosen.index):
+        auc = runs.loc[runs["source"] == source, "test_auc"].to_numpy()
+        height = place + rng.uniform(-0.25, 0.25, len(auc))
+        axis.scatter(auc, height, s=5, color=GREY, alpha=0.5, linewidths=0)
+        axis.vlines(np.median(auc), place - 0.35, place + 0.35, color=BLUE)
+    axis.scatter(
+        chosen,
+        np.arange(len(chosen)),
+        marker="D",
+        s=28,
+        color=ORANGE,
+        zorder=3,
+    )
+    axis.set_yticks(
+        range(len(chosen)), [short(source) for source in chosen.index]
+    )
+    axis.set_xlabel("test AUC of a run")
+    return figure
+
+
+try:
+    every = published.runs()
+    draw = draw_runs(
+        every.query(
+            "setting == 'source_datasets' and target == 'dermamnist' "
+            "and source != target and status == 'FINISHED'"
+        )
+    )
+except EnvironmentFailure as error:
+    draw = Markdown(f"The runs are not available: {error}.")
+draw
+
+# %% [markdown]
+# The sources' own runs lie further apart than the sources do. The order that a
+# score is judged by is that of the diamonds, and each is one run's luck.
 #
 # How well does the ground truth agree with itself? The runs of every pair can
 # be split in two at random. Each half chooses its run with the lowest
@@ -362,15 +466,18 @@ evaluation.ground_truths().sort_values(
 # the second too high, since it shares runs with what it is held against.
 
 # %%
-print("\n".join(bench.left_out) or "nothing was left out")
+display(Markdown("\n\n".join(bench.left_out) or "Nothing was left out."))
 if bench.ceiling:
-    print(f"{bench.ceiling.runs} runs a pair, {bench.ceiling.draws} draws")
-    print(bench.ceiling.mean.round(3).to_string())
+    display(
+        Markdown(
+            f"{bench.ceiling.runs} runs a pair (median), "
+            f"{bench.ceiling.draws} draws; means over the targets:"
+        ),
+        bench.ceiling.mean.round(3),
+    )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Per target, bars for the reliability of the ground truth and for the attainable maximum, as weighted Kendall tau, and points for the proposed score, NLEEP and the example"}}
-from companion.figures.style import BLUE, GREEN, GREY, INK, ORANGE, title_of
 
-
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Per target, bars for the reliability of the ground truth and for the attainable maximum, as weighted Kendall tau, and points for the proposed score, NLEEP and the example"}, "figure": {"caption": "What any score could reach, target by target: the ground truth against itself (grey), and a score that knew the expected AUC (hatched). Scores right of the bands agree with one noisy draw better than they can be expected to with the next.", "name": "ceiling"}}
 def draw_noise_ceiling(ceiling, taus, scores):
     """Draw, per target, the reliability of the ground truth, the attainable maximum, and τ_w of some scores."""
     order = ceiling.mean(axis=1).sort_values().index
@@ -396,13 +503,12 @@ def draw_noise_ceiling(ceiling, taus, scores):
             edgecolor=GREY,
             label=label,
         )
-    for score, colour, marker in zip(
-        scores, (BLUE, ORANGE, GREEN), "oD^", strict=False
-    ):
+    for score, marker in zip(scores, "osD", strict=False):
+        own = {"proposed": PROPOSED} | dict.fromkeys(published.METRICS, BLUE)
         axis.scatter(
             taus[score].reindex(order),
             places,
-            color=colour,
+            color=own.get(score, ORANGE),
             marker=marker,
             s=30,
             label=title_of(score),
@@ -433,7 +539,7 @@ draw_noise_ceiling(
 # Who leads if fewer settings had been tried? Each draw below keeps the same
 # few settings of the grid for all sources.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Box plots of the mean weighted Kendall tau of seven scores over ground truths from a random part of the grid, with the value against all runs marked"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Box plots of the mean weighted Kendall tau of seven scores over ground truths from a random part of the grid, with the value against all runs marked"}, "figure": {"caption": "Who would lead with twenty settings of the grid instead of all: mean weighted Kendall τ over random parts of it.", "name": "partial-grids"}}
 
 
 def draw_partial_grids(means, full):
@@ -468,16 +574,16 @@ def draw_partial_grids(means, full):
     return figure
 
 
-from IPython.display import display
-
 if bench.ceiling:
     partial = evaluation.partial_grids(seed=seed)
     leader, share = partial.leads.index[0], partial.leads.iloc[0]
-    print(
-        f"with {partial.runs} settings a pair, {leader} leads",
-        f"in {share:.0%} of {len(partial.means)} draws",
-    )
     display(draw_partial_grids(partial.means, bench.mean))
+    display(
+        Markdown(
+            f"With {partial.runs} settings a pair, {title_of(leader)} leads "
+            f"in {share:.0%} of {len(partial.means)} draws."
+        )
+    )
 
 # %% [markdown]
 # The lead over the other scores is stable under this. That every score agrees
@@ -489,8 +595,8 @@ if bench.ceiling:
 # ## The same in the replication
 #
 # Thirteen MobileNetV2 sources on seven other medical targets, fine-tuned for
-# this book by a plan that was committed first ([](../book/second_plan.md),
-# [](02_fine_tuning.ipynb)). Scores are the corrected ones, means over the
+# this book by a plan that was committed first (the [replication in
+# brief](#replication-in-brief), [](02_fine_tuning.ipynb)). Scores are the corrected ones, means over the
 # complete folds; random weights are no candidate, so they are left out.
 
 # %%
@@ -505,10 +611,10 @@ our_taus = evaluation.weighted_tau(pairs[["source", "target", "auc", *shown]])[
     shown
 ]
 
-# %% mystnb={"image": {"alt": "Grid of scatter plots, the replication's seven targets by seven scores: score against test AUC with a regression line and its 95 percent band; the weighted Kendall tau stands above each panel"}}
+# %% mystnb={"image": {"alt": "Grid of scatter plots, the replication's seven targets by seven scores: score against test AUC with a regression line and its 95 percent band; the weighted Kendall tau stands above each panel"}, "figure": {"caption": "The same as the first figure, in the replication: seven other targets, MobileNetV2 sources, 64 px.", "name": "scores-replicated"}}
 figures.scores_against_auc(pairs, metrics, list(our_taus.index), our_taus)
 
-# %% mystnb={"image": {"alt": "Heat map of weighted Kendall tau of every score, of the baselines and of each term on the replication's seven targets, with the mean"}}
+# %% mystnb={"image": {"alt": "Heat map of weighted Kendall tau of every score, of the baselines and of each term on the replication's seven targets, with the mean"}, "figure": {"caption": "Weighted Kendall τ in the replication, with the baselines and each term alone.", "name": "tau-replicated"}}
 figures.tau_table(our_taus, "replication (corrected variants, complete folds)")
 
 # %% [markdown]
@@ -550,8 +656,10 @@ pd.DataFrame(reliability).round(
 # %% [markdown]
 # And the comparisons that the plan names: the τ_w of the proposed score less
 # that of every other, per target on the sources that have both, with Student's
-# interval over the targets and p adjusted by Holm's method. A difference is
-# called one only where p is below .05.
+# 95 % interval *over targets*, and p adjusted by Holm's method, which makes
+# every single p larger because several comparisons are made. A difference is
+# called one only where p is below .05; `least` and `most` are the means
+# without one target.
 
 # %%
 judged = evaluation.statements().set_index("statement")
@@ -566,8 +674,9 @@ judged.loc[["5", "6", "8"]].drop(columns="p").round(3)
 # ### Published tables and replication, statement by statement
 #
 # The same quantities from the published tables, as far as these have them,
-# with the same interval over *their* eleven targets. The published pool is
-# also the larger one, so its row is not controlled for size.
+# with the same interval over *their* eleven targets. The "matched pool" of our
+# replication has as many images as the largest single medical source; the
+# published pool has far more, so its row is not controlled for size.
 
 # %%
 from companion.evaluation.hypotheses import PRODUCT, RANKS, interval
@@ -633,7 +742,7 @@ for name in [
 ]:
     rank = scored.groupby(["target", "fold"])[name].rank(ascending=False)
     places[name] = rank[itself].groupby(scored["target"]).mean()
-pd.DataFrame(places).round(1)
+pd.DataFrame(places).rename(columns=title_of).round(1)
 
 # %% [markdown]
 # **Exercise.** Leave ImageNet out of the published table

@@ -68,15 +68,19 @@ run = notebook.start(
 # pair, these have finished and stand behind it.
 
 # %%
+from IPython.display import Markdown, display
+
 import companion
 
 summaries = companion.published.table("run_summaries").query(
     "setting == 'architectures'"
 )
 behind = summaries.groupby("source")["runs"].agg(["min", "median", "max"])
-print(
-    f"{summaries['runs'].min()} to {summaries['runs'].max()} runs a pair,",
-    f"median {summaries['runs'].median():.0f}",
+display(
+    Markdown(
+        f"{summaries['runs'].min()} to {summaries['runs'].max()} runs a pair, "
+        f"median {summaries['runs'].median():.0f}. By architecture:"
+    )
 )
 behind
 
@@ -86,7 +90,7 @@ behind
 # datasets.) Where fewer runs are left to choose from, the chosen one tends to
 # be worse: the comparison is not quite even, least of all for VGG.
 
-# %% mystnb={"image": {"alt": "Eleven panels, one a target: published test AUC of nine architectures in order of their parameters; the best of each target stands out"}}
+# %% mystnb={"image": {"alt": "Eleven panels, one a target: published test AUC of nine architectures in order of their parameters; the best of each target stands out"}, "figure": {"caption": "The paper's Fig. 4 among architectures: test AUC of nine architectures, all pre-trained on ImageNet, the smallest at the bottom.", "name": "transfer-architectures"}}
 from companion import figures
 
 published = companion.published.table("architectures")
@@ -140,6 +144,7 @@ spread.rename(index=figures.short).round(4)
 
 # %%
 from companion import evaluation
+from companion.figures.style import title_of
 
 straight = evaluation.weighted_tau("architectures", inverted=False)
 turned = evaluation.weighted_tau("architectures")
@@ -152,9 +157,11 @@ means["inverted in the paper"] = [
     else "no"
     for name in means.index
 ]
-means.sort_values("as in the paper", ascending=False).round(3)
+means.sort_values("as in the paper", ascending=False).rename(
+    index=title_of
+).round(3)
 
-# %% mystnb={"image": {"alt": "Mean weighted Kendall tau of every score among architectures, not inverted and as in the paper, joined by a line; inversion raises most of them and LEEP is highest"}}
+# %% mystnb={"image": {"alt": "Mean weighted Kendall tau of every score among architectures, not inverted and as in the paper, joined by a line; inversion raises most of them and LEEP is highest"}, "figure": {"caption": "Mean weighted Kendall τ of every score as it is (square) and as the paper has it here (dot). The line is what the inversion, chosen after the results were seen, has brought.", "name": "inversion"}}
 figures.inversion(straight.mean(), turned.mean())
 
 # %% [markdown]
@@ -171,10 +178,10 @@ figures.inversion(straight.mean(), turned.mean())
 # - it helps the proposed score more than any other;
 # - even so the highest mean is LEEP's.
 
-# %% mystnb={"image": {"alt": "Heat map of weighted Kendall tau, eleven targets and their mean by nine scores, architectures, inverted as in the paper"}}
+# %% mystnb={"image": {"alt": "Heat map of weighted Kendall tau, eleven targets and their mean by nine scores, architectures, inverted as in the paper"}, "figure": {"caption": "Weighted Kendall τ among architectures, inverted as in the paper.", "name": "tau-inverted"}}
 figures.tau_table(turned, "architectures (scores inverted as in the paper)")
 
-# %% mystnb={"image": {"alt": "Grid of scatter plots, eleven targets by seven scores among nine architectures: score against test AUC with a regression line and its 95 percent band"}}
+# %% mystnb={"image": {"alt": "Grid of scatter plots, eleven targets by seven scores among nine architectures: score against test AUC with a regression line and its 95 percent band"}, "figure": {"caption": "Scores against AUC among architectures, inverted as in the paper; the deeper the orange of a panel, the better its order.", "name": "architectures-against-auc"}}
 table = evaluation.published_pairs("architectures")
 metrics = [*companion.published.METRICS, "proposed"]
 figures.scores_against_auc(table, metrics, list(turned.index), turned)
@@ -192,13 +199,13 @@ intervals = evaluation.bootstrap(
 pd.concat(
     {"mean τ_w": intervals.mean, "less the proposed": intervals.differences},
     axis=1,
-).round(3)
+).rename(index=title_of).round(3)
 
 # %%
 test = evaluation.friedman(turned)
-print(
-    "Friedman over the ranks of seven scores:",
-    f"χ² = {test.chi2:.2f}, p = {test.p:.3f}",
+Markdown(
+    "Friedman's test over the ranks of the seven scores: "
+    f"χ² = {test.chi2:.2f}, p = {test.p:.3f}."
 )
 
 # %% [markdown]
@@ -230,9 +237,11 @@ for left_out in turned.index:
         "τ_w": better.loc[left_out, "proposed"],
     }
 chosen = pd.DataFrame(rows).T
-print(
-    "mean τ_w when chosen on the other targets:",
-    f"{chosen['τ_w'].astype(float).mean():.3f}",
+display(
+    Markdown(
+        "The mean τ_w, when the direction is chosen on the other targets, is "
+        f"{chosen['τ_w'].astype(float).mean():.3f}."
+    )
 )
 chosen.rename(index=figures.short)
 
@@ -267,8 +276,7 @@ for name in architectures:
         )
     models.append(replace(model, name=name))
 origin = {model.name: model.provenance.get("origin") for model in models}
-print(f"weights: {weights}")
-print("\n".join(f"{name}: {where}" for name, where in origin.items()))
+pd.Series(origin, name=f"weights: {weights}").to_frame()
 
 # %%
 ranking = companion.rank(dataset, models, per_class=per_class, seed=seed)
@@ -276,7 +284,7 @@ ranking.table[
     ["source", "rank", "proposed", "nca", "gradient_ratio", "leep"]
 ].round(3)
 
-# %% mystnb={"image": {"alt": "Bars of the combined score, NCA and gradient ratio of every architecture for the live target"}}
+# %% mystnb={"image": {"alt": "Bars of the combined score, NCA and gradient ratio of every architecture for the live target"}, "figure": {"caption": "The live ranking of this page: the combined score and its two terms, the first choice on top.", "name": "ranking-architectures"}}
 figures.ranking(ranking)
 
 # %% [markdown]
@@ -305,13 +313,10 @@ live.sort_values("auc", ascending=False).round(3)
 
 # %%
 plain = companion.scores.combine(live["nca"], live["gradient_ratio"])
-print(
-    "τ_w of the proposed score, inverted:    ",
-    f"{evaluation.tau(live['proposed'], live['auc']):+.2f}",
-)
-print(
-    "τ_w of the proposed score, not inverted:",
-    f"{evaluation.tau(plain, live['auc']):+.2f}",
+Markdown(
+    "τ_w of the proposed score is "
+    f"{evaluation.tau(live['proposed'], live['auc']):+.2f} inverted and "
+    f"{evaluation.tau(plain, live['auc']):+.2f} not inverted."
 )
 
 # %% [markdown]

@@ -89,22 +89,24 @@ if out:
 
 # %%
 import pandas as pd
+from IPython.display import Markdown, display
 
 import companion
 
 facts = companion.inspect(target, size=size or None)
-print("\n".join(facts.warnings) or "nothing to warn of")
-print(
-    f"{len(facts.duplicates)} group(s) of equal images,",
-    f"{facts.across} of them across splits",
-)
+lines = [
+    *(facts.warnings or ["Nothing to warn of."]),
+    f"Groups of equal images: {len(facts.duplicates)}, of which "
+    f"{facts.across} lie across splits.",
+]
+display(Markdown("\n".join(f"- {line}" for line in lines)))
 pd.DataFrame(facts.counts)
 
 # %%
 dataset = companion.load_dataset(target, size=size or None)
 dataset
 
-# %% mystnb={"image": {"alt": "A few training images of every class of the target"}}
+# %% mystnb={"image": {"alt": "A few training images of every class of the target"}, "figure": {"caption": "A few training images of each class, as they are scored. Look for markers, borders and text that tell the classes apart without any anatomy.", "name": "own-examples"}}
 from companion import figures
 
 figures.examples(dataset) if images else "left out"
@@ -112,8 +114,8 @@ figures.examples(dataset) if images else "left out"
 # %% [markdown]
 # ## The candidates
 #
-# The default candidates are small models trained here in seconds, so that this
-# page can be made anywhere; two of them learnt from **synthetic** pictures.
+# The default candidates are small models, each trained here in about a minute,
+# so that this page can be made anywhere; two of them learnt from **synthetic** pictures.
 # For work that matters, name `imagenet`, other torchvision or timm models, or
 # your own checkpoints (`FILE@ARCHITECTURE` where a file does not say its own).
 # Four or more candidates of one architecture, or of one pre-training, get a
@@ -129,7 +131,7 @@ ranking = companion.rank(
 )
 ranking
 
-# %% mystnb={"image": {"alt": "Bars of the combined score, NCA and gradient ratio of every candidate"}}
+# %% mystnb={"image": {"alt": "Bars of the combined score, NCA and gradient ratio of every candidate"}, "figure": {"caption": "The combined score of every candidate and its two terms, the first choice on top. A bar of zero is the lowest of these candidates in one of the terms, and not a useless model.", "name": "own-ranking"}}
 figures.ranking(ranking)
 
 # %% [markdown]
@@ -139,19 +141,19 @@ figures.ranking(ranking)
 # product of NCA and of the gradient ratio in the form that does not depend on
 # how a file was written ([](04_gradient_ratio.ipynb)), each rescaled from 0 to
 # 1 over the candidates: the lowest in either has 0. What such orders were
-# worth where the AUC after fine-tuning is known, and what this one took:
+# worth where the AUC after fine-tuning is known, beside simpler rules, and
+# what this one took:
 
 # %%
-from IPython.display import Markdown
-
 from companion.ranking import context, report
 
 lines = [*context(ranking), report.cost(ranking)]
 Markdown("\n".join(f"- {line}" for line in lines))
 
 # %% [markdown]
-# Do other scores agree? `tau` is the mean Kendall τ of a method's order with
-# the other methods' orders. Where they put different sources first, no score
+# Do other scores agree? Each row is one way of ordering the same candidates:
+# the combined score, its two terms, and the other scores of this package.
+# `tau` is the mean Kendall τ of a row's order with the other rows' orders. Where they put different sources first, no score
 # has the last word: fine-tune the first two and compare.
 
 # %%
@@ -174,9 +176,9 @@ from companion.ranking import duration, stability, stability_cost
 
 if repeats:
     cost = duration(stability_cost(ranking, repeats))
-    print(f"{repeats} repeats, at most about {cost}")
+    display(Markdown(f"{repeats} repeats take at most about {cost}."))
     ranking = replace(ranking, stability=stability(ranking, repeats))
-    print("\n".join(ranking.stability.summaries.values()))
+    display(Markdown("\n\n".join(ranking.stability.summaries.values())))
 ranking.stability.table.round(2) if ranking.stability else "not repeated"
 
 # %% [markdown]
@@ -192,7 +194,7 @@ from companion.ranking import verify as fine_tune_first
 
 if verify:
     ranking = replace(ranking, verification=fine_tune_first(ranking, verify))
-    print(ranking.verification.summary)
+    display(Markdown(ranking.verification.summary))
 ranking.verification.table if verify else "not asked for: verify is 0"
 
 # %% [markdown]
@@ -219,8 +221,9 @@ else:
 # - A ranking costs one pass over the images for each candidate.
 # - It is relative to the candidates named, and its lead at the top may be
 #   small: the line above says how small.
-# - Where there is no time for more than one fine-tuning, ImageNet is the
-#   choice to beat.
+# - Where the sizes of the pre-training sets are known, ImageNet first and then
+#   size is as good a rule ([](../book/choosing.md)). Where there is time for
+#   one fine-tuning only, ImageNet is the choice to beat.
 # :::
 
 # %%

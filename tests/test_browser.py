@@ -12,11 +12,16 @@ import shutil
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlencode
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 import explorer
+from companion import evaluation, published
+from companion.scores import INVERTED_ACROSS_DOMAINS, combine
 
 ROOT = Path(__file__).parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -131,28 +136,34 @@ def overflow(page) -> list[str]:
     )
 
 
-def faults(page, wide: bool) -> list[str]:
+def faults(page, wide: bool, *, executed: bool = False) -> list[str]:
     """Figures without a numbered caption or in pixels; tables and code that are cut off.
 
-    On a wide window nothing may have to be moved sideways; on a phone, what has to be must show it by a shadow.
+    On a wide window nothing may have to be moved sideways; on a phone, what has to be must show it by a shadow. Of an
+    `executed` notebook only the captions are looked at: its figures are pixels, and it has tables as wide as they come.
     """
     return page.evaluate(
-        """wide => {
+        """([wide, executed]) => {
         const found = [], article = document.querySelector("article");
         for (const figure of article.querySelectorAll("figure:not(.explorer-figure)")) {
           const words = figure.querySelector("figcaption .caption-text")?.innerText.trim() ?? "";
           if (words.length < 40 || !figure.querySelector("figcaption .caption-number"))
             found.push("no caption: " + figure.outerHTML.slice(0, 120));
+          if (executed) continue;
           for (const image of figure.querySelectorAll("img"))
             if (!/\\.svg$|^data:image\\/svg/.test(image.src)) found.push("no vector: " + image.src.slice(0, 120));
         }
+        if (executed)
+          for (const image of article.querySelectorAll(".cell_output img"))
+            if (!image.closest("figure")) found.push("no caption: " + image.outerHTML.slice(0, 120));
+        if (executed) return found;
         const cut = (e) => e.scrollWidth > e.clientWidth + 1;
         for (const box of article.querySelectorAll(".pst-scrollable-table-container, pre"))
           if (cut(box) && box.checkVisibility() && (wide || getComputedStyle(box).backgroundImage === "none"))
             found.push("cut off: " + box.innerText.slice(0, 120));
         return found;
         }""",
-        wide,
+        [wide, executed],
     )
 
 
@@ -189,7 +200,9 @@ def test_a_page_is_private_whole_accessible_and_fits(visit, address, name, viewp
         assert page.get_by_role(landmark, include_hidden=True).count() >= 1, landmark
     assert page.evaluate("[...document.images].every(i => i.alt.trim() && i.complete && i.naturalWidth > 0)")
     assert not overflow(page)
-    found = [*violations(page), *(faults(page, wide=viewport is DESKTOP) if name.startswith("book/") else [])]
+    found = violations(page)
+    if name.startswith(("book/", "notebooks/")):
+        found += faults(page, wide=viewport is DESKTOP, executed=name.startswith("notebooks/"))
     assert not found, "\n".join(found)
     elsewhere = [url for url in seen.requests if not url.startswith((address, "data:", "blob:"))]
     assert not elsewhere
@@ -224,100 +237,158 @@ def explorer_page(request, site, address) -> str:
     return f"{address if request.param == 'http' else site.as_uri()}/book/explorer.html"
 
 
-def expected(setting: str, target: str, score: str, orientation: str) -> tuple[str, str]:
-    """The τ_w and regret that must be read out."""
-    cell = explorer.data()["settings"][setting][orientation]["cells"][target][score]
-    tau = f"τ = {cell['tau']:.3f}".replace("-", "−")
-    return tau, "Regret 0." if cell["regret"] == 0 else f"Regret {cell['regret']:.4f}"
+def tables(setting: str) -> dict[str, pd.DataFrame]:
+    """The rows behind the page by orientation, targets' own sources left out."""
+    if setting == "replication":
+        return {"released": explorer.pairs(setting)[0]}
+    found = {
+        name: evaluation.published_pairs(setting, inverted=name == "inverted")
+        for name in ("released", "inverted")
+    }
+    others = [name for name in published.METRICS if name not in INVERTED_ACROSS_DOMAINS]
+    found["inverted"][others] = 1 - found["inverted"][others]
+    return found
 
 
-def test_explorer_by_keyboard(visit, explorer_page):
+def test_explorer_computes_what_the_package_does(visit, address):
+    """τ of every score on every target, in every setting, orientation and ground truth, and without sources."""
+    page = visit(f"{address}/book/explorer.html").page
+    read = """hash => {
+      location.hash = hash;
+      return new Promise((done) => setTimeout(() => done({
+        cells: Object.fromEntries([...document.querySelectorAll("#explorer-heat button")].map(
+          (e) => [`${e.dataset.target},${e.dataset.score}`, tau(rowsOf(e.dataset.target, e.dataset.score))])),
+        texts: [...document.querySelectorAll("#explorer-heat button")].map((e) => e.textContent),
+      }), 50));
+    }"""
+    compared = 0
+    for setting, about in explorer.data()["settings"].items():
+        for orientation, table in tables(setting).items():
+            for truth in about["truths"]:
+                for left_out in ([], about["large"]):
+                    address_of = {"setting": setting, "orientation": orientation, "truth": truth}
+                    found = page.evaluate(read, urlencode(address_of | {"without": ",".join(left_out)}))
+                    column = "auc" if truth == next(iter(about["truths"])) else truth
+                    summaries = explorer.pairs(setting)[0].set_index(["source", "target"])[
+                        truth if setting == "replication" or column != "auc" else "auc"
+                    ]
+                    rows = table.assign(
+                        auc=list(summaries.reindex([*zip(table["source"], table["target"], strict=True)]))
+                    )
+                    names = rows["source"].str.removesuffix("_mobilenet_v2")
+                    rows = rows[~names.isin(left_out)]
+                    scores = [name for name in explorer.SCORES if name != "proposed"]
+                    exact = evaluation.weighted_tau(rows[["source", "target", "auc", *scores]])
+                    if not left_out:  # rescaled over the sources that are kept, it changes with them
+                        exact["proposed"] = evaluation.weighted_tau(
+                            rows[["source", "target", "auc", "proposed"]]
+                        )["proposed"]
+                    for score in exact:
+                        for target, value in exact[score].items():
+                            shown = found["cells"][f"{target},{score}"]
+                            assert (shown is None) == bool(np.isnan(value)), (
+                                address_of,
+                                left_out,
+                                target,
+                                score,
+                            )
+                            if shown is not None:
+                                assert abs(shown - value) < 1e-9, (address_of, left_out, target, score)
+                            compared += 1
+                    assert {"NaN", "undefined"}.isdisjoint(found["texts"])
+    assert compared > 3000
+
+
+def test_explorer_combines_the_sources_that_are_kept(visit, address):
+    left_out = ["imagenet", "radimagenet", "medmnist"]
+    page = visit(f"{address}/book/explorer.html#without={','.join(left_out)}&target=pathmnist").page
+    rows = published.table("source_datasets").query("target == 'pathmnist' and source not in @left_out")
+    # As released, the terms are rescaled over the target itself as well.
+    rows = rows.assign(proposed=combine(rows["nca"].to_numpy(), rows["gradient_ratio"].to_numpy()))
+    exact = evaluation.tau(*rows[rows["auc"].notna()][["proposed", "auc"]].to_numpy().T)
+    words = page.get_by_role("status").inner_text()
+    assert f"τ = {exact:.3f} over 10 sources" in words and "interval" not in words.splitlines()[0]
+    kept = page.locator("#explorer-table input:checked")
+    assert kept.count() == 10
+
+
+def test_explorer_says_regret_and_the_simple_rule(visit, explorer_page):
+    table = evaluation.published_pairs("source_datasets")
+    for target, rows in list(table.groupby("target"))[:4]:
+        page = visit(f"{explorer_page}#target={target}&score=nleep").page
+        words = page.get_by_role("status").inner_text()
+        auc = rows.set_index("source")["auc"]
+        assert f"Regret {evaluation.regret(rows, 'nleep').item():.4f} AUC" in words
+        place = int(auc.rank(ascending=False)["imagenet"])
+        assert f"place {place} of {len(auc)}, regret {auc.max() - auc['imagenet']:.4f}" in words
+
+
+def test_explorer_by_keyboard_and_by_its_address(visit, explorer_page):
     seen = visit(explorer_page)
     page, words = seen.page, seen.page.get_by_role("status")
-    chart = page.locator("#explorer-chart")
-    page.wait_for_function("Bokeh.documents.length && Bokeh.documents[0].is_idle")
-
-    def shown() -> tuple[str, bytes, str]:
-        page.wait_for_timeout(150)
-        return words.inner_text(), chart.screenshot(), page.locator("#explorer-table").inner_text()
-
-    first = ("source_datasets", "bloodmnist", "proposed")
-    choice = dict(zip(("Setting", "Target", "Score", "Orientation"), (*first, "paper"), strict=True))
-    before = shown()
-    assert all(part in before[0] for part in expected(*first, "released"))
-    # Tab leads from one control to the next; an arrow or a letter changes it, as in any list.
-    controls = page.get_by_role("form")
-    controls.get_by_label("Setting").focus()
-    for label, key, value in (
-        ("Setting", "ArrowDown", "architectures"),
-        ("Target", "ArrowDown", "breastmnist"),
-        ("Score", "ArrowDown", "nca"),
-        ("Orientation", "ArrowDown", "released"),
-    ):
-        assert page.evaluate("document.activeElement.labels[0].firstChild.textContent.trim()") == label
+    pressed = page.locator("#explorer-heat button[aria-pressed=true]")
+    assert pressed.count() == 1
+    pressed.focus()
+    before = words.inner_text()
+    for key in ("ArrowDown", "ArrowRight"):
         page.keyboard.press(key)
-        choice[label] = value
-        assert controls.get_by_label(label).input_value() == value
-        after = shown()
-        assert after[0] != before[0] and after[1] != before[1] and after[2] != before[2], label
-        orientation = {"paper": "inverted"}.get(choice["Orientation"], choice["Orientation"])
-        told = expected(choice["Setting"], choice["Target"], choice["Score"], orientation)
-        assert all(part in after[0] for part in told), (after[0], told)
-        before = after
-        page.keyboard.press("Tab")
+        assert words.inner_text() != before
+        before = words.inner_text()
+        assert page.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
+    form = page.get_by_role("form")
+    assert form.get_by_label("Target").input_value() == "breastmnist"
+    assert form.get_by_label("Score").input_value() == "nca"
+    page.locator("#explorer-table input[name=imagenet]").focus()
+    page.keyboard.press("Space")
+    assert words.inner_text() != before and "without=imagenet" in page.url
+    assert page.evaluate("document.activeElement.name") == "imagenet"
+    again = visit(page.url).page
+    assert again.get_by_role("status").inner_text() == words.inner_text()
+    form.get_by_label("Results").select_option("architectures")
+    assert not page.get_by_role("button", name="without ImageNet").is_visible()
     assert not [url for url in seen.requests if url.startswith("http") and "127.0.0.1" not in url]
+
+
+def test_explorer_draws_its_rows(visit, address):
+    """Marks of both drawings, read back: a point a source at its AUC, a line from its place to its true place."""
+    page = visit(f"{address}/book/explorer.html#target=dermamnist&score=logme").page
+    rows = evaluation.published_pairs("source_datasets").query("target == 'dermamnist'")
+    titles = page.locator("#explorer-scatter path > title").all_text_contents()
+    exact = {
+        f"{row.source}: score {row.logme:.4f}, test AUC {row.auc:.4f}".replace("-", "−")
+        for row in rows.itertuples()
+    }
+    assert set(titles) == exact
+    places = page.evaluate(
+        """[...document.querySelectorAll("#explorer-scatter path")].filter((e) => e.querySelector("title")).map((e) =>
+          [e.querySelector("title").textContent.split(":")[0],
+           ...e.getAttribute("transform").match(/[-\\d.]+/g).map(Number)])"""
+    )
+    found = pd.DataFrame(places, columns=["source", "x", "y"]).set_index("source").loc[rows["source"]]
+    assert abs(np.corrcoef(found["x"], rows["auc"])[0, 1] - 1) < 1e-9
+    assert abs(np.corrcoef(found["y"], rows["logme"])[0, 1] + 1) < 1e-9
+    slopes = page.locator("#explorer-slopes text").all_text_contents()
+    order = rows.sort_values("auc", ascending=False)["source"]
+    assert {f"{place} {source}" for place, source in enumerate(order, 1)} <= set(slopes)
 
 
 def test_explorer_on_a_phone_and_in_the_dark(visit, explorer_page):
     page = visit(explorer_page, NARROW, "dark").page
-    page.wait_for_function("Bokeh.documents.length && Bokeh.documents[0].is_idle")
     assert not overflow(page)
-    ink = "Bokeh.documents[0].get_model_by_name('plot').below[0].major_label_text_color"
+    ink = "getComputedStyle(document.querySelector('#explorer-scatter text')).fill"
     dark = page.evaluate(ink)
     page.evaluate("document.documentElement.dataset.theme = 'light'")
     page.wait_for_function(f"{ink} !== {dark!r}")
-
-
-def test_explorer_shows_every_choice(visit, address):
-    """No combination breaks the page, and all say what was computed."""
-    page = visit(f"{address}/book/explorer.html").page
-    texts = page.evaluate(
-        """() => {
-        const form = document.querySelector("#explorer form").elements, texts = {};
-        const set = (name, value) => {
-          form[name].value = value;
-          form[name].dispatchEvent(new Event("change", { bubbles: true }));
-        };
-        for (const [setting, { targets }] of Object.entries(explorerData.settings)) {
-          set("setting", setting);
-          for (const target of Object.keys(targets))
-            for (const score of Object.keys(explorerData.scores))
-              for (const orientation of ["released", "inverted"]) {
-                set("target", target); set("score", score); set("orientation", orientation);
-                texts[[setting, target, score, orientation]] = document.getElementById("explorer-words").textContent;
-              }
-        }
-        return texts;
-        }"""
+    sizes = page.evaluate(
+        "[...document.querySelectorAll('#explorer-scatter text')].map((e) => parseFloat(getComputedStyle(e).fontSize))"
     )
-    data = explorer.data()["settings"]
-    assert len(texts) == sum(2 * len(one["targets"]) * len(explorer.SCORES) for one in data.values())
-    for key, text in texts.items():
-        setting, target, score, orientation = key.split(",")
-        cell = data[setting][orientation]["cells"][target][score]
-        assert "NaN" not in text and "undefined" not in text.replace("τ is undefined", "")
-        if cell["tau"] is None:
-            assert "τ is undefined" in text
-        else:
-            told = expected(setting, target, score, orientation)
-            assert all(part in text for part in told), (key, text, told)
-        assert ("No interval" in text) == (cell["tau"] is not None and cell["low"] is None)
+    assert min(sizes) >= 11
 
 
 def test_explorer_without_scripts(visit, explorer_page):
     seen = visit(explorer_page, java_script_enabled=False)
     page = seen.page
-    still = page.get_by_role("img", name=re.compile("scatter plots"))
+    still = page.get_by_role("img", name=re.compile("Heat map"))
     still.scroll_into_view_if_needed()
     assert (
         still.is_visible() and still.evaluate("image => image.decode().then(() => image.naturalWidth)") > 400

@@ -9,9 +9,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from scipy.stats import weightedtau
 
 import note_figures
 from companion import figures
@@ -114,7 +116,18 @@ def test_scores_against_auc_draws_every_pair_that_has_both(targets):
         for axis, score in zip(row, SCORES, strict=True):
             known = table.loc[table["target"] == target, ["auc", score]].dropna().to_numpy()
             assert {(x, y) for x, y, _ in dots(axis)} == {tuple(pair) for pair in known}
+            (large,) = [
+                tuple(pair)
+                for pair in table.query("target == @target and source == 'imagenet'")[
+                    ["auc", score]
+                ].to_numpy()
+            ]
+            assert [(x, y) for x, y, colour in dots(axis) if colour == ORANGE] == [large][
+                : int(np.isfinite(large).all())
+            ]
             tau = taus.loc[target, score]
+            shade = np.subtract(*np.array(axis.get_facecolor())[[0, 2]])  # orange above 0, purple below
+            assert np.isnan(tau) or abs(tau) < 0.05 or np.sign(shade) == np.sign(tau)
             assert axis.get_title() == ("τ undefined" if np.isnan(tau) else f"τ = {tau:.2f}")
             slope, intercept = np.polyfit(*known.T, 1)
             line = axis.lines[0].get_xydata()[[0, -1]]
@@ -143,10 +156,10 @@ def test_ablation_leaves_an_undefined_tau_out_of_the_mean():
     taus = pd.DataFrame([[0.1, 0.5, np.nan], [0.3, -0.5, 0.2]], columns=names)
     axes = functions("04").draw_ablation({"one": taus, "two": -taus}).axes
     for sign, axis in zip((1, -1), axes, strict=True):
-        expected = {(0, BLUE): 0.0, (1, GREEN): sign * 0.2, (2, ORANGE): sign * 0.2}
+        expected = {(0, PROPOSED): 0.0, (1, GREEN): sign * 0.2, (2, ORANGE): sign * 0.2}
         assert bars(axis) == pytest.approx(expected)
         points = sorted((round(x), y, colour) for x, y, colour in dots(axis))
-        values = {0: ("proposed", BLUE), 1: ("nca", GREEN), 2: ("gradient_ratio", ORANGE)}
+        values = {0: ("proposed", PROPOSED), 1: ("nca", GREEN), 2: ("gradient_ratio", ORANGE)}
         assert points == sorted(
             (place, sign * y, colour) for place, (name, colour) in values.items() for y in taus[name].dropna()
         )
@@ -217,6 +230,101 @@ def test_partial_grids_draw_the_spread_and_the_value_of_every_score():
     medians = [line for line in axis.lines if to_hex(line.get_color()) == BLUE]
     middles = {round(np.mean(line.get_ydata())): line.get_xdata()[0] for line in medians}
     assert middles == pytest.approx({1: means["mine"].median(), 2: means["leep"].median()})
+
+
+def test_runs_are_all_drawn_with_the_one_of_lowest_loss_and_the_median():
+    runs = pd.DataFrame(
+        {
+            "source": np.repeat(["zebra", "imagenet"], 30),
+            "val_loss": RNG.random(60),
+            "test_auc": RNG.random(60),
+        }
+    )
+    (axis,) = functions("05").draw_runs(runs).axes
+    row = {source: place for place, source in ticks(axis).items()}
+    for source, block in runs.groupby("source"):
+        own = [(x, colour) for x, y, colour in dots(axis) if round(y) == row[source]]
+        assert sorted(x for x, colour in own if colour == GREY) == sorted(block["test_auc"])
+        chosen = block.loc[block["val_loss"].idxmin(), "test_auc"]
+        assert [x for x, colour in own if colour == ORANGE] == [chosen]
+    bars_of = [
+        path
+        for marks in axis.collections
+        if isinstance(marks, LineCollection)
+        for path in marks.get_segments()
+    ]
+    medians = {round(path[:, 1].mean()): path[0, 0] for path in bars_of}
+    assert medians == pytest.approx(
+        {row[name]: own.median() for name, own in runs.groupby("source")["test_auc"]}
+    )
+
+
+def test_what_pairs_add_to_tau_sums_to_it_and_stands_in_the_cells():
+    score, auc = RNG.random(6), np.sort(RNG.random(6))[::-1]
+    score[2] = score[4]
+    notebook = functions("05")
+    added = notebook.pair_weights(score, auc)
+    assert added.sum() == pytest.approx(weightedtau(score, auc).statistic)
+    axis = notebook.draw_pairs(added, list("abcdef")).axes[0]
+    cells = {
+        (ticks(axis)[y], ticks(axis, "x")[x]): text.get_text()
+        for text in axis.texts
+        for x, y in [text.get_position()]
+        if text.get_text()
+    }
+    assert len(cells) == 15 and cells["e", "c"].strip("-") == "0.0"
+    assert cells["b", "a"] == f"{200 * added[1, 0]:.1f}"
+    assert axis.get_title(loc="left") == f"sum {100 * added.sum():.1f} hundredths"
+
+
+def test_sizes_stand_below_the_auc_of_their_source():
+    table = pairs().dropna(subset="auc").assign(training_set_size=RNG.integers(10, 10**6, 11))
+    taus = dict.fromkeys(TARGETS, 0.25)
+    for axis, target in zip(
+        functions("02").draw_sizes(table, ["imagenet"], taus).axes, TARGETS, strict=False
+    ):
+        rows = table[table["target"] == target]
+        assert axis.get_title(loc="left") == f"{target.removesuffix('mnist')}, τ = 0.25"
+        assert sorted(dots(axis)) == sorted(
+            (row.training_set_size, row.auc, ORANGE if row.source == "imagenet" else BLUE)
+            for row in rows.itertuples()
+        )
+        assert axis.get_xscale() == "log"
+
+
+def test_a_triplet_s_bars_are_its_distances_and_its_loss_their_difference():
+    notebook = functions("04")
+    features = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6], [0.0, 1.0]])
+    labels = torch.tensor([0, 0, 1, 1])
+    (anchor, positive, negative), distance = notebook.largest_triplet(features, labels)
+    losses = {
+        (a, p, n): float(distance[a, p] - distance[a, n])
+        for a in range(4)
+        for p in range(4)
+        for n in range(4)
+        if a != p and labels[a] == labels[p] and labels[a] != labels[n]
+    }
+    assert losses[anchor, positive, negative] == max(losses.values())
+    pictures = list(RNG.integers(0, 255, (3, 4, 4)))
+    axes = notebook.draw_triplet(pictures, ["ill", "ill", "well"], 0.5, 0.25).axes
+    for axis, picture in zip(axes, pictures, strict=False):
+        np.testing.assert_array_equal(axis.images[0].get_array(), picture)
+    assert [axis.get_title() for axis in axes[:3]] == ["anchor\nill", "same class\nill", "other class\nwell"]
+    lengths = [(bar.get_x(), bar.get_width()) for bar in axes[3].patches]
+    assert np.array(lengths) == pytest.approx(np.array([(0, 0.5), (0, 0.25), (0.5, 0.05)]))
+    assert axes[3].get_title() == "loss 0.300"
+
+
+def test_terms_stand_at_their_values_with_curves_of_equal_product():
+    rows = pd.DataFrame(RNG.random((4, 3)), columns=["nca", "gradient_ratio", "auc"]).assign(source=SOURCES)
+    axis = functions("04").draw_terms({"breastmnist": rows}).axes[0]
+    assert [(x, y) for x, y, _ in dots(axis)] == list(zip(rows["nca"], rows["gradient_ratio"], strict=True))
+    sizes = axis.collections[0].get_sizes()
+    assert (np.argsort(sizes) == np.argsort(rows["auc"])).all()
+    edges = [to_hex(colour) for colour in axis.collections[0].get_edgecolors()]
+    assert [edge == PROPOSED for edge in edges] == [source == "imagenet" for source in SOURCES]
+    for line, product in zip(axis.lines, (0.1, 0.3, 0.5, 0.7, 0.9), strict=True):
+        assert np.prod(line.get_xydata(), axis=1) == pytest.approx(product)
 
 
 def test_grouped_bars_stand_over_their_target():
@@ -364,6 +472,16 @@ def test_by_width_draws_each_variant_and_marks_the_points():
     (axis,) = note_figures.by_width(values, 200).axes
     drawn = {line.get_label(): dict(line.get_xydata().tolist()) for line in axis.lines[:2]}
     assert drawn == values and list(axis.lines[2].get_xdata()) == [200, 200]
+
+
+def test_samples_are_images_of_the_classes_in_turn_with_their_shares():
+    images, labels = RNG.integers(0, 255, (8, 4, 4)), np.array([0, 0, 0, 0, 0, 0, 1, 1])
+    dataset = SimpleNamespace(images={"train": images}, labels={"train": labels}, n_classes=2)
+    *pictures, bar = note_figures.samples({"one": dataset}, columns=4).axes
+    for axis, place in zip(pictures, (0, 6, 1, 7), strict=True):
+        np.testing.assert_array_equal(axis.images[0].get_array(), images[place])
+    assert [(part.get_x(), part.get_width()) for part in bar.patches] == [(0, 0.75), (0.75, 0.25)]
+    assert pictures[0].get_ylabel() == "one" and bar.get_title(loc="left") == "2 classes, 8 images"
 
 
 def test_other_ground_truths_and_sizes_draw_what_the_table_says():

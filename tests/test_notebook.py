@@ -61,7 +61,11 @@ def test_executed_notebook_is_clean_and_small(name):
     assert (ROOT / "notebooks" / f"{name}.ipynb").stat().st_size < 1_000_000
     for cell, output in outputs:
         if "image/png" in output.get("data", {}):
-            assert len(cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")) > 20, cell.source
+            about = cell.metadata.get("mystnb", {})
+            assert len(about.get("image", {}).get("alt", "")) > 20, cell.source
+            assert len(about.get("figure", {}).get("caption", "")) > 40 and about["figure"]["name"], (
+                cell.source
+            )
 
 
 @names

@@ -25,6 +25,15 @@ from companion.figures.style import (
 )
 from companion.scores import PAPER_SCORE
 
+# The largest sources of the published tables and of the replication, by their short names -> colour, marker.
+LARGE = {
+    "imagenet": (ORANGE, "D"),
+    "radimagenet": (GREEN, "^"),
+    "medmnist": (PURPLE, "s"),
+    "inat2017_birds": (GREEN, "^"),
+    "inat2017_insects": (PURPLE, "s"),
+}
+
 
 def scores_against_auc(
     table: pd.DataFrame, scores: Sequence[str], targets: Sequence[str], taus: pd.DataFrame
@@ -32,24 +41,35 @@ def scores_against_auc(
     """Draw the paper's Fig. 5: score against AUC, with a regression line and its 95 % band, for every target and score.
 
     Every panel has a vertical scale of its own, without numbers: only the order counts. The horizontal one is a row's.
-    `table` has one row per pair; the τ_w written above the panels are `taus`, targets by scores.
+    `table` has one row per pair; the τ_w written above the panels are `taus`, targets by scores, and tint the panels.
     """
     import seaborn
+
+    names = table["source"].map(short)
+    looks = {name: LARGE[name] for name in LARGE if (names == name).any()}
+    tint = mpl.colormaps["PuOr_r"]
 
     figure, axes = figure_of(
         1.45 * len(scores), 1.2 * len(targets), len(targets), len(scores), sharex="row", squeeze=False
     )
-    figure.set_dpi(64)  # dozens of panels: fewer dots an inch keep the page small
+    figure.set_dpi(110)  # dozens of panels: fewer dots an inch keep the page small
     line = {"color": "black", "line_kws": {"linewidth": 1}, "scatter": False, "n_boot": 200, "seed": 0}
     for row, target in zip(axes, targets, strict=True):
         block = table[table["target"] == target]
         for axis, score in zip(row, scores, strict=True):
-            known = block[[score, "auc"]].dropna().to_numpy()
-            axis.scatter(known[:, 1], known[:, 0], s=11, color=BLUE, linewidths=0)
+            rows = block[["source", score, "auc"]].dropna()
+            known, small = rows[[score, "auc"]].to_numpy(), ~rows["source"].map(short).isin(list(looks))
+            axis.scatter(known[small, 1], known[small, 0], s=11, color=BLUE, linewidths=0)
+            for name, (colour, marker) in looks.items():
+                one = known[rows["source"].map(short) == name]
+                axis.scatter(one[:, 1], one[:, 0], s=18, color=colour, marker=marker, linewidths=0)
             if len(known) > 2 and np.ptp(known, axis=0).all():
                 seaborn.regplot(x=known[:, 1], y=known[:, 0], ax=axis, **line)
+            axis.margins(0.06, 0.12)  # no mark is cut off
             value = taus.loc[target, score]
             text = "τ undefined" if np.isnan(value) else f"τ = {value:.2f}"
+            if not np.isnan(value):
+                axis.set_facecolor((*tint((value + 1) / 2)[:3], 0.45))
             axis.set_title(text, fontsize=8, color=INK, pad=2)
             axis.tick_params(labelsize=8, length=2, labelbottom=axis is row[0])
             axis.set_yticks([])
@@ -58,7 +78,13 @@ def scores_against_auc(
     for axis, score in zip(axes[0], scores, strict=True):
         place = {"xycoords": "axes fraction", "ha": "center"}
         axis.annotate(title_of(score), (0.5, 1.32), fontsize=9, fontweight="bold", **place)
-    figure.supxlabel("test AUC after fine-tuning", fontsize=9)
+    axes[-1][len(scores) // 2].set_xlabel("test AUC after fine-tuning", fontsize=9)
+    marks = [
+        mpl.lines.Line2D([], [], color=colour, marker=marker, linestyle="", label=name)
+        for name, (colour, marker) in looks.items()
+    ]
+    if marks:
+        figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=9)
     return figure
 
 
@@ -68,7 +94,6 @@ def tau_table(taus: pd.DataFrame, title: str) -> Figure:
 
     shown = pd.concat([taus, taus.mean().to_frame("mean").T])
     figure, axis = figure_of(1.02 * shown.shape[1] + 1.6, 0.36 * shown.shape[0] + 1.6)
-    figure.set_dpi(80)
     bar = {"label": "weighted Kendall τ"}
     look = {"vmin": -1, "vmax": 1, "cmap": "PuOr_r", "linewidths": 0.5, "cbar_kws": bar}
     seaborn.heatmap(shown, ax=axis, annot=True, fmt=".2f", annot_kws={"fontsize": 8}, **look)

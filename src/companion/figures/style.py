@@ -39,7 +39,7 @@ _STYLE: Any = {
     "figure.facecolor": "white",
     "axes.facecolor": "white",
     "savefig.facecolor": "white",
-    "figure.dpi": 100,
+    "figure.dpi": 130,
 }
 
 
