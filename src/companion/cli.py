@@ -47,30 +47,17 @@ Trust = Annotated[bool, Option("--trust", help="Accept downloads without a publi
 Force = Annotated[bool, Option("--force", help="Overwrite what an earlier run wrote there.")]
 Size = Annotated[int | None, Option(help="Image side in pixels: 28, 64, 128 or 224.")]
 Seed = Annotated[int, Option(min=0, max=2**32 - 1, help="Seed of everything random, 0 or more.")]
-Sources = Annotated[
-    list[str] | None,
-    Option(
-        "--source",
-        "-s",
-        help="Once for each, FILE@ARCHITECTURE too, or a .csv that lists them; else what is here.",
-    ),
-]
+SOURCES = "Once for each, FILE@ARCHITECTURE too, or a .csv that lists them; else what is here."
+Sources = Annotated[list[str] | None, Option("--source", "-s", help=SOURCES)]
 PerClass = Annotated[int, Option(min=3, max=10_000, help="Images scored, times the number of classes.")]
 Repeats = Annotated[int, Option(callback=_zero_or(5), help="Rankings of random halves, 5 or more; 0: none.")]
-Verify = Annotated[
-    int,
-    Option(
-        callback=_zero_or(2),
-        help="First sources to fine-tune and compare, six runs each, 2 or more; 0: none.",
-    ),
-]
+VERIFY = "First sources to fine-tune and compare, six runs each, 2 or more; 0: none."
+Verify = Annotated[int, Option(callback=_zero_or(2), help=VERIFY)]
 Architecture = Annotated[str, Option(help="Of sources that do not say theirs.")]
 # How the files of a target are read: for every command that loads one, as the options of `load_dataset`.
 Root = Annotated[Path | None, Option(help="Folder that a manifest's paths are relative to and lie in.")]
-PatientsFromFolder = Annotated[
-    int | None,
-    Option(min=0, help="1: the folder in a class folder names the patient; 2: one deeper; 0: none."),
-]
+PATIENTS = "1: the folder in a class folder names the patient; 2: one deeper; 0: none."
+PatientsFromFolder = Annotated[int | None, Option(min=0, help=PATIENTS)]
 SkipUnreadable = Annotated[bool, Option("--skip-unreadable", help="Leave out what cannot be read.")]
 DropClasses = Annotated[list[str] | None, Option("--drop-classes", help="Class to leave out; once for each.")]
 Variant = Annotated[Literal["corrected", "published"], Option(help="Variant of the scores.")]
@@ -146,9 +133,8 @@ def inspect(
     if out is not None:
         store.check_folder(out, files, force=force)
     with _progress() as progress:
-        facts = look(
-            target, seed=seed, progress=lambda line: progress(0.0, line), **_given(context, *READING)
-        )
+        how = _given(context, "seed", *READING)
+        facts = look(target, progress=lambda line: progress(0.0, line), **how)
     document = facts.as_document(names=images)
     written = []
     if out is not None:
@@ -225,9 +211,7 @@ def tune(
     source: Annotated[str, Option("--source", "-s", help="The source to fine-tune.")],
     out: Annotated[Path, Option(help="Folder for weights, predictions, tables and report.")],
     protocol: Annotated[Literal["quick", "standard"], Option(help="How long to train.")] = "quick",
-    seeds: Annotated[
-        int, Option(min=1, max=100, help="Trainings with another seed each, for the spread.")
-    ] = 1,
+    seeds: Annotated[int, Option(min=1, max=100, help="Trainings, each with another seed.")] = 1,
     size: Size = None,
     seed: Seed = 24,
     device: Device = "auto",
@@ -313,12 +297,8 @@ def _pairs(words: list[str]) -> dict[str, str]:
 
 @app.command()
 def replicate(
-    protocol: Annotated[
-        str, Argument(help="One that comes with the package, such as quick, or a YAML file.")
-    ],
-    out: Annotated[
-        Path | None, Option(help="Folder of the results, else one in the cache directory.")
-    ] = None,
+    protocol: Annotated[str, Argument(help="One of the package, such as quick, or a YAML file.")],
+    out: Annotated[Path | None, Option(help="Folder of the results, else in the cache directory.")] = None,
     workers: Annotated[int, Option(min=1, help="Processes on this machine, 1 or more.")] = 1,
     scheduler: Annotated[str | None, Option(help="Dask scheduler, such as tcp://host:8786.")] = None,
     device: Device = "auto",

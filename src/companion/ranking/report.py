@@ -221,11 +221,9 @@ def _sections(ranking: Ranking, worth: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _fine_tuned(row: dict[str, Any]) -> str:
-    line = "{source}: test AUC {test_auc:.3f} ({low:.3f} to {high:.3f}), frozen {frozen_auc:.3f}".format(
-        **row
-    )
+    form = "{source}: test AUC {test_auc:.3f} ({low:.3f} to {high:.3f}), frozen {frozen_auc:.3f}"
     classes = {name.removeprefix("auc of "): row[name] for name in row if name.startswith("auc of ")}
-    return ", ".join([line, *(f"{name} {auc:.3f}" for name, auc in classes.items())])
+    return ", ".join([form.format(**row), *(f"{name} {auc:.3f}" for name, auc in classes.items())])
 
 
 def origin(one: Scored) -> dict[str, Any]:

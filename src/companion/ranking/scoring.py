@@ -112,9 +112,7 @@ def score_source(
     spent = {"loading": loaded - began, "scoring": time.perf_counter() - loaded, "network": scores.seconds}
     remarks = [*scores.reasons.values(), *model.provenance.get("remarks", ())]
     if extended(model):
-        layers = f"gradient ratio of {model.first_conv} and {model.second_conv}"
-        remarks.append(
-            f"{layers}: an extension to networks without two convolutions, which nobody has validated"
-        )
+        new = "an extension to networks without two convolutions, which nobody has validated"
+        remarks.append(f"gradient ratio of {model.first_conv} and {model.second_conv}: {new}")
     kind = (model.architecture, model.pretraining, model.normalisation, model.batch_norm)
     return Scored(name, *kind, model.provenance, scores, remarks, spent)
