@@ -21,11 +21,11 @@ from companion.errors import EnvironmentFailure
 from companion.evaluation.ceiling import GROUND_TRUTHS
 from companion.evaluation.hypotheses import PROPOSED_INVARIANT, with_combinations
 from companion.figures.style import title_of
-from companion.scores import COMBINED, INVERTED_ACROSS_DOMAINS, TERMS
+from companion.scores import INVERTED_ACROSS_DOMAINS, PAPER_SCORE, TERMS
 from vector import svg
 
 INVARIANT = "gradient_ratio_scale_invariant"
-SCORES = (COMBINED, *TERMS, *published.METRICS)
+SCORES = (PAPER_SCORE, *TERMS, *published.METRICS)
 LARGE = {
     "source_datasets": ["imagenet", "radimagenet", "medmnist"],
     "architectures": [],
@@ -37,11 +37,11 @@ SETTINGS = {
     "replication": "replication: MobileNetV2 sources on seven other targets",
 }
 TITLES = {
-    COMBINED: "proposed",
+    PAPER_SCORE: "proposed",
     PROPOSED_INVARIANT: "proposed, scale-invariant ratio",
     INVARIANT: "gradients alone, scale-invariant",
 }
-PRODUCTS = {COMBINED: TERMS, PROPOSED_INVARIANT: ("nca", INVARIANT)}
+PRODUCTS = {PAPER_SCORE: TERMS, PROPOSED_INVARIANT: ("nca", INVARIANT)}
 RULES = {
     "lowest_val_loss": GROUND_TRUTHS["auc_at_min_val_loss"],
     "mean_of_best": "mean of the two lowest validation losses",
@@ -79,7 +79,7 @@ def intervals(setting: str, inverted: bool) -> tuple[pd.DataFrame, pd.DataFrame]
         table = evaluation.published_pairs(setting, inverted=inverted)
     names = [name for name in (PROPOSED_INVARIANT, *SCORES, INVARIANT) if name in table]
     if inverted:
-        done = {COMBINED, *INVERTED_ACROSS_DOMAINS}
+        done = {PAPER_SCORE, *INVERTED_ACROSS_DOMAINS}
         others = [name for name in names if name not in done]
         table[others] = 1 - table[others]
     table = table[["source", "target", "auc", *names]]
@@ -127,7 +127,7 @@ def _spans(setting: str, inverted: bool) -> dict[str, Any]:
 
 def _setting(setting: str) -> dict[str, Any]:
     table, truths = pairs(setting)
-    wanted = (COMBINED, PROPOSED_INVARIANT, *TERMS, INVARIANT, *published.METRICS, *evaluation.BASELINES)
+    wanted = (PAPER_SCORE, PROPOSED_INVARIANT, *TERMS, INVARIANT, *published.METRICS, *evaluation.BASELINES)
     scores = [name for name in wanted if name in table]
     # As released, the product's terms are rescaled over all sources of a target, the target itself among them.
     own = pd.DataFrame() if setting == "replication" else published.table(setting).query("source == target")
@@ -145,7 +145,7 @@ def _setting(setting: str) -> dict[str, Any]:
         "title": SETTINGS[setting],
         "truths": truths,
         "scores": scores,
-        "inverted": [*INVERTED_ACROSS_DOMAINS, COMBINED]
+        "inverted": [*INVERTED_ACROSS_DOMAINS, PAPER_SCORE]
         if setting == "architectures"
         else [],  # by the paper
         "large": LARGE[setting],

@@ -14,16 +14,16 @@ from companion import evaluation, published, replication
 from companion.errors import EnvironmentFailure
 from companion.evaluation.hypotheses import PROPOSED_INVARIANT, interval, with_combinations
 from companion.figures.style import BLUE, GREY, INK, PROPOSED, figure_of, title_of
-from companion.scores import COMBINED, TERMS
+from companion.scores import PAPER_SCORE, TERMS
 from vector import beside
 
 ALSO = "scale-invariant form"
-TITLES = {COMBINED: "proposed", PROPOSED_INVARIANT: ALSO, "mean_rank_elsewhere": "rank on other targets"}
+TITLES = {PAPER_SCORE: "proposed", PROPOSED_INVARIANT: ALSO, "mean_rank_elsewhere": "rank on other targets"}
 
 
 def by_target(rows: pd.DataFrame) -> pd.DataFrame:
     """τ_w of every score, term and baseline that has a column, targets by scores; `rows` are as for `means`."""
-    scores = [*published.METRICS, COMBINED, PROPOSED_INVARIANT, *TERMS]
+    scores = [*published.METRICS, PAPER_SCORE, PROPOSED_INVARIANT, *TERMS]
     names = [name for name in (*scores, *evaluation.BASELINES) if name in rows]
     return evaluation.weighted_tau(rows[["source", "target", "auc", *names]])
 
@@ -114,7 +114,7 @@ def panel(
     gap = 0.6 * (found["kind"] == "baseline")
     places = -(np.arange(len(found)) + gap.to_numpy())
     for place, (name, row) in zip(places, found.iterrows(), strict=True):
-        own = name in (COMBINED, PROPOSED_INVARIANT)
+        own = name in (PAPER_SCORE, PROPOSED_INVARIANT)
         colour = PROPOSED if own else BLUE if row["kind"] == "score" else INK
         if np.isnan(row["mean"]):
             axis.annotate("undefined", (0.03, place), va="center", fontsize=8, color=INK)
@@ -128,7 +128,7 @@ def panel(
         labels.append(TITLES.get(name, title_of(name)) + (f" ({row['targets']} targets)" if some else ""))
     axis.set_yticks(places, labels)
     for text, name in zip(axis.get_yticklabels(), found.index, strict=True):
-        if name in (COMBINED, PROPOSED_INVARIANT):
+        if name in (PAPER_SCORE, PROPOSED_INVARIANT):
             text.set(color=PROPOSED, fontweight="bold")
     if band:
         axis.axvspan(*band, color=GREY, alpha=0.3, linewidth=0)

@@ -23,7 +23,7 @@ from companion.figures.style import (
     short,
     title_of,
 )
-from companion.scores import COMBINED
+from companion.scores import PAPER_SCORE
 
 if TYPE_CHECKING:
     from companion.datasets import Dataset
@@ -105,14 +105,14 @@ def other_ground_truths(means: pd.DataFrame, highlighted: Sequence[str]) -> Figu
     axis.hlines(places, means.min(), means.max(), color="#c4c4c4", linewidth=1, zorder=1)
     markers = dict(zip(highlighted, "D^s", strict=False))
     colours = dict(
-        zip((name for name in highlighted if name != COMBINED), (BLUE, GREEN, PURPLE), strict=False)
+        zip((name for name in highlighted if name != PAPER_SCORE), (BLUE, GREEN, PURPLE), strict=False)
     )
     for name, row in means.iterrows():
         lit = name in markers
         axis.scatter(
             row,
             places,
-            color=PROPOSED if name == COMBINED else colours.get(name, GREY),
+            color=PROPOSED if name == PAPER_SCORE else colours.get(name, GREY),
             marker=markers.get(name, "o"),
             s=48 if lit else 16,
             zorder=3 if lit else 2,

@@ -1,60 +1,28 @@
 """The command line as a person meets it; what people do wrong has a table of its own in test_wrong_inputs."""
 
-import json
 import os
 import re
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
+from checkpoints import checkpoints, named
 from companion import notebook
 from image_files import picture
-
-
-@pytest.fixture
-def npz(tmp_path):
-    """Path of a small dataset."""
-    images = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
-    np.savez(tmp_path / "data.npz", train_images=images, train_labels=np.arange(40) % 2)
-    return str(tmp_path / "data.npz")
-
 
 SOURCES = ("--source", "scratch", "--source", "train:procedural:cells")
 
 
-@pytest.fixture
-def four_sources(tmp_path):
-    """Four checkpoints of one architecture, each with pre-training of its own."""
-    from companion import models, sources
-
-    paths = []
-    for seed in range(4):
-        model = models.scratch("shufflenet_v2_x0_5", seed=seed)
-        model.pretraining = f"pretraining {seed}"
-        paths.append(str(sources.save(model, tmp_path / f"model{seed}.safetensors")))
-    return [word for path in paths for word in ("--source", path)]
-
-
-def test_rank_json_is_one_document_and_twice_the_same(command, npz, four_sources):
-    outcomes = [command("rank", npz, *four_sources, "--json") for _ in range(2)]
-    documents = [json.loads(out) for _, out, _ in outcomes]
-    assert all(err.count("\n") == err.count("to go") >= 4 for _, _, err in outcomes)
-    assert documents[0]["candidate_sets"] == documents[1]["candidate_sets"]
-    (one,) = documents[0]["candidate_sets"]
-    assert one["order"] == "determined" and len(one["rows"]) == 4
-    assert documents[0]["provenance"]["seed"] == 24 and documents[0]["provenance"]["data"]
-
-
-def test_a_report_is_written_whole_and_escaped_and_an_earlier_one_kept(command, four_sources, tmp_path):
+def test_a_report_is_written_whole_and_escaped_and_an_earlier_one_kept(command, tmp_path):
     target, evil = tmp_path / "<script>", "<img src=x onerror=alert(1)>"
     for label in ("<script>", evil, "$x_{$"):  # the last would be broken mathematics in a figure
         for index in range(24):
             picture(target / label / f"{evil}{label[:4]}{index}.png")
     (target / "<script>" / f"{evil}.txt").write_text("left out")
     out = tmp_path / "report"
-    arguments = ["rank", str(target), *four_sources, "--size", "28", "--per-class", "10", "--out", str(out)]
+    options = ("--size", "28", "--per-class", "10", "--out", str(out))
+    arguments = ["rank", str(target), *named(checkpoints(tmp_path, 4)), *options]
     code, _, err = command(*arguments)
     assert code == 0, err
     assert {path.suffix for path in out.glob("ranking.*")} == {".csv", ".json", ".png", ".html"}

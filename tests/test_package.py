@@ -23,8 +23,8 @@ ROOT = Path(companion.__file__).parent
 
 # A module imports only modules above it.
 MODULES = tuple(
-    """errors store published datasets models scores training sources tuning replication evaluation figures ranking
-    notebook cli""".split()
+    """errors store pages published datasets models scores training sources tuning replication evaluation figures
+    ranking notebook cli""".split()
 )
 # What is imported, one after the other, and what must not come with it.
 LIGHT = """

@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 import companion
 from companion import datasets, load_source, models, sources
 from companion.errors import EnvironmentFailure, InputError
-from companion.ranking import by_name
 from companion.training import SourceProtocol, train_source
 from image_files import Malicious
 
@@ -294,7 +293,9 @@ def test_a_table_of_sources_says_what_files_do_not(tmp_path):
     assert (mine.name, mine.pretraining) == ("mine", "scans")
     assert mine.normalisation == ((0.1, 0.2, 0.3), (0.25, 0.25, 0.25)) and mine.provenance["remarks"] == []
     assert other.normalisation == models.PLAIN_NORMALISATION and other.pretraining == "w"
-    assert list(by_name([table])) == ["mine", "other"]
+    assert list(sources.by_name(table)) == ["mine", "other"]
+    with pytest.raises(InputError, match="at least two sources: got scratch"):
+        sources.by_name("scratch")
 
 
 @pytest.mark.parametrize(

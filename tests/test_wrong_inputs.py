@@ -20,7 +20,8 @@ import pytest
 import torch
 from PIL import Image
 
-from companion import cli, models, sources
+from checkpoints import checkpoints, named
+from companion import cli
 from image_files import Malicious, folder, manifest, picture
 
 SOURCES = ("-s", "scratch", "-s", "train:procedural:cells")
@@ -342,15 +343,6 @@ def refused(capsys, arguments: list[object], code: int, says: str, *roots: Path)
     assert not (roots[0] / "code-ran").exists()
 
 
-def _two_small(root: Path) -> list[object]:
-    paths = []
-    for seed in range(2):
-        model = models.scratch("shufflenet_v2_x0_5", seed=seed)
-        model.pretraining = f"set {seed}"
-        paths.append(sources.save(model, root / f"model{seed}.safetensors"))
-    return [word for path in paths for word in ("-s", path)]
-
-
 @pytest.mark.parametrize("case", TARGETS)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_target_that_cannot_be_ranked_for(capsys, tmp_path, own_cache, case):
@@ -358,7 +350,7 @@ def test_a_target_that_cannot_be_ranked_for(capsys, tmp_path, own_cache, case):
     target = make(tmp_path)
     # What only a score can see comes late, so the sources are small ones that need no training.
     late = case == "images that are all the same"
-    two = _two_small(tmp_path) if late else ("-s", "scratch", "-s", "torchvision:resnet18")
+    two = named(checkpoints(tmp_path, 2)) if late else ("-s", "scratch", "-s", "torchvision:resnet18")
     arguments = ["rank", target, *two, "--out", tmp_path / "report"]
     refused(capsys, arguments, 2, says, tmp_path, own_cache)
 
@@ -516,7 +508,7 @@ def test_an_output_that_cannot_be_written(capsys, tmp_path, own_cache, monkeypat
 
 
 def test_a_disk_that_fills_up_while_the_report_is_written(capsys, tmp_path, own_cache, monkeypatch):
-    named = _two_small(tmp_path)
+    two = named(checkpoints(tmp_path, 2))
     written = Path.write_bytes
 
     def full(path: Path, content: bytes) -> int:
@@ -526,7 +518,7 @@ def test_a_disk_that_fills_up_while_the_report_is_written(capsys, tmp_path, own_
 
     monkeypatch.setattr(Path, "write_bytes", full)
     (tmp_path / "report").mkdir()
-    arguments = ["rank", "procedural:lesions", *named, "--per-class", "12", "--out", tmp_path / "report"]
+    arguments = ["rank", "procedural:lesions", *two, "--per-class", "12", "--out", tmp_path / "report"]
     refused(capsys, arguments, 3, "ranking.html", tmp_path, own_cache)
 
 

@@ -20,10 +20,10 @@ from companion.evaluation.agreement import friedman, published_pairs, regret, we
 from companion.evaluation.baselines import baselines
 from companion.evaluation.ceiling import GROUND_TRUTHS, ground_truths, partial_grids
 from companion.evaluation.intervals import bootstrap
-from companion.scores import COMBINED, TERMS, combine, with_combined
+from companion.scores import PAPER_SCORE, TERMS, combine, with_combined
 
 SIMILARITY = ["overlap", "cka", "separation"]  # of a representation to that after fine-tuning, by notebook 03
-SEVEN = (*published.METRICS, COMBINED)
+SEVEN = (*published.METRICS, PAPER_SCORE)
 ROUNDING = 0.0005 + 1e-9  # half a unit of the third decimal, the last printed, and the last bit of a sum
 
 MEASURES: dict[str, Callable[..., float]] = {}
@@ -82,20 +82,20 @@ def agreeing_cells(setting: str) -> float:
 def lead(setting: str, over: Sequence[str] = published.METRICS, inverted: bool | None = None) -> float:
     """Mean τ_w of the proposed score less the highest of the scores named."""
     means = _taus(setting, inverted).mean()
-    return means[COMBINED] - means[list(over)].max()
+    return means[PAPER_SCORE] - means[list(over)].max()
 
 
 @_measure
 def trails(setting: str, score: str) -> float:
     """Mean τ_w of a score less that of the proposed one."""
     means = _taus(setting).mean()
-    return means[score] - means[COMBINED]
+    return means[score] - means[PAPER_SCORE]
 
 
 @_measure
 def targets_led(setting: str) -> float:
     """Targets on which the proposed score has the highest τ_w of the seven scores."""
-    return (_taus(setting)[list(SEVEN)].idxmax(axis=1) == COMBINED).sum()
+    return (_taus(setting)[list(SEVEN)].idxmax(axis=1) == PAPER_SCORE).sum()
 
 
 @functools.cache
@@ -199,7 +199,7 @@ def changed_by_itself() -> float:
     """Targets whose combined scores change when the cell source == target is left out of the min-max."""
     table = _pairs("source_datasets")
     return sum(
-        not np.allclose(combine(rows["nca"], rows["gradient_ratio"]), rows[COMBINED], rtol=0, atol=1e-9)
+        not np.allclose(combine(rows["nca"], rows["gradient_ratio"]), rows[PAPER_SCORE], rtol=0, atol=1e-9)
         for _, rows in table.groupby("target")
     )
 
@@ -208,11 +208,11 @@ def changed_by_itself() -> float:
 def imagenet_first() -> float:
     """Targets on which the proposed score chooses ImageNet."""
     table = _pairs("source_datasets")
-    return (table.loc[table.groupby("target")[COMBINED].idxmax(), "source"] == "imagenet").sum()
+    return (table.loc[table.groupby("target")[PAPER_SCORE].idxmax(), "source"] == "imagenet").sum()
 
 
 @_measure
-def mean_regret(choose: str = COMBINED) -> float:
+def mean_regret(choose: str = PAPER_SCORE) -> float:
     """Mean regret of a score's first choice, or of always taking a source named ``source:NAME``."""
     table = _pairs("source_datasets")
     if choose.startswith("source:"):
@@ -292,7 +292,7 @@ def bound_on_itself(quantity: str) -> float:
     itself = table["source"] == table["target"]
     table.loc[itself, "nca"] = 1.0
     table = with_combined(table)
-    place = table.groupby("target")[COMBINED].rank(ascending=False)
+    place = table.groupby("target")[PAPER_SCORE].rank(ascending=False)
     if quantity == "imagenet_first":
         return (place[table["source"] == "imagenet"] == 1).sum()
     return place[itself].min()
@@ -351,7 +351,7 @@ def released_runs(setting: str, status: str | None = None) -> float:
 @_measure
 def leads_in_partial_grids() -> float:
     """Share of 200 draws of 20 of the 120 settings in which the proposed score has the highest mean τ_w."""
-    return partial_grids(_runs()).leads[COMBINED]
+    return partial_grids(_runs()).leads[PAPER_SCORE]
 
 
 # --- synthetic features ---------------------------------------------------------------------------------------

@@ -19,10 +19,11 @@ from typer import Argument, Option
 
 from companion import __version__
 from companion.errors import CompanionError, InputError
+from companion.pages import NOT_CLINICAL
 
 app = typer.Typer(
     name="companion",
-    help="Which pre-trained model should I fine-tune on my images? Research software, not for clinical use.",
+    help=f"Which pre-trained model should I fine-tune on my images? {NOT_CLINICAL}",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -46,30 +47,17 @@ Trust = Annotated[bool, Option("--trust", help="Accept downloads without a publi
 Force = Annotated[bool, Option("--force", help="Overwrite what an earlier run wrote there.")]
 Size = Annotated[int | None, Option(help="Image side in pixels: 28, 64, 128 or 224.")]
 Seed = Annotated[int, Option(min=0, max=2**32 - 1, help="Seed of everything random, 0 or more.")]
-Sources = Annotated[
-    list[str] | None,
-    Option(
-        "--source",
-        "-s",
-        help="Once for each, FILE@ARCHITECTURE too, or a .csv that lists them; else what is here.",
-    ),
-]
+SOURCES = "Once for each, FILE@ARCHITECTURE too, or a .csv that lists them; else what is here."
+Sources = Annotated[list[str] | None, Option("--source", "-s", help=SOURCES)]
 PerClass = Annotated[int, Option(min=3, max=10_000, help="Images scored, times the number of classes.")]
 Repeats = Annotated[int, Option(callback=_zero_or(5), help="Rankings of random halves, 5 or more; 0: none.")]
-Verify = Annotated[
-    int,
-    Option(
-        callback=_zero_or(2),
-        help="First sources to fine-tune and compare, six runs each, 2 or more; 0: none.",
-    ),
-]
+VERIFY = "First sources to fine-tune and compare, six runs each, 2 or more; 0: none."
+Verify = Annotated[int, Option(callback=_zero_or(2), help=VERIFY)]
 Architecture = Annotated[str, Option(help="Of sources that do not say theirs.")]
 # How the files of a target are read: for every command that loads one, as the options of `load_dataset`.
 Root = Annotated[Path | None, Option(help="Folder that a manifest's paths are relative to and lie in.")]
-PatientsFromFolder = Annotated[
-    int | None,
-    Option(min=0, help="1: the folder in a class folder names the patient; 2: one deeper; 0: none."),
-]
+PATIENTS = "1: the folder in a class folder names the patient; 2: one deeper; 0: none."
+PatientsFromFolder = Annotated[int | None, Option(min=0, help=PATIENTS)]
 SkipUnreadable = Annotated[bool, Option("--skip-unreadable", help="Leave out what cannot be read.")]
 DropClasses = Annotated[list[str] | None, Option("--drop-classes", help="Class to leave out; once for each.")]
 Variant = Annotated[Literal["corrected", "published"], Option(help="Variant of the scores.")]
@@ -102,13 +90,28 @@ def _note(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def _written(paths: list[Path]) -> None:
-    for path in paths:
+def _answer(document: Callable[[], Any], text: Callable[[], str], as_json: bool, written: list[Path]) -> None:
+    """Print one JSON document and nothing else, or a text and the files that were written."""
+    if as_json:
+        typer.echo(json.dumps(document(), indent=1))
+        return
+    typer.echo(text())
+    for path in written:
         typer.echo(f"written: {path}")
+
+
+# How a target is read, as `load_dataset` takes it.
+READING = ("size", "data_dir", "root", "patients_from_folder", "skip_unreadable", "drop_classes")
+
+
+def _given(context: typer.Context, *names: str) -> dict[str, Any]:
+    """Options of a command that go on to a function under the same names, but for those that were not given."""
+    return {name: context.params[name] for name in names if context.params[name] is not None}
 
 
 @app.command()
 def inspect(
+    context: typer.Context,
     target: Annotated[str, Argument(help="As for rank.")],
     out: Annotated[Path | None, Option(help="Folder for the facts and example images.")] = None,
     images: Annotated[bool, Option(help="With pictures, and names of files and patients.")] = True,
@@ -130,21 +133,12 @@ def inspect(
     if out is not None:
         store.check_folder(out, files, force=force)
     with _progress() as progress:
-        facts = look(
-            target,
-            size=size,
-            seed=seed,
-            data_dir=data_dir,
-            root=root,
-            patients_from_folder=patients_from_folder,
-            skip_unreadable=skip_unreadable,
-            drop_classes=drop_classes or (),
-            progress=lambda line: progress(0.0, line),
-        )
-    document = json.dumps(facts.as_document(names=images), indent=1)
+        how = _given(context, "seed", *READING)
+        facts = look(target, progress=lambda line: progress(0.0, line), **how)
+    document = facts.as_document(names=images)
     written = []
     if out is not None:
-        contents = {files[0]: document.encode()}
+        contents = {files[0]: json.dumps(document, indent=1).encode()}
         if images:
             from companion import figures
 
@@ -152,12 +146,12 @@ def inspect(
         written = store.write_files(out, contents)
         if not images:  # of an earlier look, which --force lets go
             (out / files[1]).unlink(missing_ok=True)
-    typer.echo(document if as_json else facts.as_text(names=images))
-    _written([] if as_json else written)
+    _answer(lambda: document, lambda: facts.as_text(names=images), as_json, written)
 
 
 @app.command()
 def rank(
+    context: typer.Context,
     target: Annotated[str, Argument(help=TARGET)],
     source: Sources = None,
     size: Size = None,
@@ -183,35 +177,20 @@ def rank(
     from companion import ranking, store
     from companion.datasets import load_dataset
     from companion.ranking.report import FILES
+    from companion.sources import by_name
 
     if out is not None:
         store.check_folder(out, FILES, force=force)
+    how = _given(context, "seed", "per_class", "variant", "device", "architecture", "trust")
     with store.data_directory(data_dir):
         # What cannot be ranked is refused before the images are loaded.
-        named = list(ranking.by_name(source).values()) if source else None
+        named = list(by_name(source).values()) if source else None
         with _progress() as progress:
-            dataset = load_dataset(
-                target,
-                size=size,
-                root=root,
-                patients_from_folder=patients_from_folder,
-                skip_unreadable=skip_unreadable,
-                drop_classes=drop_classes or (),
-                progress=lambda line: progress(0.0, line),
-            )
+            reading = _given(context, *READING)
+            dataset = load_dataset(target, progress=lambda line: progress(0.0, line), **reading)
             if verify:
                 ranking.check_verifiable(dataset, verify)
-            found = ranking.rank(
-                dataset,
-                named,
-                seed=seed,
-                per_class=per_class,
-                variant=variant,
-                device=device,
-                architecture=architecture,
-                trust=trust,
-                progress=progress,
-            )
+            found = ranking.rank(dataset, named, progress=progress, **how)
         if repeats:
             _note(f"{repeats} repeats: about {ranking.duration(ranking.stability_cost(found, repeats))}")
             with _progress() as progress:
@@ -222,19 +201,17 @@ def rank(
             with _progress() as progress:
                 found = replace(found, verification=ranking.verify(found, verify, progress=progress))
     written = found.save(out, force=force, images=images) if out is not None else []
-    typer.echo(json.dumps(found.as_document(), indent=1) if as_json else str(found))
-    _written([] if as_json else written)
+    _answer(found.as_document, lambda: str(found), as_json, written)
 
 
 @app.command()
 def tune(
+    context: typer.Context,
     target: Annotated[str, Argument(help=TARGET)],
     source: Annotated[str, Option("--source", "-s", help="The source to fine-tune.")],
     out: Annotated[Path, Option(help="Folder for weights, predictions, tables and report.")],
     protocol: Annotated[Literal["quick", "standard"], Option(help="How long to train.")] = "quick",
-    seeds: Annotated[
-        int, Option(min=1, max=100, help="Trainings with another seed each, for the spread.")
-    ] = 1,
+    seeds: Annotated[int, Option(min=1, max=100, help="Trainings, each with another seed.")] = 1,
     size: Size = None,
     seed: Seed = 24,
     device: Device = "auto",
@@ -256,37 +233,13 @@ def tune(
     store.check_folder(out, tuning.FILES, force=force)
     check_name(source)
     with store.data_directory(data_dir), _progress() as progress:
-        dataset = load_dataset(
-            target,
-            size=size,
-            root=root,
-            patients_from_folder=patients_from_folder,
-            skip_unreadable=skip_unreadable,
-            drop_classes=drop_classes or (),
-            progress=lambda line: progress(0.0, line),
-        )
-        model = load_source(
-            source,
-            target=dataset.name,
-            architecture=architecture,
-            seed=seed,
-            device=device,
-            trust=trust,
-            progress=progress,
-        )
+        reading = _given(context, *READING)
+        dataset = load_dataset(target, progress=lambda line: progress(0.0, line), **reading)
+        how = _given(context, "architecture", "seed", "device", "trust")
+        model = load_source(source, target=dataset.name, progress=progress, **how)
         model.name, wanted = called(source), range(seed, seed + seeds)
         done = tuning.tune(model, dataset, protocol=protocol, seeds=wanted, device=device, progress=progress)
-    written = done.save(out, force=force)
-    lines = [
-        done.summary,
-        *done.remarks,
-        "",
-        done.per_class.round(3).to_string(index=False),
-        "",
-        tuning.NOT_CLINICAL,
-    ]
-    typer.echo(json.dumps(done.as_document(), indent=1) if as_json else "\n".join(lines))
-    _written([] if as_json else written)
+    _answer(done.as_document, lambda: str(done), as_json, done.save(out, force=force))
 
 
 # Typer has no option of two values, so that what it does not know is read here: papermill's -p NAME VALUE.
@@ -344,12 +297,8 @@ def _pairs(words: list[str]) -> dict[str, str]:
 
 @app.command()
 def replicate(
-    protocol: Annotated[
-        str, Argument(help="One that comes with the package, such as quick, or a YAML file.")
-    ],
-    out: Annotated[
-        Path | None, Option(help="Folder of the results, else one in the cache directory.")
-    ] = None,
+    protocol: Annotated[str, Argument(help="One of the package, such as quick, or a YAML file.")],
+    out: Annotated[Path | None, Option(help="Folder of the results, else in the cache directory.")] = None,
     workers: Annotated[int, Option(min=1, help="Processes on this machine, 1 or more.")] = 1,
     scheduler: Annotated[str | None, Option(help="Dask scheduler, such as tcp://host:8786.")] = None,
     device: Device = "auto",
@@ -374,23 +323,25 @@ def replicate(
         with _progress() as progress:
             replication.execute(plan, workers=workers, scheduler=scheduler, device=chosen, report=progress)
     runs, scores = replication.frames(plan)
-    files = [] if dry_run else replication.write(plan, (runs, scores))
-    if as_json:
-        document = {
+    written = [] if dry_run else replication.write(plan, (runs, scores))
+
+    def document() -> dict[str, Any]:
+        tables = {"runs": runs, "scores": scores}
+        return {
             "folder": str(folder),
             "planned": len(plan.runs),
             "stored": len(plan.stored),
             "provenance": runs.attrs["provenance"],
-            "runs": json.loads(runs.to_json(orient="records")),
-            "scores": json.loads(scores.to_json(orient="records")),
+            **{name: json.loads(table.to_json(orient="records")) for name, table in tables.items()},
         }
-        typer.echo(json.dumps(document, indent=1))
-        return
-    if len(runs):
+
+    def text() -> str:
         wide = replication.select(runs).pivot_table(index="source", columns="target", values="auc")
-        typer.echo("test AUC of the run with the lowest validation loss, mean over folds")
-        typer.echo(wide.round(3).to_string())
-    _written(files)
+        title = "test AUC of the run with the lowest validation loss, mean over folds"
+        return f"{title}\n{wide.round(3).to_string()}"
+
+    if as_json or len(runs):
+        _answer(document, text, as_json, written)
 
 
 @app.command()

@@ -98,8 +98,19 @@ class SourceModel:
         if self.first_conv is None:
             self.first_conv, self.second_conv = first_layers(self.backbone)
 
+    @classmethod
+    def split(cls, network: nn.Module, **about: Any) -> SourceModel:
+        """Make a source of a whole network, which loses its head: see `split_head`."""
+        head = split_head(network)
+        return cls(backbone=network.eval(), head=head, **about)
+
     def __repr__(self) -> str:
         return f"SourceModel({self.name!r}: {self.architecture}, pre-trained on {self.pretraining})"
+
+    @property
+    def batch_norm(self) -> bool:
+        """Whether the network has batch norm of its own, not folded into its convolutions."""
+        return any(isinstance(part, nn.BatchNorm2d) for part in self.backbone.modules())
 
     def prepare(self, images: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
         """Normalised float32 batch (n, 3, h, w) from uint8 images (n, h, w) or (n, h, w, 3)."""
@@ -220,24 +231,22 @@ def from_module(
         If the network does not return a tensor.
     """
     kind, whole = type(network).__name__, copy.deepcopy(network).eval()
-    backbone, head = copy.deepcopy(whole), None
+    backbone = copy.deepcopy(whole)
     parameter = next(whole.parameters(), None)
     probe = torch.rand(1, 3, 224, 224, device=None if parameter is None else parameter.device)
+    head = None
     with torch.inference_mode():
         output = whole(probe)
         if not isinstance(output, torch.Tensor):
-            raise InputError(
-                f"{kind} returns {type(output).__name__}: wrap it so that it returns features or logits"
-            )
-        with contextlib.suppress(InputError, RuntimeError):
-            head = split_head(backbone)
-            same = head is not None and torch.allclose(
-                head(backbone(probe).flatten(1)), output.flatten(1), atol=1e-5
-            )
-            head = head if same else None
+            returned = f"{kind} returns {type(output).__name__}"
+            raise InputError(f"{returned}: wrap it so that it returns features or logits")
+        with contextlib.suppress(InputError, RuntimeError):  # no linear layer, or one of another place
+            last = split_head(backbone)
+            if last and torch.allclose(last(backbone(probe).flatten(1)), output.flatten(1), atol=1e-5):
+                head = last
     return SourceModel(
         name=name or kind,
-        backbone=whole if head is None else backbone,
+        backbone=backbone if head else whole,
         head=head,
         architecture=kind,
         pretraining=name or "unknown",
@@ -319,16 +328,14 @@ def check_takes(network: nn.Module, architecture: str, size: int, device: torch.
 
 def scratch(architecture: str = "resnet18", *, seed: int = 0, name: str = "scratch") -> SourceModel:
     """Return a network with random, seeded weights and no head: the source "no pre-training at all"."""
-    network = build(architecture, seed=seed)
-    split_head(network)
-    return SourceModel(
+    model = SourceModel.split(
+        build(architecture, seed=seed),
         name=name,
-        backbone=network.eval(),
-        head=None,
         architecture=architecture,
         pretraining=f"nothing (random weights, seed {seed})",
-        provenance={"origin": "random initialisation", "seed": seed},
+        provenance={"origin": "random initialisation", "seed": seed, "licence": "none needed"},
     )
+    return replace(model, head=None)
 
 
 def _unwrap(state: Any, path: Path) -> dict[str, torch.Tensor]:
@@ -376,9 +383,9 @@ def read_state(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], dict[s
         raise InputError(f"{path} {reason}") from error
 
 
-def guess_architecture(state: Mapping[str, torch.Tensor]) -> str | None:
-    """Name of the usual network that a state dict covers completely, by names and shapes of its tensors."""
-    for name in (*ARCHITECTURES, *USUAL):
+def guess_architecture(state: Mapping[str, torch.Tensor], first: str = "resnet18") -> str | None:
+    """Name of the usual network, or of `first`, that a state dict fits by names and shapes of its tensors."""
+    for name in dict.fromkeys((first, *ARCHITECTURES, *USUAL)):
         with torch.device("meta"):
             network = build(name)
         split_head(network)
@@ -387,37 +394,34 @@ def guess_architecture(state: Mapping[str, torch.Tensor]) -> str | None:
     return None
 
 
+def _fitting(network: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, bool]:
+    """Tensor of a backbone -> whether a state dict has it in that shape."""
+    whole = network.state_dict()
+    wanted = [key for key in whole if not key.endswith("num_batches_tracked")]
+    return {key: key in state and state[key].shape == whole[key].shape for key in wanted}
+
+
 def _misfit(network: nn.Module, state: Mapping[str, torch.Tensor], architecture: str) -> str:
     """Why a state dict is not one of a backbone; empty where it is.
 
     At least 99 % of the backbone's tensors are there in the right shape, and none of its parts has more convolutions in
     the file than in the network.
     """
-    whole = network.state_dict()
-    wanted = [key for key in whole if not key.endswith("num_batches_tracked")]
-    misfits = [key for key in wanted if key not in state or state[key].shape != whole[key].shape]
-    if len(misfits) > 0.01 * len(wanted):
-        count = len(wanted) - len(misfits)
+    fitting = _fitting(network, state)
+    misfits = [key for key, fits in fitting.items() if not fits]
+    if len(misfits) > 0.01 * len(fitting):
+        count, total = len(fitting) - len(misfits), len(fitting)
         first = f"first one {'has another shape' if misfits[0] in state else 'is missing'}: {misfits[0]}"
-        share = f"{count / len(wanted):.0%} of the backbone of {architecture}"
-        return f"covers {share} ({count} of {len(wanted)} tensors; {first})"
+        return f"covers {count / total:.0%} of the backbone of {architecture} ({count} of {total} tensors; {first})"
     parts = {name for name, _ in network.named_children()}
-    deeper = [
-        key for key in state.keys() - whole.keys() if state[key].ndim == 4 and key.partition(".")[0] in parts
-    ]
-    if deeper:
+    beyond = [key for key in state.keys() - network.state_dict().keys() if key.partition(".")[0] in parts]
+    if deeper := [key for key in beyond if state[key].ndim == 4]:
         return f"holds {len(deeper)} convolution(s) that {architecture} does not have (one of them: {min(deeper)})"
     return ""
 
 
 def from_state(
-    state: Mapping[str, torch.Tensor],
-    *,
-    architecture: str,
-    name: str,
-    pretraining: str,
-    normalisation: Normalisation = PLAIN_NORMALISATION,
-    origin: str = "",
+    state: Mapping[str, torch.Tensor], *, architecture: str, name: str, pretraining: str, origin: str = ""
 ) -> SourceModel:
     """Build `architecture` and fill it from a state dict.
 
@@ -430,26 +434,24 @@ def from_state(
     """
     network = build(architecture)
     head = split_head(network)
-    misfit = _misfit(network, state, architecture)
-    if misfit:
+    if misfit := _misfit(network, state, architecture):
         raise InputError(
             f"{origin or name} {misfit}: these are weights of another architecture; name theirs (FILE@ARCHITECTURE, or "
             "--architecture for all)"
         )
     whole = network.state_dict()  # with the versions of its parts, which MnasNet asks for
-    wanted = [key for key in whole if not key.endswith("num_batches_tracked")]
-    fitting = [key for key in wanted if key in state and state[key].shape == whole[key].shape]
+    fitting = _fitting(network, state)
     outside = {key: value for key, value in state.items() if key not in whole}
-    whole.update({key: state[key].float() for key in fitting})
+    whole.update({key: state[key].float() for key, fits in fitting.items() if fits})
     network.load_state_dict(whole)
+    count = sum(fitting.values())
     return SourceModel(
         name=name,
         backbone=network.eval(),
         head=None if head is None else _head_from(outside, head),
         architecture=architecture,
         pretraining=pretraining,
-        normalisation=normalisation,
-        provenance={"origin": origin, "tensors": len(fitting), "covered": len(fitting) / len(wanted)},
+        provenance={"origin": origin, "tensors": count, "covered": count / len(fitting)},
     )
 
 

@@ -7,13 +7,16 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import BaseModel, ValidationError
+from torch import nn
 
 from companion import store
 from companion.datasets import Dataset, find, load_dataset, medmnist_flags, pool
@@ -21,27 +24,26 @@ from companion.errors import EnvironmentFailure, InputError, did_you_mean
 from companion.models import (
     IMAGENET_NORMALISATION,
     PLAIN_NORMALISATION,
+    Normalisation,
     SourceModel,
     best_device,
     check_architecture,
+    from_module,
     from_state,
     guess_architecture,
     read_state,
     scratch,
-    split_head,
     timm,
     torchvision,
 )
 from companion.training import QUICK, SEED, SourceProtocol, train_source
+from companion.training.loop import Report
 from companion.training.protocols import as_dict
 
+Source = str | os.PathLike | SourceModel | nn.Module
 MEDMNIST_WEIGHTS = "https://zenodo.org/records/7782113/files/weights_{flag}.zip?download=1"
 MEDMNIST_MEMBER = "resnet18_224_1.pth"
-LICENCES = {
-    "imagenet": "BSD-3-Clause (torchvision); ImageNet's terms for the data",
-    "medmnist weights": "as the Zenodo record 7782113 says",
-    "scratch": "none needed",
-}
+IMAGENET_LICENCE = "BSD-3-Clause (torchvision); ImageNet's terms for the data"
 CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 KINDS = ("imagenet", "scratch", "medmnist", "radimagenet", "train:DATASET", "torchvision:NAME", "timm:NAME")
 # Released by their authors behind a form or as folders without stable file addresses: fetched by hand.
@@ -52,7 +54,7 @@ BY_HAND = {
 
 
 def load_source(
-    source: str | os.PathLike,
+    source: Source,
     *,
     target: str | None = None,
     architecture: str = "resnet18",
@@ -63,7 +65,7 @@ def load_source(
     checksum: str | None = None,
     trust: bool = False,
     protocol: SourceProtocol = QUICK,
-    progress: Callable[[float, str], None] | None = None,
+    progress: Report | None = None,
 ) -> SourceModel:
     """Load a pre-trained source model.
 
@@ -82,7 +84,8 @@ def load_source(
         - ``"scratch"``: random weights, seeded;
         - ``"train:DATASET"``: trained here with `protocol` on anything `load_dataset` takes, once; kept.
           ``"train:A+B"`` pools datasets in the paper's joint label space: its leave-target-out sources;
-          ``"train:A+B@4000"`` draws 4000 images from the pool.
+          ``"train:A+B@4000"`` draws 4000 images from the pool;
+        - a network, see `companion.models.from_module`, or a source model, which is returned as it is.
     target
         Target dataset, for ``"medmnist"``.
     architecture
@@ -112,29 +115,44 @@ def load_source(
     EnvironmentFailure
         If weights cannot be had: the message says which file to put where.
     """
+    if isinstance(source, SourceModel):
+        return source
+    if isinstance(source, nn.Module):
+        return from_module(source)
     name = os.fspath(source)
     with store.data_directory(data_dir):
         check_name(name)
-        if name == "scratch":
-            model = scratch(architecture, seed=seed)
-            model.provenance["licence"] = LICENCES["scratch"]
-            return model
-        if name == "imagenet" or name.startswith("torchvision:"):
-            return _imagenet(name.partition(":")[2] or architecture, name=name)
-        if name.startswith("timm:"):
-            return _timm(name)
-        if name in BY_HAND:
-            return _by_hand(name, target)
-        if name in medmnist_flags():
+        kind, what, own = _parsed(name)
+        if kind == "checkpoint":
+            return _checkpoint(checkpoint_file(what), architecture=own, default=architecture)
+        if kind == "medmnist weights":
             return _medmnist_weights(name, checksum=checksum, trust=trust)
-        if not name.startswith("train:"):
-            path, own = _split_architecture(name)
-            return _checkpoint(checkpoint_file(path), architecture=own or None, default=architecture)
-        parts = [load_dataset(part, size=size or 28) for part in trained_on(name)]
+        if kind in ("imagenet", "torchvision"):
+            return _imagenet(what or architecture, name=name)
+        if kind == "timm":
+            return _timm(what)
+        if kind == "scratch":
+            return scratch(architecture, seed=seed)
+        if kind in BY_HAND:
+            return _by_hand(name, target)
+        of = trained_on(name)
+        parts = [load_dataset(part, size=size or 28) for part in of]
         dataset = parts[0] if len(parts) == 1 else pool(parts, total=_pool_size(name))
-        return _trained(
-            dataset, protocol, architecture=architecture, seed=seed, device=device, progress=progress
-        )
+        return _trained(dataset, protocol, architecture, seed=seed, device=device, progress=progress)
+
+
+# --- names --------------------------------------------------------------------------------------------------
+
+
+def _parsed(name: str) -> tuple[str, str, str]:
+    """Kind of a source by its name, what follows the kind, and the architecture that a checkpoint's name says."""
+    path, _, architecture = name.rpartition("@")  # a path may have an at sign of its own
+    if not path.endswith(CHECKPOINT_SUFFIXES):
+        path, architecture = name, ""
+    kind, _, what = name.partition(":")
+    if kind == "train" or not path.endswith(CHECKPOINT_SUFFIXES):
+        return "medmnist weights" if name in medmnist_flags() else kind, what, ""
+    return "checkpoint", path, architecture
 
 
 def trained_on(name: str) -> list[str]:
@@ -153,16 +171,14 @@ def _pool_size(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _split_architecture(name: str) -> tuple[str, str]:
-    """Path and architecture of ``PATH@ARCHITECTURE``; a path may have an at sign of its own."""
-    path, _, architecture = name.rpartition("@")
-    return (path, architecture) if path.endswith(CHECKPOINT_SUFFIXES) else (name, "")
-
-
-def called(source: str | os.PathLike) -> str:
+def called(source: Source) -> str:
     """Return what a source is called in tables and reports: a checkpoint by its file's name alone."""
-    path, _ = _split_architecture(os.fspath(source))
-    return Path(path).stem if path.endswith(CHECKPOINT_SUFFIXES) else path
+    if isinstance(source, nn.Module):
+        return type(source).__name__
+    if isinstance(source, SourceModel):
+        return source.name
+    kind, path, _ = _parsed(os.fspath(source))
+    return Path(path).stem if kind == "checkpoint" else os.fspath(source)
 
 
 def checkpoint_file(name: str) -> Path:
@@ -175,24 +191,48 @@ def checkpoint_file(name: str) -> Path:
 def check_name(source: str | os.PathLike) -> None:
     """Raise `InputError`, before any work, for what cannot be a source; nothing is loaded."""
     name = os.fspath(source)
-    path, architecture = _split_architecture(name)
-    if name.startswith("train:"):
-        for part in trained_on(name):
-            find(part)
-    elif path.endswith(CHECKPOINT_SUFFIXES):
-        if architecture:
-            check_architecture(architecture)
-        if not checkpoint_file(path).is_file():
-            raise InputError(f"{path}: there is no such checkpoint file")
-    elif name.startswith("torchvision:"):
-        check_architecture(name.removeprefix("torchvision:"))
-    elif name not in ("scratch", "imagenet", *BY_HAND, *medmnist_flags()) and not name.startswith("timm:"):
-        models = torchvision().models.list_models(module=torchvision().models)
+    kind, what, architecture = _parsed(name)
+    for part in trained_on(name):
+        find(part)
+    if kind == "torchvision" or architecture:
+        check_architecture(architecture or what)
+    if kind == "checkpoint" and not checkpoint_file(what).is_file():
+        raise InputError(f"{what}: there is no such checkpoint file")
+    if kind not in ("train", "checkpoint", "torchvision", "timm", "medmnist weights") and name not in KINDS:
         near = did_you_mean(name, [*KINDS, *medmnist_flags()])
-        if name in models:
+        if name in torchvision().models.list_models(module=torchvision().models):
             near = f" Did you mean 'torchvision:{name}'?"
         files = f"a MedMNIST flag or a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)})"
         raise InputError(f"no source {name!r}: give {', '.join(KINDS)}, {files}.{near}")
+
+
+def by_name(sources: Source | Sequence[Source]) -> dict[str, Source]:
+    """Sources by what they are `called`; those that cannot be ranked are refused before any work.
+
+    A ``.csv`` stands for the checkpoints that it lists; networks are numbered.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two, one is named twice, or one does not exist.
+    """
+    given = [sources] if isinstance(sources, Source) else list(sources)
+    listed: list[Source] = []
+    for one in given:
+        if isinstance(one, str | os.PathLike) and os.fspath(one).endswith(".csv"):
+            listed += read_sources(one)
+        else:
+            listed.append(one)
+    names = []
+    for number, source in enumerate(listed, start=1):
+        if isinstance(source, str | os.PathLike):
+            check_name(source)
+        names.append(f"{called(source)} {number}" if isinstance(source, nn.Module) else called(source))
+    if len(names) < 2:
+        raise InputError(f"a ranking needs at least two sources: got {', '.join(names) or 'none'}")
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"source {doubled[0]!r} is named twice")
+    return dict(zip(names, listed, strict=True))
 
 
 def read_sources(path: str | os.PathLike) -> list[SourceModel]:
@@ -215,27 +255,21 @@ def read_sources(path: str | os.PathLike) -> list[SourceModel]:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a table of sources ({error})") from error
-    unknown = [name for name in table if name not in known]
-    if unknown or not {"name", "path"} <= set(table):
+    if not {"name", "path"} <= set(table) <= known:
         raise InputError(f"{path}: columns name and path are needed, and may be {', '.join(sorted(known))}")
     found = []
     for number, row in enumerate(table.to_dict("records"), start=2):
         where, file = f"{path}, line {number}", path.parent / row["path"]
-        model = _checkpoint(file, architecture=row.get("architecture") or None, default="resnet18")
-        values = [_three(row.get(name, ""), f"{where}: {name}") for name in ("mean", "std")]
-        if any(values):
-            if not all(values) or min(values[1]) <= 0:
-                raise InputError(f"{where}: mean and std are needed together, std above 0")
-            model.normalisation = (values[0], values[1])
-            model.provenance["normalisation_from"] = "as the table of sources says"
-            model.provenance["remarks"] = [
-                r for r in model.provenance.get("remarks", ()) if NORMALISED not in r
-            ]
+        mean, std = (_three(row.get(name, ""), f"{where}: {name}") for name in ("mean", "std"))
+        if bool(mean) != bool(std) or min(std, default=1) <= 0:
+            raise InputError(f"{where}: mean and std are needed together, std above 0")
+        normalisation = (mean, std) if std else None
+        model = _checkpoint(file, architecture=row.get("architecture", ""), given=normalisation)
         outputs = 0 if model.head is None else [*model.head.parameters()][-1].shape[0]
         if row.get("classes") and row["classes"] != str(outputs):
             raise InputError(f"{where}: {file.name} has a head of {outputs} classes, not {row['classes']}")
-        model.name, model.pretraining = row["name"], row.get("pretraining") or model.pretraining
-        found.append(model)
+        pretraining = row.get("pretraining") or model.pretraining
+        found.append(replace(model, name=row["name"], pretraining=pretraining))
     return found
 
 
@@ -248,6 +282,9 @@ def _three(text: str, where: str) -> tuple[float, ...]:
     if len(values) not in (0, 1, 3) or not np.isfinite(values).all():
         raise InputError(f"{where} is {text!r}: one number or three are needed")
     return values * 3 if len(values) == 1 else values
+
+
+# --- by kind ------------------------------------------------------------------------------------------------
 
 
 def _imagenet(architecture: str, *, name: str) -> SourceModel:
@@ -270,15 +307,13 @@ def _imagenet(architecture: str, *, name: str) -> SourceModel:
             f"cannot download the ImageNet weights of {architecture} from {weights.url}: to go on without a "
             f"connection, put the file at {path}"
         ) from error
-    head = split_head(network)
-    return SourceModel(
+    return SourceModel.split(
+        network,
         name=name,
-        backbone=network.eval(),
-        head=head,
         architecture=architecture,
         pretraining="imagenet",
         normalisation=IMAGENET_NORMALISATION,
-        provenance={"origin": weights.url, "licence": LICENCES["imagenet"], "input_size": 224},
+        provenance={"origin": weights.url, "licence": IMAGENET_LICENCE, "input_size": 224},
     )
 
 
@@ -291,29 +326,26 @@ def imagenet_file(architecture: str) -> tuple[Any, Path]:
 
 
 def _timm(name: str) -> SourceModel:
-    whole = name.removeprefix("timm:")
-    architecture, _, pretraining = whole.rpartition("/")[2].partition(".")
-    if not whole.startswith("hf-hub:"):
+    architecture, _, pretraining = name.rpartition("/")[2].partition(".")
+    if not name.startswith("hf-hub:"):
         check_architecture(f"timm:{architecture}")
     try:
-        network = timm().create_model(whole, pretrained=True)
+        network = timm().create_model(name, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise EnvironmentFailure(
-            f"cannot download the weights of {name} from its model hub: fetch them where there is a connection "
+            f"cannot download the weights of timm:{name} from its model hub: fetch them where there is a connection "
             f"({type(error).__name__})"
         ) from error
-    return from_timm(network.eval(), name=name, architecture=architecture, pretraining=pretraining)
+    return from_timm(network, name=f"timm:{name}", architecture=architecture, pretraining=pretraining)
 
 
 def from_timm(network: Any, *, name: str, architecture: str, pretraining: str = "") -> SourceModel:
     """Make a source of a network of timm's, with the normalisation and the origin that it carries."""
     data = network.pretrained_cfg or {}
     mean, deviation = IMAGENET_NORMALISATION
-    head = split_head(network)
-    return SourceModel(
+    return SourceModel.split(
+        network,
         name=name,
-        backbone=network,
-        head=head,
         architecture=f"timm:{architecture}",
         pretraining=pretraining or "timm's default",
         normalisation=(tuple(data.get("mean", mean)), tuple(data.get("std", deviation))),
@@ -327,14 +359,11 @@ def from_timm(network: Any, *, name: str, architecture: str, pretraining: str = 
 
 
 def _medmnist_weights(flag: str, *, checksum: str | None, trust: bool) -> SourceModel:
-    path = medmnist_file(flag)
-    url = MEDMNIST_WEIGHTS.format(flag=flag)
+    path, url = medmnist_file(flag), MEDMNIST_WEIGHTS.format(flag=flag)
     store.fetch_zip_member(url, MEDMNIST_MEMBER, path, checksum=checksum, trust=trust)
     origin = f"MedMNIST's released weights of {flag} (Zenodo record 7782113), {MEDMNIST_MEMBER}"
-    model = from_state(
-        read_state(path)[0], architecture="resnet18", name=flag, pretraining=flag, origin=origin
-    )
-    model.provenance |= {"licence": LICENCES["medmnist weights"], "input_size": 224}
+    model = _resnet18(path, name=flag, pretraining=flag, origin=origin)
+    model.provenance |= {"licence": "as the Zenodo record 7782113 says", "input_size": 224}
     return model
 
 
@@ -352,10 +381,7 @@ def _by_hand(name: str, target: str | None) -> SourceModel:
             f"the weights of {name} are not downloaded automatically: get them from {BY_HAND[name]} and save them "
             f"as {path} (or .pth)"
         )
-    origin = f"{path.name}, put there by hand"
-    return from_state(
-        read_state(path)[0], architecture="resnet18", name=name, pretraining=path.stem, origin=origin
-    )
+    return _resnet18(path, name=name, pretraining=path.stem, origin=f"{path.name}, put there by hand")
 
 
 def by_hand_file(name: str, target: str | None) -> Path:
@@ -365,66 +391,63 @@ def by_hand_file(name: str, target: str | None) -> Path:
     return next((path for path in files if path.is_file()), files[0])
 
 
-NORMALISED = "normalisation assumed"
+def _resnet18(path: Path, **about: Any) -> SourceModel:
+    return from_state(read_state(path)[0], architecture="resnet18", **about)
 
 
-def _checkpoint(path: Path, *, architecture: str | None, default: str) -> SourceModel:
+Three = tuple[float, float, float]
+
+
+class Record(BaseModel):
+    """What `save` writes beside the tensors; a file of another maker says nothing of it."""
+
+    architecture: str = ""
+    pretraining: str = ""
+    normalisation: tuple[Three, Three] | None = None
+    provenance: dict[str, Any] = {}
+
+
+def _checkpoint(
+    path: Path, *, architecture: str = "", default: str = "resnet18", given: Normalisation | None = None
+) -> SourceModel:
     """Load a checkpoint: its architecture as given, else as it says, else the default one or a usual one it fits."""
     state, metadata = read_state(path)
-    record = _record(metadata, path)
-    chosen, remarks = architecture or record.get("architecture"), []
-
-    def load(architecture: str) -> SourceModel:
-        return from_state(
-            state,
-            architecture=architecture,
-            name=str(path),
-            pretraining=record.get("pretraining", path.stem),
-            normalisation=record.get("normalisation", PLAIN_NORMALISATION),
-            origin=f"checkpoint {path.name}",
-        )
-
     try:
-        model = load(chosen or default)
-    except InputError:
-        guessed = None if chosen else guess_architecture(state)
-        if guessed is None:
-            raise
-        model = load(guessed)
+        record, remarks = Record.model_validate_json(metadata.get("companion", "{}")), []
+    except ValidationError as error:
+        raise InputError(f"{path}: its record under 'companion' is not one of this package's") from error
+    chosen = architecture or record.architecture
+    if not chosen and (guessed := guess_architecture(state, default)) not in (None, default):
         remarks.append(f"architecture guessed from its tensors: {guessed}")
-    if "normalisation" not in record:
-        weight = None if model.head is None else next(model.head.parameters())
-        if weight is not None and len(weight) in (1000, 1001, 21841):
-            model.normalisation, said = (
-                IMAGENET_NORMALISATION,
-                "ImageNet's, as its head has ImageNet's classes",
-            )
-        else:
-            said = "mean .5, sd .5; torchvision's and timm's own networks mostly have ImageNet's"
+        chosen = guessed
+    model = from_state(
+        state,
+        architecture=chosen or default,
+        name=str(path),
+        pretraining=record.pretraining or path.stem,
+        origin=f"checkpoint {path.name}",
+    )
+    if given:
+        model.normalisation, who = given, "as the table of sources says"
+    elif record.normalisation:
+        model.normalisation, who = record.normalisation, "as the file says"
+    else:
+        model.normalisation, said = _usual_normalisation(model)
         remarks.append(
-            f"{NORMALISED} ({said}), since the file does not say: other values give other scores; a table of sources "
-            "gives them (mean, std)"
+            f"normalisation assumed ({said}), since the file does not say: other values give other scores; a table of "
+            "sources gives them (mean, std)"
         )
-    model.provenance |= record["provenance"] | {"remarks": remarks}
-    model.provenance["normalisation_from"] = "as the file says" if "normalisation" in record else "assumed"
+        who = "assumed"
+    model.provenance |= record.provenance | {"remarks": remarks, "normalisation_from": who}
     return model
 
 
-def _record(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """What `save` wrote beside the tensors; for a file of another maker little more than nothing."""
-    if "companion" not in metadata:
-        return {"provenance": {}}
-    try:
-        record = {"provenance": {}} | json.loads(metadata["companion"])
-        mean, deviation = record["normalisation"] = tuple(
-            tuple(map(float, each)) for each in record.get("normalisation", PLAIN_NORMALISATION)
-        )
-        texts = all(isinstance(record.get(name, ""), str) for name in ("architecture", "pretraining"))
-        if not texts or not isinstance(record["provenance"], dict) or len(mean) != 3 or len(deviation) != 3:
-            raise ValueError
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path}: its record under 'companion' is not one of this package's") from error
-    return record
+def _usual_normalisation(model: SourceModel) -> tuple[Normalisation, str]:
+    """Normalisation that networks like this one mostly have, and why."""
+    weight = None if model.head is None else next(model.head.parameters())
+    if weight is not None and len(weight) in (1000, 1001, 21841):
+        return IMAGENET_NORMALISATION, "ImageNet's, as its head has ImageNet's classes"
+    return PLAIN_NORMALISATION, "mean .5, sd .5; torchvision's and timm's own networks mostly have ImageNet's"
 
 
 def save(model: SourceModel, path: str | os.PathLike) -> Path:
@@ -434,9 +457,7 @@ def save(model: SourceModel, path: str | os.PathLike) -> Path:
     tensors = model.backbone.state_dict()
     if model.head is not None:
         tensors |= {f"companion_head.{key}": value for key, value in model.head.state_dict().items()}
-    record = {
-        name: getattr(model, name) for name in ("architecture", "pretraining", "normalisation", "provenance")
-    }
+    record = {name: getattr(model, name) for name in Record.model_fields}
     with store.atomic_path(path) as temporary:
         contiguous = {key: value.contiguous() for key, value in tensors.items()}
         save_file(contiguous, temporary, metadata={"companion": json.dumps(record)})
@@ -446,17 +467,17 @@ def save(model: SourceModel, path: str | os.PathLike) -> Path:
 def _trained(
     dataset: Dataset,
     protocol: SourceProtocol,
-    *,
     architecture: str,
+    *,
     seed: int,
     device: str | None,
-    progress: Callable[[float, str], None] | None,
+    progress: Report | None,
 ) -> SourceModel:
     """Train, or take the model trained earlier with exactly the same data, protocol, seed and architecture."""
     path = trained_file(dataset, protocol, architecture=architecture, seed=seed)
     about = {"licence": f"of its data: {dataset.origin}", "input_size": dataset.size}
     with contextlib.suppress(InputError):  # not there, or cut off by a full disk or a crash of the machine
-        model = _checkpoint(path, architecture=architecture, default=architecture)
+        model = _checkpoint(path, architecture=architecture)
         if model.head is not None:  # every model trained here has one
             model.name = f"train:{dataset.name}"
             model.provenance |= about | {"cached": True}

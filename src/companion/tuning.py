@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from companion import store
+from companion import pages, store
 from companion.datasets import Dataset, Fold, fold
 from companion.errors import InputError
 from companion.models import SourceModel, best_device
-from companion.sources import save
-from companion.training import FINE_TUNING_PROTOCOLS, SEED, FineTuned, fine_tune
+from companion.sources import Source, load_source, save
+from companion.training import FINE_TUNING_PROTOCOLS, SEED, fine_tune
+from companion.training.loop import Report
 from companion.training.metrics import auc_per_class, macro_auc
 
 LEARNING_RATES = (0.001, 0.01)  # of each seed the run with the lower validation loss counts
@@ -26,7 +26,6 @@ RESAMPLES = 200
 FILES = ("model.safetensors", "predictions.csv", "per_class.csv", "tuning.json", "tuning.html")
 TITLES = {"lr": "learning rate", "val_auc": "validation AUC", "test_auc": "test AUC", "auc": "AUC"}
 TITLES |= {"test_accuracy": "test accuracy", "seconds": "s"}
-NOT_CLINICAL = "Research software, not for clinical use."
 
 
 @dataclass(frozen=True)
@@ -58,51 +57,44 @@ class Tuned:
             "linear classifier trained"
         )
 
+    def __str__(self) -> str:
+        """The result as text for a terminal."""
+        table = self.per_class.round(3).to_string(index=False)
+        return "\n".join([self.summary, *self.remarks, "", table, "", pages.NOT_CLINICAL])
+
     @property
     def per_class(self) -> pd.DataFrame:
         """One row a class, first seed: ``class``, ``images``, ``auc``, ``sensitivity``, ``precision``."""
-        from sklearn.metrics import precision_recall_fscore_support
-
-        truth, chances = self.dataset.labels["test"], self.probabilities[0]
-        places = np.arange(self.dataset.n_classes)
-        precision, recall, _, images = precision_recall_fscore_support(
-            truth, chances.argmax(1), labels=places, zero_division=np.nan
-        )
-        columns = {"class": self.dataset.classes, "images": images, "auc": auc_per_class(truth, chances)}
-        return pd.DataFrame(columns | {"sensitivity": recall, "precision": precision})
+        counts = self.confusion.to_numpy()
+        right, images, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+        columns = {"class": self.dataset.classes, "images": images}
+        columns["auc"] = auc_per_class(self.dataset.labels["test"], self.probabilities[0])
+        with np.errstate(invalid="ignore"):  # no such images, or none called so
+            return pd.DataFrame(columns | {"sensitivity": right / images, "precision": right / predicted})
 
     @property
     def confusion(self) -> pd.DataFrame:
         """Test images of each class (rows) by predicted class (columns), first seed."""
-        from sklearn.metrics import confusion_matrix
-
-        names, truth = list(self.dataset.classes), self.dataset.labels["test"]
-        counts = confusion_matrix(truth, self.probabilities[0].argmax(1), labels=range(len(names)))
+        names, counts = list(self.dataset.classes), np.zeros((self.dataset.n_classes,) * 2, dtype=int)
+        np.add.at(counts, (self.dataset.labels["test"], self.probabilities[0].argmax(1)), 1)
         return pd.DataFrame(counts, index=names, columns=names)
 
     @property
     def calibration(self) -> pd.DataFrame:
         """Test images by the probability of their predicted class: ``images``, mean ``probability``, ``accuracy``."""
         chances = self.probabilities[0]
-        frame = pd.DataFrame(
-            {
-                "probability": chances.max(1),
-                "accuracy": (chances.argmax(1) == self.dataset.labels["test"]).astype(float),
-            }
-        )
-        bins = pd.cut(frame["probability"], np.linspace(0, 1, 11))
-        found = frame.groupby(bins, observed=True).mean()
-        found.insert(0, "images", frame.groupby(bins, observed=True).size())
-        return found.reset_index(drop=True)
+        right = (chances.argmax(1) == self.dataset.labels["test"]).astype(float)
+        frame = pd.DataFrame({"images": 1, "probability": chances.max(1), "accuracy": right})
+        bins = frame.groupby(pd.cut(frame["probability"], np.linspace(0, 1, 11)), observed=True)
+        return bins.agg({"images": "sum", "probability": "mean", "accuracy": "mean"}).reset_index(drop=True)
 
     @property
     def predictions(self) -> pd.DataFrame:
         """One row a test image, in the order of the split: ``truth``, ``predicted``, a probability a class."""
         names, chances = np.array(self.dataset.classes), self.probabilities[0]
-        table = pd.DataFrame(
-            {"truth": names[self.dataset.labels["test"]], "predicted": names[chances.argmax(1)]}
-        )
-        return table.join(pd.DataFrame(chances, columns=[f"probability of {name}" for name in names]))
+        truth, predicted = names[self.dataset.labels["test"]], names[chances.argmax(1)]
+        columns = {f"probability of {name}": column for name, column in zip(names, chances.T, strict=True)}
+        return pd.DataFrame({"truth": truth, "predicted": predicted} | columns)
 
     def as_document(self) -> dict[str, Any]:
         """Everything but the predictions as JSON-able values."""
@@ -130,59 +122,45 @@ class Tuned:
         InputError
             If the folder is a file, cannot be written or holds such results.
         """
-        import jinja2
-
         folder = Path(folder)
         store.check_folder(folder, FILES, force=force)
-        page = jinja2.Environment(autoescape=True).from_string(
-            resources.files("companion").joinpath("tuning.html").read_text(encoding="utf-8")
+        tables = {
+            "Runs": self.runs,
+            "Classes (first seed)": self.per_class,
+            "Confusion matrix (first seed): classes in rows, predictions in columns": self.confusion,
+            "Calibration (first seed): is a probability of .8 right in eight of ten?": self.calibration,
+        }
+        shown = {
+            title: table.rename(columns=TITLES).to_html(border=0, index="rows" in title, float_format="%.3f")
+            for title, table in tables.items()
+        }
+        contents = (
+            self.predictions.to_csv(index_label="image"),
+            self.per_class.to_csv(index=False),
+            json.dumps(self.as_document(), indent=1),
+            pages.render("tuning.html", tuned=self, tables=shown),
         )
-        tables = [
-            ("Runs", self.runs, False),
-            ("Classes (first seed)", self.per_class, False),
-            ("Confusion matrix (first seed): classes in rows, predictions in columns", self.confusion, True),
-            (
-                "Calibration (first seed): is a probability of .8 right in eight of ten?",
-                self.calibration,
-                False,
-            ),
-        ]
-        html = page.render(
-            tuned=self,
-            tables=[
-                (title, table.rename(columns=TITLES).to_html(border=0, index=index, float_format="%.3f"))
-                for title, table, index in tables
-            ],
-            not_clinical=NOT_CLINICAL,
-        )
-        written = store.write_files(
-            folder,
-            {
-                FILES[1]: self.predictions.to_csv(index_label="image").encode(),
-                FILES[2]: self.per_class.to_csv(index=False).encode(),
-                FILES[3]: json.dumps(self.as_document(), indent=1).encode(),
-                FILES[4]: html.encode(),
-            },
-        )
+        texts = dict(zip(FILES[1:], map(str.encode, contents), strict=True))
+        written = store.write_files(folder, texts)
         return [save(self.model, folder / FILES[0]), *written]
 
 
 def tune(
-    model: SourceModel,
+    model: Source,
     dataset: Dataset,
     *,
     protocol: str = "quick",
     seeds: Sequence[int] = (SEED,),
     images: Fold | None = None,
     device: str | None = None,
-    progress: Callable[[float, str], None] | None = None,
+    progress: Report | None = None,
 ) -> Tuned:
     """Fine-tune a source on a target, once a seed with the better of two learning rates, and test it.
 
     Parameters
     ----------
     model, dataset
-        The source, and the target with its validation and test split.
+        The source, as for `load_source`, and the target with its validation and test split.
     protocol
         ``"quick"`` or ``"standard"``: epochs, early stopping, augmentation.
     seeds
@@ -199,57 +177,76 @@ def tune(
     """
     if protocol not in FINE_TUNING_PROTOCOLS:
         raise InputError(f"protocol {protocol!r} is none of {', '.join(FINE_TUNING_PROTOCOLS)}")
-    plan, report = FINE_TUNING_PROTOCOLS[protocol], progress or (lambda fraction, text: None)
     most = max(len(labels) for labels in dataset.labels.values())
-    chosen_images = images or fold(dataset, 1, train_per_class=most, val_per_class=most)
-    where = best_device(device)
-    rows, networks, total = [], [], len(seeds) * len(LEARNING_RATES)
+    images = images or fold(dataset, 1, train_per_class=most, val_per_class=most)
+    model, device = load_source(model), str(best_device(device))
+    networks, rows = [], []
     for number, seed in enumerate(seeds):
-        found: list[FineTuned] = []
-        for lr in LEARNING_RATES:
-            done = number * len(LEARNING_RATES) + len(found)
-
-            def step(fraction: float, text: str, done: int = done, lr: float = lr, seed: int = seed) -> None:
-                report((done + fraction) / total, f"{model.name}: seed {seed}, learning rate {lr}, {text}")
-
-            settings = replace(plan.settings(dataset.name)[0], lr=lr)
-            run = fine_tune(
-                model, dataset, chosen_images, settings, plan, seed=seed, device=where, progress=step
-            )
-            found.append(run)
-        best = min(found, key=lambda run: run.row.get("val_loss", np.inf))
-        if best.row["status"] != "finished":
-            rates = " and ".join(map(str, LEARNING_RATES))
-            raise InputError(f"{model.name}: training diverged with the learning rates {rates}")
-        rows.append(
-            {name: best.row[name] for name in ("seed", "lr", "val_auc", "test_auc", "test_accuracy")}
-            | {"epochs": best.row["epochs_run"], "seconds": sum(run.row["seconds"] for run in found)}
-        )
-        networks.append(best.network)
+        step = part_of(progress, number, len(seeds))
+        network, row = _best_run(model, dataset, images, protocol, seed=seed, device=device, report=step)
+        networks.append(network)
+        rows.append(row)
     record = store.provenance(
         seed=int(seeds[0]),
-        device=str(where),
+        device=device,
         data={dataset.name: dataset.content_hash},
         source=model.name,
         protocol=protocol,
         source_provenance=model.provenance,
     )
     tuned = [_as_model(network, model, dataset, record) for network in networks]
-    chances = {
-        split: np.stack([one.predict(dataset.images[split], device=str(where)) for one in tuned])
-        for split in ("val", "test")
-    }
-    intervals = {split: _interval(dataset, split, found, int(seeds[0])) for split, found in chances.items()}
+    aucs, chances = {}, {}
+    for split in ("val", "test"):
+        chances[split] = np.stack([one.predict(dataset.images[split], device=device) for one in tuned])
+        mean = mean_auc(dataset.labels[split], chances[split])
+        aucs[split] = (mean, *interval(dataset, split, [chances[split]], int(seeds[0])))
     return Tuned(
         tuned[0],
         dataset,
         pd.DataFrame(rows),
         chances["test"],
-        intervals["test"],
-        _frozen(model, dataset, chosen_images, str(where)),
-        tuple(_disagreement(**intervals)),
+        aucs["test"],
+        _frozen(model, dataset, images, device),
+        tuple(_disagreement(**aucs)),
         record,
     )
+
+
+def part_of(progress: Report | None, index: int, count: int, label: str = "") -> Report:
+    """Report of one of `count` equal parts of some work, from that of the whole; `label` goes before its lines."""
+
+    def report(fraction: float, text: str) -> None:
+        if progress:
+            progress((index + fraction) / count, f"{label}{text}")
+
+    return report
+
+
+def _best_run(
+    model: SourceModel,
+    dataset: Dataset,
+    images: Fold,
+    protocol: str,
+    *,
+    seed: int,
+    device: str,
+    report: Report,
+) -> tuple[Any, dict[str, Any]]:
+    """Network and row of the learning rate with the lower validation loss."""
+    plan, found = FINE_TUNING_PROTOCOLS[protocol], []
+    how = (model, dataset, images)
+    for number, lr in enumerate(LEARNING_RATES):
+        label = f"{model.name}: seed {seed}, learning rate {lr}, "
+        step = part_of(report, number, len(LEARNING_RATES), label)
+        settings = replace(plan.settings(dataset.name)[0], lr=lr)
+        found.append(fine_tune(*how, settings, plan, seed=seed, device=device, progress=step))
+    network, row = min(found, key=lambda run: run.row.get("val_loss", np.inf))
+    if row["status"] != "finished":
+        rates = " and ".join(map(str, LEARNING_RATES))
+        raise InputError(f"{model.name}: training diverged with the learning rates {rates}")
+    kept = {name: row[name] for name in ("seed", "lr", "val_auc", "test_auc", "test_accuracy")}
+    seconds = sum(run.row["seconds"] for run in found)
+    return network, kept | {"epochs": row["epochs_run"], "seconds": seconds}
 
 
 def _as_model(network: Any, model: SourceModel, dataset: Dataset, record: dict[str, Any]) -> SourceModel:
@@ -290,15 +287,20 @@ def mean_auc(labels: np.ndarray, chances: np.ndarray) -> float:
     return float(np.mean([macro_auc(auc_per_class(labels, each)) for each in chances]))
 
 
-def _interval(dataset: Dataset, split: str, chances: np.ndarray, seed: int) -> tuple[float, float, float]:
-    """Mean AUC over seeds, and its 95 % percentile interval over seeds and images."""
+def interval(dataset: Dataset, split: str, chances: Sequence[np.ndarray], seed: int) -> tuple[float, float]:
+    """95 % percentile interval, over seeds and images, of an AUC or of the difference of two.
+
+    `chances` are probabilities, (seeds, n, classes), of one model or of two on the images of the split.
+    """
     rng, labels = np.random.default_rng(seed), dataset.labels[split]
     drawn = []
     for _ in range(RESAMPLES):
-        index, of = resampled(dataset, split, rng), rng.integers(len(chances), size=len(chances))
-        drawn.append(mean_auc(labels[index], chances[of][:, index]))
+        index = resampled(dataset, split, rng)
+        of_seeds = (each[rng.integers(len(each), size=len(each))] for each in chances)
+        first, *second = (mean_auc(labels[index], each[:, index]) for each in of_seeds)
+        drawn.append(first - sum(second))
     low, high = np.nanquantile(drawn, [0.025, 0.975])
-    return mean_auc(labels, chances), float(low), float(high)
+    return float(low), float(high)
 
 
 def _frozen(model: SourceModel, dataset: Dataset, images: Fold, device: str) -> float:

@@ -14,7 +14,7 @@ import scipy.stats
 
 from companion import published
 from companion.errors import InputError
-from companion.scores import COMBINED, INVERTED_ACROSS_DOMAINS, TERMS, with_combined
+from companion.scores import INVERTED_ACROSS_DOMAINS, PAPER_SCORE, TERMS, with_combined
 
 MIN_SOURCES = 3  # on a target: τ_w of two is 1 or -1 and says nothing
 
@@ -59,7 +59,7 @@ def score_columns(table: pd.DataFrame) -> list[str]:
     numeric = [c for c in table.columns if c != "auc" and pd.api.types.is_numeric_dtype(table[c])]
     if not numeric:
         raise InputError("table has no score column: add a numeric one beside source, target and auc")
-    order = [name for name in (*published.METRICS, COMBINED, *TERMS) if name in numeric]
+    order = [name for name in (*published.METRICS, PAPER_SCORE, *TERMS) if name in numeric]
     return [*order, *(name for name in numeric if name not in order)]
 
 
@@ -144,7 +144,7 @@ def friedman(taus: pd.DataFrame, columns: Sequence[str] | None = None) -> Friedm
     least two targets: by default the six published baselines and the proposed score, or all where the table is another.
     """
     if columns is None:
-        seven = [*published.METRICS, COMBINED]
+        seven = [*published.METRICS, PAPER_SCORE]
         columns = seven if set(seven) <= set(taus.columns) else list(taus.columns)
     block = taus[list(columns)]
     if block.shape[1] < 3 or block.shape[0] < 2:

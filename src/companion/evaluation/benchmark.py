@@ -28,7 +28,7 @@ from companion.evaluation.agreement import (
 from companion.evaluation.baselines import BASELINES, baselines
 from companion.evaluation.ceiling import NoiseCeiling, noise_ceiling
 from companion.evaluation.intervals import Intervals, bootstrap
-from companion.scores import COMBINED, REGISTRY, TERMS, with_combined
+from companion.scores import PAPER_SCORE, REGISTRY, TERMS, with_combined
 
 SETTINGS = (*published.SETTINGS, "replication")
 KEYS = ["source", "target"]
@@ -191,7 +191,7 @@ def benchmark(
         )
     given = _checked(given, truth, setting, notes)
     table = _common(given, truth, notes)
-    rivals = [column for column in truth if column == COMBINED or column in REGISTRY]
+    rivals = [column for column in truth if column == PAPER_SCORE or column in REGISTRY]
     for column, lacking in table[rivals].isna().sum().items():
         if lacking:
             notes.append(

@@ -16,7 +16,7 @@ from companion import published
 from companion.errors import InputError
 from companion.evaluation.agreement import published_pairs, weighted_tau
 from companion.evaluation.intervals import tau_draws
-from companion.scores import COMBINED
+from companion.scores import PAPER_SCORE
 
 _GRID = ["lr", "momentum", "weight_decay", "batch_size"]
 
@@ -223,4 +223,4 @@ def ground_truths(setting: str = "source_datasets") -> pd.DataFrame:
 
 def _seven(setting: str) -> pd.DataFrame:
     """The published baselines and the proposed score of every pair."""
-    return published_pairs(setting)[["source", "target", *published.METRICS, COMBINED]]
+    return published_pairs(setting)[["source", "target", *published.METRICS, PAPER_SCORE]]

@@ -16,7 +16,7 @@ from companion import published
 from companion.evaluation.agreement import weighted_tau
 from companion.evaluation.baselines import BASELINES, baselines
 from companion.evaluation.intervals import half_width, interval
-from companion.scores import COMBINED, combine, min_max
+from companion.scores import PAPER_SCORE, combine, min_max
 
 __all__ = ["interval", "judge", "quantities", "statements", "targets_needed", "with_combinations", "word"]
 
@@ -59,7 +59,7 @@ def quantities(truth: pd.DataFrame, scores: pd.DataFrame) -> dict[tuple[str, str
         ("3b", "whole pool minus matched pool"): auc[POOLED] - auc[MATCHED],
     }
     taus = _taus(with_combinations(scores, auc))
-    proposed = taus[COMBINED]
+    proposed = taus[PAPER_SCORE]
     features = [name for name in published.METRICS if name in taus]
     found["4", "τ_w of training images, all sources"] = taus["size"]
     found["4", "τ_w of training images, without the natural ones"] = taus["size, not natural"]
@@ -96,7 +96,7 @@ def with_combinations(scores: pd.DataFrame, auc: pd.DataFrame) -> pd.DataFrame:
         at, elsewhere = block.index, block["mean_rank_elsewhere"].rank()
         for suffix, ratio in RATIOS.items():
             proposed = pd.Series(combine(block["nca"], block[ratio]), at)
-            frame.loc[at, PROPOSED_INVARIANT if suffix else COMBINED] = proposed
+            frame.loc[at, PROPOSED_INVARIANT if suffix else PAPER_SCORE] = proposed
             frame.loc[at, f"{RANKS}{suffix}"] = (proposed.rank() + elsewhere) / 2
             frame.loc[at, f"{PRODUCT}{suffix}"] = min_max(block["logme"]) * proposed
     return frame
@@ -105,10 +105,10 @@ def with_combinations(scores: pd.DataFrame, auc: pd.DataFrame) -> pd.DataFrame:
 def _taus(frame: pd.DataFrame) -> pd.DataFrame:
     """τ_w per target: of every score, and of the proposed one on the sources that another score has."""
     compared = [name for name in (*published.METRICS, *BASELINES) if name in frame]
-    extra = {f"proposed beside {name}": frame[COMBINED].where(frame[name].notna()) for name in compared}
+    extra = {f"proposed beside {name}": frame[PAPER_SCORE].where(frame[name].notna()) for name in compared}
     extra["size"] = frame["training_images"]
     extra["size, not natural"] = frame["training_images"].where(~frame["source"].isin(NATURAL))
-    columns = [*compared, "nca", *COMBINATIONS, COMBINED, PROPOSED_INVARIANT]
+    columns = [*compared, "nca", *COMBINATIONS, PAPER_SCORE, PROPOSED_INVARIANT]
     return weighted_tau(frame[["source", "target", "auc", *columns]].assign(**extra))
 
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from companion.errors import InputError
 from companion.evaluation.agreement import MIN_SOURCES, check_table, score_columns
-from companion.scores import COMBINED
+from companion.scores import PAPER_SCORE
 
 MAX_UNDEFINED = 0.05  # share of draws without τ_w, above which a target has no interval
 
@@ -66,7 +66,7 @@ def bootstrap(
     table: pd.DataFrame,
     *,
     columns: Sequence[str] | None = None,
-    against: str | None = COMBINED,
+    against: str | None = PAPER_SCORE,
     draws: int = 1000,
     seed: int = 24,
 ) -> Intervals:

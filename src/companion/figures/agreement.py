@@ -23,7 +23,7 @@ from companion.figures.style import (
     short,
     title_of,
 )
-from companion.scores import COMBINED
+from companion.scores import PAPER_SCORE
 
 # The largest sources of the published tables and of the replication, by their short names -> colour, marker.
 LARGE = {
@@ -122,7 +122,7 @@ def critical_difference(ranks: pd.DataFrame) -> Figure:
     differs = nemenyi(ranks).set_axis(names, axis=0).set_axis(names, axis=1)
     means = pd.Series(ranks.mean().to_numpy(), index=names)
     colours = {name: CYCLE[place % len(CYCLE)] for place, name in enumerate(names)}
-    colours |= {title_of(COMBINED): PROPOSED}
+    colours |= {title_of(PAPER_SCORE): PROPOSED}
     with warnings.catch_warnings():
         # It halves a Series with numpy's array_split, of which pandas below 3 warns.
         warnings.simplefilter("ignore", FutureWarning)
@@ -142,7 +142,7 @@ def benchmark(summary: pd.DataFrame) -> Figure:
     simple = summary[(summary["kind"] == "baseline") & summary["mean"].notna()]
     figure, axis = figure_of(8, 1.3 + 0.3 * len(scores) + 0.2 * len(simple))
     for place, (name, row) in enumerate(scores.iterrows()):
-        colour = PROPOSED if name == COMBINED else colours[row["kind"]]
+        colour = PROPOSED if name == PAPER_SCORE else colours[row["kind"]]
         axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2, alpha=0.6)
         axis.plot(row["mean"], place, "D" if row["kind"] == "given" else "o", color=colour)
     axis.set_yticks(range(len(scores)), [title_of(name) for name in scores.index])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +12,9 @@ from companion.datasets import cached_file, load_dataset, medmnist_flags, medmni
 from companion.errors import CompanionError, InputError
 from companion.models import ARCHITECTURES, check_architecture, read_state
 from companion.ranking.sets import MIN_CANDIDATES
-from companion.sources import (
-    BY_HAND,
-    CHECKPOINT_SUFFIXES,
-    by_hand_file,
-    imagenet_file,
-    medmnist_file,
-    trained_file,
-)
+from companion.sources import BY_HAND, by_hand_file, imagenet_file, medmnist_file, trained_file
 from companion.training import SEED
+from companion.training.loop import Report
 
 
 @dataclass(frozen=True)
@@ -31,11 +26,7 @@ class Candidate:
 
 
 def default_sources(
-    target: str,
-    *,
-    architecture: str = "resnet18",
-    seed: int = SEED,
-    progress: Callable[[float, str], None] | None = None,
+    target: str, *, architecture: str = "resnet18", seed: int = SEED, progress: Report | None = None
 ) -> tuple[list[str], list[Candidate]]:
     """Sources that can be had without a download, and those left out with the reason.
 
@@ -61,7 +52,9 @@ def default_sources(
         If there is nothing to compare.
     """
     check_architecture(architecture)
-    found = [*_imagenet(architecture), *_medmnist(target), *_by_hand(target), *_own()]
+    files = _files(target, architecture)
+    found = [Candidate(source, "" if path.is_file() else reason) for source, path, reason in files]
+    found += _own()
     trained = _trained(target, architecture, seed)
     chosen = [one.source for one in [*found, *trained] if not one.reason]
     of_one_kind = sum(not source.startswith("torchvision:") for source in chosen) + 1  # with random weights
@@ -78,61 +71,38 @@ def default_sources(
     return [*chosen, "scratch"], [one for one in found if one.reason] + missing[len(added) :]
 
 
-def _unless_here(path: Path, reason: str) -> str:
-    return "" if path.is_file() else reason
-
-
-def _imagenet(architecture: str) -> list[Candidate]:
-    found = []
+def _files(target: str, architecture: str) -> Iterator[tuple[str, Path, str]]:
+    """Sources whose files have a place of their own: that place, and what to say where nothing lies there."""
     for name in dict.fromkeys((architecture, *ARCHITECTURES)):
         weights, path = imagenet_file(name)
         megabytes = weights.meta.get("_file_size", 0)
         reason = f"not on this machine: companion fetch brings it ({megabytes:.0f} MB)"
-        source = "imagenet" if name == architecture else f"torchvision:{name}"
-        found.append(Candidate(source, _unless_here(path, reason)))
-    return found
-
-
-def _medmnist(target: str) -> list[Candidate]:
+        yield "imagenet" if name == architecture else f"torchvision:{name}", path, reason
     reason = "not on this machine, and without a published checksum: companion fetch weights:NAME --trust"
-    flags = [flag for flag in medmnist_flags(single_label=True) if flag != target]
-    return [Candidate(flag, _unless_here(medmnist_file(flag), reason)) for flag in flags]
-
-
-def _by_hand(target: str) -> list[Candidate]:
-    found = []
+    for flag in medmnist_flags(single_label=True):
+        if flag != target:
+            yield flag, medmnist_file(flag), reason
     for name, where in BY_HAND.items():
-        if name == "medmnist" and target not in medmnist_flags():
-            continue  # its weights are for a target that was left out
-        path = by_hand_file(name, target)
-        # Without the folders above: a report is sent to others.
-        place = path.relative_to(store.data_dir()).as_posix()
-        reason = f"fetched by hand from {where}, and saved as {place} in the data directory"
-        found.append(Candidate(name, _unless_here(path, reason)))
-    return found
+        if name != "medmnist" or target in medmnist_flags():  # its weights are for a target that was left out
+            path = by_hand_file(name, target)
+            # Without the folders above: a report is sent to others.
+            place = path.relative_to(store.data_dir()).as_posix()
+            yield name, path, f"fetched by hand from {where}, and saved as {place} in the data directory"
 
 
-def _own() -> list[Candidate]:
-    """Checkpoints in the folder of weights; those that do not say their architecture must be named."""
+def _own() -> Iterator[Candidate]:
+    """Checkpoints of this package in the folder of weights: others, which say less of themselves, must be named."""
     known = {by_hand_file(name, "").name for name in BY_HAND}
-    found = []
-    for path in sorted((store.data_dir() / "weights").glob("*")):
-        if path.suffix not in CHECKPOINT_SUFFIXES or path.name.startswith("medmnist_") or path.name in known:
-            continue
-        reason = "it does not say its architecture: name it with --source to say that you mean it"
-        if path.suffix == ".safetensors":
-            try:
-                reason = "" if "companion" in read_state(path)[1] else reason
-            except CompanionError as error:
-                reason = str(error)
-        found.append(Candidate(str(path), reason))
-    return found
+    for path in sorted((store.data_dir() / "weights").glob("*.safetensors")):
+        with contextlib.suppress(CompanionError):  # a damaged one is reported where it is named
+            given = path.name in known or path.name.startswith("medmnist_")
+            if not given and "companion" in read_state(path)[1]:
+                yield Candidate(str(path))
 
 
 def _trained(target: str, architecture: str, seed: int) -> list[Candidate]:
     """Sources trained on MedMNIST sets of this machine, smallest first; with a reason where that is still to do."""
-    samples = medmnist_samples()
-    found = []
+    samples, found = medmnist_samples(), []
     for flag in sorted(medmnist_flags(single_label=True), key=lambda flag: samples[flag]["train"]):
         if flag != target and cached_file(flag, 28) is not None:
             made = _is_trained(flag, architecture, seed)
@@ -143,9 +113,7 @@ def _trained(target: str, architecture: str, seed: int) -> list[Candidate]:
 
 def _is_trained(flag: str, architecture: str, seed: int) -> bool:
     """Tell whether a model trained on a MedMNIST set lies in the cache; large sets are read only where one may."""
-    if not any((store.cache_dir() / "sources").glob(f"{flag}-*.safetensors")):
-        return False
-    try:
-        return trained_file(load_dataset(flag, size=28), architecture=architecture, seed=seed).is_file()
-    except CompanionError:
-        return False  # a damaged file is reported where it is named
+    with contextlib.suppress(CompanionError):  # a damaged file is reported where it is named
+        if any((store.cache_dir() / "sources").glob(f"{flag}-*.safetensors")):
+            return trained_file(load_dataset(flag, size=28), architecture=architecture, seed=seed).is_file()
+    return False

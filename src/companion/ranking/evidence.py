@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from companion import evaluation, published, replication
 from companion.evaluation import hypotheses
-from companion.ranking.ranking import Ranking
 from companion.ranking.sets import FEATURE_SCORES, CandidateSet
-from companion.scores import COMBINED
+from companion.scores import PAPER_SCORE
+
+if TYPE_CHECKING:
+    from companion.ranking.ranking import Ranking
 
 BASELINE = "imagenet_then_size"
+# Architectures whose sources have a ground truth on other targets.
+KNOWN = {
+    "resnet18": lambda: published.table("source_datasets"),
+    "mobilenet_v2": lambda: replication.ground_truth(),
+}
 
 
 def context(ranking: Ranking) -> list[str]:
     """What orders like these were worth where the ground truth is known; computed, never typed."""
     kinds = dict.fromkeys(one.kind for one in ranking.sets if _as_published(one))
-    of_architectures = (
-        ranking.best is not None and ranking.best.kind == "architectures"
-    )  # the replication has one
-    return [*map(_published, kinds), *([] if of_architectures else [_replicated(ranking)])]
+    lines = [_published(kind) for kind in kinds]
+    if ranking.best is None or ranking.best.kind != "architectures":  # of which the replication has one
+        lines.append(_replicated(ranking))
+    return lines
 
 
 def _as_published(one: CandidateSet) -> bool:
@@ -33,12 +41,9 @@ def _as_published(one: CandidateSet) -> bool:
     if one.kind == "architectures":
         return bool(one.table["architecture"].isin(known).all())
     sources = one.table["pretraining"]
-    pretrained = sources[~sources.str.startswith("nothing")]
-    return (
-        set(one.table["architecture"]) == {"resnet18"}
-        and "imagenet" in set(sources)
-        and pretrained.isin(known).all()
-    )
+    like_theirs = sources.isin(known) | sources.str.startswith("nothing")
+    of_one = set(one.table["architecture"]) == {"resnet18"}
+    return bool(of_one and like_theirs.all() and "imagenet" in set(sources))
 
 
 @functools.cache
@@ -47,17 +52,16 @@ def _published(kind: str) -> str:
     taus = evaluation.weighted_tau(pairs.drop(columns=["gradient_ratio", "nca"])).mean()
     line = (
         f"In the published ground truth ({kind.replace('_', ' ')}) the order by the paper's score had a mean "
-        f"weighted τ of {taus[COMBINED]:.2f}, and the mean regret of its first choice was "
-        f"{evaluation.regret(pairs, COMBINED).mean():.4f} AUC"
+        f"weighted τ of {taus[PAPER_SCORE]:.2f}, and the mean regret of its first choice was "
+        f"{evaluation.regret(pairs, PAPER_SCORE).mean():.4f} AUC"
     )
     if kind == "architectures":
         highest = f"the highest mean τ was {taus.idxmax()}'s"
         return f"{line}. Both terms are inverted there, decided after the fact; {highest}."
-    simple = evaluation.weighted_tau(
-        pairs[["source", "target", "auc"]].join(evaluation.baselines(pairs)[BASELINE])
-    )
+    simple = pairs[["source", "target", "auc"]].join(evaluation.baselines(pairs)[BASELINE])
+    tau = evaluation.weighted_tau(simple)[BASELINE].mean()
     imagenet = evaluation.regret(pairs, lambda rows: "imagenet").mean()
-    return f"{line}; ImageNet first, then training-set size: τ {simple[BASELINE].mean():.2f}, regret {imagenet:.4f}."
+    return f"{line}; ImageNet first, then training-set size: τ {tau:.2f}, regret {imagenet:.4f}."
 
 
 @functools.cache
@@ -78,7 +82,7 @@ def replicated(combined: bool, target: str) -> pd.DataFrame:
     frame = hypotheses.with_combinations(replication.pair_scores(), auc)
     features = frame.groupby("target")[list(FEATURE_SCORES)].rank(ascending=False).mean(axis=1)
     frame["here"] = frame[hypotheses.PROPOSED_INVARIANT] if combined else -features
-    frame["paper"], frame["baseline"] = frame[COMBINED], frame[BASELINE]
+    frame["paper"], frame["baseline"] = frame[PAPER_SCORE], frame[BASELINE]
     ways = ["here", "paper", "baseline"]
     taus = evaluation.weighted_tau(frame[["source", "target", "auc", *ways]])
     rows = []
@@ -114,27 +118,21 @@ def elsewhere(one: CandidateSet, target: str) -> pd.DataFrame:
         best), ``here`` (rank by the order of `one`), ``mean`` of both, ``targets``; empty for fewer than two.
     """
     empty = pd.DataFrame(columns=["source", "elsewhere", "here", "mean", "targets"])
-    architectures = set(one.table["architecture"])
-    if architectures == {"resnet18"}:
-        truth = published.table("source_datasets")
-    elif architectures == {"mobilenet_v2"}:
-        truth = replication.ground_truth()
-    else:
+    architecture, *others = set(one.table["architecture"])
+    if others or architecture not in KNOWN:
         return empty
-    sources = one.table["source"]  # a file is known by its name, other sources by what they were trained on
+    truth, sources = KNOWN[architecture](), one.table["source"]
+    # A file is known by its name, other sources by what they were trained on.
     names = sources.set_axis(sources.where(sources.isin(truth["source"]), one.table["pretraining"]))
-    known = names.index.isin(truth["source"]) & ~names.str.startswith(
-        "train:"
-    )  # those are models of one's own
-    names = names[~names.index.duplicated() & known]
+    own = names.str.startswith("train:").to_numpy()  # models of one's own
+    names = names[names.index.isin(truth["source"]) & ~names.index.duplicated() & ~own]
     if len(names) < 2:
         return empty
     truth = truth[(truth["target"] != target) & (truth["source"] != truth["target"])]
     wide = truth.pivot_table(index="target", columns="source", values="auc")
     ranks = wide[list(names.index)].rank(axis=1, ascending=False)
     places = pd.Series(np.arange(1.0, len(one.advised) + 1), one.advised).reindex(names).rank()
-    found = pd.DataFrame(
-        {"source": names.to_numpy(), "elsewhere": ranks.mean().to_numpy(), "here": places.to_numpy()}
-    )
+    columns = {"source": names, "elsewhere": ranks.mean(), "here": places}
+    found = pd.DataFrame({name: list(values) for name, values in columns.items()})
     found["mean"], found["targets"] = found[["elsewhere", "here"]].mean(axis=1), len(wide)
     return found.sort_values("mean", ignore_index=True)

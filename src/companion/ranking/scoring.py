@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from torch import nn
+import numpy as np
 
-from companion.datasets import Dataset, Fold, load_dataset
-from companion.models import SourceModel, from_module
+from companion import store
+from companion.datasets import Dataset, load_dataset
+from companion.models import Normalisation, SourceModel, best_device, extended
 from companion.scores import Scores
 from companion.scores.from_images import score_images
 from companion.scores.registry import check_scores
-from companion.sources import load_source
+from companion.sources import Source, load_source
 from companion.training import SEED
 
 # The paper's, and the gradient ratio in the form that does not depend on how a network is written.
 DEFAULT_SCORES = (
-    "nca",
-    "gradient_ratio",
-    "gradient_ratio_scale_invariant",
-    "linear_probe",
-    "knn",
-    "logme",
-    "parc",
-    "sfda",
-    "ncti",
-    "leep",
-    "nleep",
+    *("nca", "gradient_ratio", "gradient_ratio_scale_invariant", "linear_probe", "knn"),
+    *("logme", "parc", "sfda", "ncti", "leep", "nleep"),
 )
 
 
 def score(
-    model: SourceModel | str | nn.Module,
+    model: Source,
     dataset: Dataset | str,
     *,
     scores: Sequence[str] = DEFAULT_SCORES,
@@ -39,14 +34,13 @@ def score(
     per_class: int = 100,
     seed: int = SEED,
     device: str | None = None,
-    fold: Fold | None = None,
 ) -> Scores:
     """Score one source for one target, everything from one pass over the images.
 
     Parameters
     ----------
     model, dataset
-        As `load_source` and `load_dataset` return them, or names for these; the model may be a network, too.
+        As for `load_source`, and as `load_dataset` returns it or its name.
     scores
         Names from `companion.scores.REGISTRY`.
     variant
@@ -55,8 +49,6 @@ def score(
         At most this many times the number of classes training images are scored, drawn with `seed`.
     device
         Where the network runs; the fastest there is by default.
-    fold
-        Score the training images of this fold, in its order, as the paper does; `per_class` is then without effect.
 
     Returns
     -------
@@ -70,12 +62,57 @@ def score(
     """
     check_scores(scores)
     dataset = load_dataset(dataset) if isinstance(dataset, str) else dataset
-    model = load_source(model, seed=seed) if isinstance(model, str) else model
-    model = from_module(model) if isinstance(model, nn.Module) else model
-    if fold is None:
-        images, labels = dataset.draw(per_class, seed=seed)
-    else:
-        images, labels = dataset.images["train"][fold.train], dataset.labels["train"][fold.train]
+    model = load_source(model, seed=seed)
+    images, labels = dataset.draw(per_class, seed=seed)
+    device = str(best_device(device))
     found = score_images(model, images, labels, scores=scores, variant=variant, seed=seed, device=device)
-    found.provenance["data"] = {dataset.name: dataset.content_hash}
-    return found
+    record = store.provenance(
+        seed=seed,
+        device=device,
+        images=len(labels),
+        variant=variant,
+        source=model.name,
+        source_provenance=model.provenance,
+        normalisation=model.normalisation,
+        batch_norm=model.batch_norm,
+        seconds_in_the_network=found.seconds,
+        data={dataset.name: dataset.content_hash},
+    )
+    return replace(found, provenance=record)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A source's scores on a target, and what stays known of the source once its network is let go."""
+
+    name: str
+    architecture: str
+    pretraining: str
+    normalisation: Normalisation
+    batch_norm: bool  # whether the network has any
+    provenance: dict[str, Any]  # of the source
+    scores: Scores
+    remarks: Sequence[str]  # what to know of the scores
+    seconds: dict[str, float]  # of "loading", of "scoring" and, of the latter, in the "network"
+
+    def learnt_from(self, dataset: Dataset) -> bool:
+        """Whether the source learnt from a target's images, at whatever size and in whatever pool of datasets."""
+        learnt = {*self.provenance.get("lineage", ()), self.pretraining, self.provenance.get("data_hash")}
+        return bool(learnt & {*dataset.lineage, dataset.content_hash})
+
+
+def score_source(
+    name: str, load: Callable[[], SourceModel], images: np.ndarray, labels: np.ndarray, **scoring: Any
+) -> Scored:
+    """Load a source and score it on images with the options of `score_images`."""
+    began = time.perf_counter()
+    model = replace(load(), name=name)
+    loaded = time.perf_counter()
+    scores = score_images(model, images, labels, **scoring)
+    spent = {"loading": loaded - began, "scoring": time.perf_counter() - loaded, "network": scores.seconds}
+    remarks = [*scores.reasons.values(), *model.provenance.get("remarks", ())]
+    if extended(model):
+        new = "an extension to networks without two convolutions, which nobody has validated"
+        remarks.append(f"gradient ratio of {model.first_conv} and {model.second_conv}: {new}")
+    kind = (model.architecture, model.pretraining, model.normalisation, model.batch_norm)
+    return Scored(name, *kind, model.provenance, scores, remarks, spent)

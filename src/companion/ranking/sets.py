@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from companion.models import SourceModel, family
-from companion.scores import COMBINED, INVERTED_ACROSS_DOMAINS, REGISTRY, combine
+from companion.models import family
+from companion.scores import INVERTED_ACROSS_DOMAINS, PAPER_SCORE, REGISTRY, TERMS, combine
 
 MIN_CANDIDATES = 4
 SCALE_INVARIANT = "gradient_ratio_scale_invariant"
-# What the order goes by. Among sources of one architecture it is the product of NCA and the scale-invariant ratio, not
-# the paper's own form, since it ranks better in the second replication and does not depend on how a file was written (a
-# test holds both); among architectures, of which the replication has one, it is the paper's.
-RECOMMENDED = "combined"
-# Scores that mean something without other candidates.
+# Two columns of a table hold a product of NCA and a gradient ratio. PAPER_SCORE ("proposed") is the paper's, with the
+# ratio as published. COMBINED ("combined") is what the order goes by: among sources of one architecture it has the
+# scale-invariant ratio, since that ranks better in the second replication and does not depend on how a file was written
+# (a test holds both); among architectures, of which the replication has one, it is the paper's.
+COMBINED = "combined"
+# Scores that mean something without other candidates; "feature_rank" is the mean rank by them.
 FEATURE_SCORES = ("linear_probe", "knn", "nca", "logme")
+ALWAYS = tuple(dict.fromkeys((*TERMS, SCALE_INVARIANT, *FEATURE_SCORES)))  # what orders rest on
 LEFT_OUT = "left out: trained on the target itself"
 TOO_FEW = "too few of one kind for a combined score"
-
-
-def ratio_of(kind: str) -> str:
-    """Form of the gradient ratio that the order of a kind of candidate set goes by; see `RECOMMENDED`."""
-    return "gradient_ratio" if kind == "architectures" else SCALE_INVARIANT
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,13 @@ class CandidateSet:
         return list(self.table.dropna(subset=by).sort_values(by, kind="stable")["source"])
 
 
-def candidate_sets(models: Sequence[SourceModel]) -> list[tuple[str, str, list[int]]]:
-    """Group models into sets, each with its kind, its title and its members' positions.
+def ratio_of(kind: str) -> str:
+    """Form of the gradient ratio that the order of a kind of candidate set goes by; see `COMBINED`."""
+    return "gradient_ratio" if kind == "architectures" else SCALE_INVARIANT
+
+
+def candidate_sets(models: Sequence[Any]) -> list[tuple[str, str, list[int]]]:
+    """Group what has an ``architecture`` and a ``pretraining`` into sets: kind, title and places of the members.
 
     Models of one architecture (and its variants of other patch or input size) with different pre-training form a set,
     and so do architectures with one pre-training; one that shares its architecture with some and its pre-training with
@@ -105,39 +108,41 @@ def order(scores: pd.DataFrame, *, kind: str) -> tuple[pd.DataFrame, str]:
         As of `CandidateSet`.
     """
     table, inverted = scores.reset_index(drop=True), kind == "architectures"
+    ratio = ratio_of(kind) if ratio_of(kind) in table else "gradient_ratio"
     features = [name for name in FEATURE_SCORES if name in table and table[name].notna().all()]
     table["feature_rank"] = table[features].rank(ascending=False).mean(axis=1)
-    table[COMBINED] = combine(table["nca"], table["gradient_ratio"], invert=inverted)
-    by, ratio = RECOMMENDED, ratio_of(kind) if ratio_of(kind) in table else "gradient_ratio"
-    table[by] = combine(table["nca"], table[ratio], invert=inverted)
+    table[PAPER_SCORE] = combine(table["nca"], table["gradient_ratio"], invert=inverted)
+    table[COMBINED] = combine(table["nca"], table[ratio], invert=inverted)
     table["rank"] = pd.array([pd.NA] * len(table), dtype="Int64")
     table["gap"], table["order"] = np.nan, "undetermined"
-    tied = table[by].duplicated(keep=False)
-    reason = _undetermined(table, kind, ("nca", ratio), list(table["source"][tied & (table[by] > 0)]))
+    alone = kind == "mixed" or len(table) < MIN_CANDIDATES
+    reason = (
+        f"it needs {MIN_CANDIDATES} candidates of one architecture, or of one pre-training, to be compared with"
+        if alone
+        else _undetermined(table, ("nca", ratio))
+    )
+    if alone:
+        table[[COMBINED, PAPER_SCORE]] = np.nan
     if reason:
-        if kind == "mixed" or len(table) < MIN_CANDIDATES:
-            table[[by, COMBINED]] = np.nan
         return table.sort_values("feature_rank", kind="stable"), reason
-    table["rank"] = table[by].rank(ascending=False, method="min").astype("Int64")
+    tied = table[COMBINED].duplicated(keep=False)
+    table["rank"] = table[COMBINED].rank(ascending=False, method="min").astype("Int64")
     table["order"] = np.where(tied, "undetermined", "determined")
-    table = table.sort_values(by, ascending=False, kind="stable")
-    table["gap"] = table[by].diff(-1)
+    table = table.sort_values(COMBINED, ascending=False, kind="stable")
+    table["gap"] = table[COMBINED].diff(-1)
     lowest = "A combined score of 0 means the lowest here in NCA or gradient ratio, whatever the other, not worthless"
     return table, f"{lowest}; the last are tied" if tied.any() else lowest
 
 
-def _undetermined(
-    table: pd.DataFrame, kind: str, terms: tuple[str, str], tied_above_zero: Sequence[str]
-) -> str:
-    """Why the combined score gives no order; empty where it does."""
-    if kind == "mixed" or len(table) < MIN_CANDIDATES:
-        return f"it needs {MIN_CANDIDATES} candidates of one architecture, or of one pre-training, to be compared with"
+def _undetermined(table: pd.DataFrame, terms: Sequence[str]) -> str:
+    """Why the combined score of enough candidates gives no order; empty where it does."""
     for term in terms:
         if table[term].isna().any():
             return f"{term} is not defined for every source"
         if table[term].nunique() < 2:
             return f"{term} is the same for every source"
-    return f"{', '.join(tied_above_zero)} have the same combined score" if tied_above_zero else ""
+    tied = table["source"][table[COMBINED].duplicated(keep=False) & (table[COMBINED] > 0)]
+    return f"{', '.join(tied)} have the same combined score" if len(tied) else ""
 
 
 def agreement(candidates: CandidateSet) -> pd.DataFrame:
@@ -152,14 +157,11 @@ def agreement(candidates: CandidateSet) -> pd.DataFrame:
         inverted, as in `companion.evaluation`.
     """
     block = candidates.table.set_index("source")
-    values = {}
-    for name in (RECOMMENDED, COMBINED, *REGISTRY):
-        if name not in block or block[name].nunique() < 2:
-            continue
-        inverted = candidates.kind == "architectures" and name in (*INVERTED_ACROSS_DOMAINS, SCALE_INVARIANT)
-        values[name] = -block[name].astype(float) if inverted else block[name].astype(float)
-    taus = pd.DataFrame(values).corr(method="kendall", min_periods=3) if values else pd.DataFrame()
-    for name in values:
-        taus.loc[name, name] = np.nan
-    rows = [(name, one.idxmax(), int(one.notna().sum()), taus[name].mean()) for name, one in values.items()]
+    inverted = (*INVERTED_ACROSS_DOMAINS, SCALE_INVARIANT) if candidates.kind == "architectures" else ()
+    names = [name for name in (COMBINED, PAPER_SCORE, *REGISTRY) if name in block]
+    values = block[[name for name in names if block[name].nunique() > 1]].astype(float)
+    values = values.mul([-1 if name in inverted else 1 for name in values])
+    taus = values.corr(method="kendall", min_periods=3)
+    taus = taus.mask(np.eye(len(taus), dtype=bool)).mean()
+    rows = [(name, one.idxmax(), int(one.notna().sum()), taus[name]) for name, one in values.items()]
     return pd.DataFrame(rows, columns=["method", "first", "sources", "tau"])

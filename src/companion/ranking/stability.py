@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from companion.errors import InputError
-from companion.ranking.ranking import Progress, Ranking
-from companion.ranking.sets import FEATURE_SCORES, RECOMMENDED, SCALE_INVARIANT, CandidateSet, order
-from companion.scores import TERMS
+from companion.ranking.sets import ALWAYS, COMBINED, CandidateSet, order
+from companion.scores.from_images import score_images
+from companion.sources import load_source
+from companion.training.loop import Report
+from companion.tuning import part_of
+
+if TYPE_CHECKING:
+    from companion.ranking.ranking import Ranking
 
 PART = 0.5
 MIN_REPEATS = 5
@@ -39,10 +45,10 @@ class Stability:
 
 def stability_cost(ranking: Ranking, repeats: int) -> float:
     """Seconds that `stability` will take, about: from what the ranking itself took."""
-    return repeats * PART * sum(spent["scoring"] for spent in ranking.cost["by_source"].values())
+    return repeats * PART * sum(one.seconds["scoring"] for one in ranking.scored)
 
 
-def stability(ranking: Ranking, repeats: int = 20, *, progress: Progress | None = None) -> Stability:
+def stability(ranking: Ranking, repeats: int = 20, *, progress: Report | None = None) -> Stability:
     """Rank again on random halves of the images, and say how far other images could move the order.
 
     Parameters
@@ -70,32 +76,30 @@ def stability(ranking: Ranking, repeats: int = 20, *, progress: Progress | None 
     if repeats < MIN_REPEATS:
         raise InputError(f"{repeats} repeats say too little: give at least {MIN_REPEATS}")
     began = time.perf_counter()
-    report = progress or (lambda fraction, text: None)
-    dataset, options = ranking.dataset, ranking.options
-    sets = [one for one in ranking.sets if len(one.advised) > 1]
-    images, labels = dataset.draw(options.per_class, seed=options.seed)
+    dataset, seed = ranking.dataset, ranking.scoring["seed"]
     patients = dataset.patients.get("train")
-    whose = None if patients is None else patients[dataset.drawn(options.per_class, seed=options.seed)]
-    parts = halves(labels, repeats, seed=options.seed, patients=whose)
-    rows = []
+    whose = None if patients is None else patients[dataset.drawn(ranking.per_class, seed=seed)]
+    images, labels = dataset.draw(ranking.per_class, seed=seed)
+    parts = halves(labels, repeats, seed=seed, patients=whose)
+    of = "images" if whose is None else "patients"
+    sets = [one for one in ranking.sets if len(one.advised) > 1]
     names = list(dict.fromkeys(name for one in sets for name in one.table["source"]))
+    rows = []
     for index, name in enumerate(names):
-        model = options.load(ranking.sources[name], dataset)
-        mine = [one for one in sets if name in set(one.table["source"])]
-        wanted = [*TERMS, *((SCALE_INVARIANT,) if any(one.ordered for one in mine) else ())]
-        wanted += FEATURE_SCORES if not all(one.ordered for one in mine) else ()
+        model, tell = (
+            load_source(ranking.sources[name], **ranking.loading),
+            part_of(progress, index, len(names)),
+        )
         for number, part in enumerate(parts):
-            report((index + number / repeats) / len(names), f"{name}: half {number + 1} of {repeats}")
-            scores = options.score(model, images[part], labels[part], list(dict.fromkeys(wanted)))
+            tell(number / repeats, f"{name}: half {number + 1} of {repeats}")
+            scores = score_images(model, images[part], labels[part], scores=ALWAYS, **ranking.scoring)
             rows.append({"source": name, "half": number, **scores})
-    found, of = pd.DataFrame(rows), "images" if whose is None else "patients"
-    tables, summaries = [], {}
+    found, tables, summaries = pd.DataFrame(rows), [], {}
     for one in sets:
         values = _values(one, found)
         if len(values) < MIN_REPEATS:
-            summaries[one.title] = (
-                f"only {len(values)} of {repeats} halves of the {of} had an order: nothing can be said"
-            )
+            few = f"only {len(values)} of {repeats} halves of the {of} had an order"
+            summaries[one.title] = f"{few}: nothing can be said"
             continue
         tables.append(_spread(one, values))
         summaries[one.title] = _summary(one, tables[-1], len(values), repeats, of)
@@ -131,45 +135,42 @@ def lead(value: float, in_halves: np.ndarray) -> tuple[float, float]:
     return float(value - half_width), float(value + half_width)
 
 
-def _merit(table: pd.DataFrame, names: list[str], by_rank: bool) -> np.ndarray:
-    """What the order goes by, higher is better: the combined score, else the mean rank turned round."""
-    block = table.set_index("source").loc[names]
-    return (block[RECOMMENDED] if by_rank else -block["feature_rank"]).to_numpy(dtype=float)
+def _merit(table: pd.DataFrame, candidates: CandidateSet) -> np.ndarray:
+    """What the order goes by, higher is better: the combined score, else the mean rank, inverted."""
+    block = table.set_index("source").loc[candidates.advised]
+    return (block[COMBINED] if candidates.ordered else -block["feature_rank"]).to_numpy(dtype=float)
 
 
 def _values(candidates: CandidateSet, found: pd.DataFrame) -> np.ndarray:
     """(halves with an order, sources): what the order goes by, within its candidate set as in a ranking."""
-    names, values = candidates.advised, []
+    values = []
     for _, half in found[found["source"].isin(candidates.table["source"])].groupby("half"):
         table, _ = order(half, kind=candidates.kind)
         if table["rank" if candidates.ordered else "feature_rank"].notna().any():
-            values.append(_merit(table, names, candidates.ordered))
-    return np.array(values).reshape(-1, len(names))
+            values.append(_merit(table, candidates))
+    return np.array(values).reshape(-1, len(candidates.advised))
 
 
 def _spread(candidates: CandidateSet, values: np.ndarray) -> pd.DataFrame:
     table = pd.DataFrame({"candidate_set": candidates.title, "source": candidates.advised})
-    ranks = pd.DataFrame(-values).rank(axis=1, method="min").to_numpy()
-    table["highest"], table["lowest"] = np.quantile(ranks, [0.025, 0.975], axis=0, method="nearest").astype(
-        int
-    )
+    ranks = pd.DataFrame(-values).rank(axis=1, method="min").astype(int)
+    table["highest"], table["lowest"] = ranks.quantile([0.025, 0.975], interpolation="nearest").to_numpy()
     table["first"] = (ranks == 1).mean(axis=0)
-    whole = _merit(candidates.table, candidates.advised, candidates.ordered)
-    table["gap"] = [*(whole[:-1] - whole[1:]), np.nan]
-    gaps = values[:, :-1] - values[:, 1:]
-    limits = [lead(gap, own) for gap, own in zip(table["gap"], gaps.T, strict=False)]
+    merits = np.vstack([_merit(candidates.table, candidates), values])  # of the whole, then of every half
+    gaps = merits[:, :-1] - merits[:, 1:]
+    limits = [lead(column[0], column[1:]) for column in gaps.T]
+    table["gap"] = [*gaps[0], np.nan]
     table[["gap_low", "gap_high"]] = [*limits, (np.nan, np.nan)]
     return table
 
 
 def _summary(candidates: CandidateSet, table: pd.DataFrame, ordered: int, repeats: int, of: str) -> str:
-    first, second = table.iloc[0], table.iloc[1]
-    changes = "hardly" if first["gap_low"] > 0 else "easily"
+    first, second = table["source"][:2]
+    gap, low, high, share = table.loc[0, ["gap", "gap_low", "gap_high", "first"]]
     what = "of the combined score" if candidates.ordered else "places on average over the scores of features"
     line = (
-        f"{first['source']} leads {second['source']} by {first['gap']:.2f} {what}, 95 % interval over "
-        f"{of} {first['gap_low']:.2f} to {first['gap_high']:.2f}: other {of} like these would {changes} change which "
-        f"of the two is ahead ({first['source']} came first in {first['first'] * ordered:.0f} of {ordered} overlapping "
-        "halves)"
+        f"{first} leads {second} by {gap:.2f} {what}, 95 % interval over {of} {low:.2f} to {high:.2f}: other {of} like "
+        f"these would {'hardly' if low > 0 else 'easily'} change which of the two is ahead ({first} came first in "
+        f"{share * ordered:.0f} of {ordered} overlapping halves)"
     )
     return line if ordered == repeats else f"{line}; {repeats - ordered} more had no order"

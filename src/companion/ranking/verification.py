@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from companion.datasets import Dataset, Fold, fold
 from companion.errors import InputError
-from companion.ranking.ranking import Progress, Ranking
+from companion.sources import load_source
 from companion.training import FINE_TUNING_PROTOCOLS
-from companion.tuning import LEARNING_RATES, RESAMPLES, Tuned, mean_auc, resampled, tune
+from companion.training.loop import Report
+from companion.tuning import LEARNING_RATES, Tuned, interval, mean_auc, part_of, tune
+
+if TYPE_CHECKING:
+    from companion.ranking.ranking import Ranking
 
 SEEDS = 3
 
@@ -56,7 +60,7 @@ def verification_cost(ranking: Ranking, count: int, protocol: str = "quick") -> 
 
 
 def verify(
-    ranking: Ranking, count: int = 2, *, protocol: str = "quick", progress: Progress | None = None
+    ranking: Ranking, count: int = 2, *, protocol: str = "quick", progress: Report | None = None
 ) -> Verification:
     """Fine-tune the first few sources of a ranking with three seeds and two learning rates, and say how they compare.
 
@@ -76,74 +80,53 @@ def verify(
     InputError
         If there is nothing to compare, the target lacks validation or test images, or training diverges.
     """
-    dataset, options = ranking.dataset, ranking.options
-    drawn, names = check_verifiable(dataset, count, protocol), ranking.first(count)
-    report = progress or (lambda fraction, text: None)
-    found: list[Tuned] = []
-    for index, name in enumerate(names):
-
-        def step(fraction: float, text: str, index: int = index) -> None:
-            report((index + fraction) / len(names), text)
-
-        found.append(
-            tune(
-                options.load(ranking.sources[name], dataset),
-                dataset,
-                protocol=protocol,
-                seeds=range(options.seed, options.seed + SEEDS),
-                images=drawn,
-                device=options.device,
-                progress=step,
-            )
+    drawn, names = check_verifiable(ranking.dataset, count, protocol), ranking.first(count)
+    seed, device = ranking.scoring["seed"], ranking.scoring["device"]
+    found = {
+        name: tune(
+            load_source(ranking.sources[name], **ranking.loading),
+            ranking.dataset,
+            protocol=protocol,
+            seeds=range(seed, seed + SEEDS),
+            images=drawn,
+            device=device,
+            progress=part_of(progress, index, len(names)),
         )
-    rows = []
-    for place, (name, one) in enumerate(zip(names, found, strict=True), start=1):
-        row = {
-            "source": name,
-            "place": place,
-            **dict(zip(("test_auc", "low", "high"), one.test_auc, strict=True)),
-        }
-        row |= {"frozen_auc": one.frozen_auc}
-        row |= {f"auc of {kind}": auc for kind, auc in one.per_class.set_index("class")["auc"].items()}
-        rows.append(row | {"seconds": one.runs["seconds"].sum()})
-    table = pd.DataFrame(rows)
-    remarks = dict.fromkeys(
-        f"{name}: {line}" for name, one in zip(names, found, strict=True) for line in one.remarks
-    )
+        for index, name in enumerate(names)
+    }
+    table = pd.DataFrame([_row(name, one) for name, one in found.items()])
+    table.insert(1, "place", range(1, len(table) + 1))
+    remarks = [f"{name}: {line}" for name, one in found.items() for line in one.remarks]
     frozen = table.loc[table["frozen_auc"].idxmax()]
     if frozen["frozen_auc"] > table["test_auc"].max():
-        remarks[
+        remarks.append(
             f"{frozen['source']} with all layers frozen and a linear classifier on its features reached "
             f"{frozen['frozen_auc']:.3f}, more than any fine-tuning here: freezing costs seconds"
-        ] = None
-    return Verification(
-        table,
-        _summary(names, [one.probabilities for one in found], dataset, seed=options.seed),
-        tuple(remarks),
-        protocol,
-        f"{SEEDS} seeds, the better of {len(LEARNING_RATES)} learning rates by validation loss",
-        len(dataset.labels["test"]),
-    )
+        )
+    chances = {name: one.probabilities for name, one in found.items()}
+    summary = _summary(chances, ranking.dataset, seed=seed)
+    runs = f"{SEEDS} seeds, the better of {len(LEARNING_RATES)} learning rates by validation loss"
+    return Verification(table, summary, tuple(remarks), protocol, runs, len(ranking.dataset.labels["test"]))
 
 
-def _summary(names: Sequence[str], chances: Sequence[np.ndarray], dataset: Dataset, *, seed: int) -> str:
+def _row(name: str, one: Tuned) -> dict[str, object]:
+    auc, low, high = one.test_auc
+    row = {"source": name, "test_auc": auc, "low": low, "high": high, "frozen_auc": one.frozen_auc}
+    row |= {f"auc of {kind}": auc for kind, auc in one.per_class.set_index("class")["auc"].items()}
+    return row | {"seconds": one.runs["seconds"].sum()}
+
+
+def _summary(chances: dict[str, np.ndarray], dataset: Dataset, *, seed: int) -> str:
     """Compare the first with the best of the others: the difference, and its interval over seeds and test images."""
     labels = dataset.labels["test"]
-    aucs = np.array([mean_auc(labels, each) for each in chances])
-    rival = 1 + int(aucs[1:].argmax())
-    rng, differences = np.random.default_rng(seed), []
-    for _ in range(RESAMPLES):
-        index = resampled(dataset, "test", rng)
-        drawn = [
-            mean_auc(labels[index], each[rng.integers(len(each), size=len(each))][:, index])
-            for each in (chances[0], chances[rival])
-        ]
-        differences.append(drawn[0] - drawn[1])
-    low, high = np.nanquantile(differences, [0.025, 0.975])
-    place = int((aucs > aucs[0]).sum()) + 1
+    aucs = {name: mean_auc(labels, each) for name, each in chances.items()}
+    first, *others = aucs
+    rival = max(others, key=aucs.__getitem__)
+    low, high = interval(dataset, "test", [chances[first], chances[rival]], seed)
+    place = sum(auc > aucs[first] for auc in aucs.values()) + 1
     line = (
-        f"{names[0]}, first in the ranking, came in place {place} of {len(names)} with a test AUC of {aucs[0]:.3f}, "
-        f"{aucs[0] - aucs[rival]:+.3f} against {names[rival]} (95 % interval over {len(chances[0])} seeds and "
+        f"{first}, first in the ranking, came in place {place} of {len(aucs)} with a test AUC of {aucs[first]:.3f}, "
+        f"{aucs[first] - aucs[rival]:+.3f} against {rival} (95 % interval over {len(chances[first])} seeds and "
         f"{len(labels)} test images {low:+.3f} to {high:+.3f})"
     )
     return f"{line}: these images cannot tell the two apart" if low <= 0 <= high else line

@@ -19,7 +19,7 @@ from companion.errors import EnvironmentFailure, InputError, did_you_mean
 from companion.models import SourceModel
 from companion.replication.execution import Job
 from companion.replication.protocol import Replication, expand
-from companion.scores import COMBINED, REGISTRY, combine_ncti, with_combined
+from companion.scores import PAPER_SCORE, REGISTRY, combine_ncti, with_combined
 from companion.sources import trained_on
 from companion.training.protocols import checked
 
@@ -137,7 +137,7 @@ def table(variant: str = "corrected") -> pd.DataFrame:
     """
     truth = ground_truth().groupby(PAIR)["auc"].agg(auc="mean", auc_sd="std", folds="size").reset_index()
     found = with_combined(pair_scores(variant))
-    names = ["training_images", COMBINED, *(name for name in REGISTRY if name in found)]
+    names = ["training_images", PAPER_SCORE, *(name for name in REGISTRY if name in found)]
     result = truth.merge(found[[*PAIR, *names]], on=PAIR, how="left", validate="one_to_one")
     result.attrs["runs"] = _read("medical_runs").attrs["provenance"]["runs"]
     return result

@@ -22,8 +22,8 @@ under shuffled labels, stand on the page of all scores.
 from companion.scores._arrays import ScoreWarning, stratified_subsample
 from companion.scores._suite import Scores, suite
 from companion.scores.combination import (
-    COMBINED,
     INVERTED_ACROSS_DOMAINS,
+    PAPER_SCORE,
     TERMS,
     combine,
     combine_ncti,
@@ -49,7 +49,7 @@ from companion.scores.transrate import transrate
 
 # fmt: off
 __all__ = [
-    "COMBINED", "INVERTED_ACROSS_DOMAINS", "NCTITerms", "REGISTRY", "ScoreInfo", "ScoreWarning", "Scores",
+    "PAPER_SCORE", "INVERTED_ACROSS_DOMAINS", "NCTITerms", "REGISTRY", "ScoreInfo", "ScoreWarning", "Scores",
     "TERMS", "combine", "combine_ncti", "gbc", "gradient_ratio", "hscore", "knn", "lda", "leep",
     "linear_probe", "logme", "min_max", "nca", "nce", "ncti_terms", "nleep", "parc", "sfda",
     "stratified_subsample", "suite", "transrate", "with_combined",

@@ -1,10 +1,12 @@
 """Many scores of one source on one target, with the work they share done once."""
 
+from __future__ import annotations
+
 import inspect
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,6 +15,9 @@ from companion.scores import _arrays as arrays
 from companion.scores._prepared import Prepared
 from companion.scores.ncti import NCTITerms
 from companion.scores.registry import REGISTRY, check_scores
+
+if TYPE_CHECKING:
+    from companion.scores.forward_pass import ForwardPass
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +32,8 @@ class Scores(Mapping[str, float]):
         The three terms of NCTI, which become a score only within a candidate set.
     features, labels : array-like of shape (n, d) and (n,)
         What the scores were computed from.
+    seconds : float
+        Time in the network; NaN where arrays were given.
     provenance : dict
         Versions, seed, device, data hash and what the source is, from `companion.score`.
     """
@@ -36,6 +43,7 @@ class Scores(Mapping[str, float]):
     ncti_terms: NCTITerms | None
     features: Any = field(repr=False)
     labels: Any = field(repr=False)
+    seconds: float = float("nan")
     provenance: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __getitem__(self, name: str) -> float:
@@ -57,6 +65,7 @@ def suite(
     variant: str = "corrected",
     random_state: int | None = 0,
     max_points: int | None = None,
+    passed: ForwardPass | None = None,
 ) -> Scores:
     """Compute many scores of one source on one target; each equals what its own function returns.
 
@@ -73,6 +82,8 @@ def suite(
         Seed for the scores in which chance enters, and for `max_points`.
     max_points : int, optional
         Score a `stratified_subsample` of this many points where there are more.
+    passed : ForwardPass, optional
+        The pass that gave the arrays; without it scores of images are NaN.
 
     Returns
     -------
@@ -107,7 +118,10 @@ def suite(
             options["random_state"] = random_state
         try:
             if "images" in info.inputs:
-                raise ValueError(f"not applicable, it needs a model and {', '.join(info.inputs)}")
+                if passed is None:
+                    raise ValueError(f"not applicable, it needs a model and {', '.join(info.inputs)}")
+                found[name] = passed.ratio("scale_invariant" if name.endswith("scale_invariant") else variant)
+                continue
             if "logits" in info.inputs and logits is None:
                 raise ValueError("not applicable, the source gives no logits")
             with warnings.catch_warnings():
@@ -118,4 +132,4 @@ def suite(
             found[name] = None if info.pooled else float("nan")
             reasons[name] = f"{name}: {str(error).removeprefix(f'{name}: ')}"
     terms = found.pop("ncti", None)
-    return Scores(found, reasons, terms, features, labels)
+    return Scores(found, reasons, terms, features, labels, passed.seconds if passed else float("nan"))

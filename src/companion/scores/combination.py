@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-COMBINED = "proposed"
+PAPER_SCORE = "proposed"
 TERMS = ("nca", "gradient_ratio")
 # Among architectures the paper inverts these (1 - score), after the fact: see the reproduction notes.
 INVERTED_ACROSS_DOMAINS = (*TERMS, "leep", "nleep", "parc", "ncti")
@@ -45,7 +45,7 @@ def with_combined(table: pd.DataFrame, *, invert: bool = False) -> pd.DataFrame:
         pd.Series(combine(block["nca"], block["gradient_ratio"], invert=invert), block.index)
         for _, block in table.groupby("target")
     ]
-    return table.assign(**{COMBINED: pd.concat(combined)})
+    return table.assign(**{PAPER_SCORE: pd.concat(combined)})
 
 
 def combine_ncti(terms: np.ndarray, *, variant: str = "corrected") -> np.ndarray:

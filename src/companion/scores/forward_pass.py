@@ -8,6 +8,7 @@ the forward pass that the gradients need gives the features too, and only two we
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,6 +78,8 @@ class ForwardPass:
         weights, which does not depend on how the network is written.
     triplets
         int64, (batches,): valid triplets (anchor and positive of one class, negative of another).
+    seconds
+        What the pass took.
     """
 
     features: np.ndarray
@@ -86,6 +89,7 @@ class ForwardPass:
     first_scaled: np.ndarray
     second_scaled: np.ndarray
     triplets: np.ndarray
+    seconds: float
 
     def ratio(self, variant: str = "corrected") -> float:
         """Mean norm of the second convolution over that of the first; see `companion.scores.gradient_ratio`.
@@ -140,6 +144,7 @@ def single_pass(
     InputError
         If the network cannot take images of that size.
     """
+    began = time.perf_counter()
     codes = np.unique(np.asarray(labels).reshape(-1), return_inverse=True)[1]
     n = len(codes)
     if len(images) != n or n == 0:
@@ -180,6 +185,7 @@ def single_pass(
         first_scaled,
         second_scaled,
         np.array(triplets, dtype=np.int64),
+        time.perf_counter() - began,
     )
 
 
