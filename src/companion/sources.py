@@ -198,7 +198,8 @@ def check_name(source: str | os.PathLike) -> None:
         check_architecture(architecture or what)
     if kind == "checkpoint" and not checkpoint_file(what).is_file():
         raise InputError(f"{what}: there is no such checkpoint file")
-    if kind not in ("train", "checkpoint", "torchvision", "timm", "medmnist weights") and name not in KINDS:
+    named = kind in ("checkpoint", "medmnist weights") or (kind in ("train", "torchvision", "timm") and what)
+    if not named and name not in KINDS:
         near = did_you_mean(name, [*KINDS, *medmnist_flags()])
         if name in torchvision().models.list_models(module=torchvision().models):
             near = f" Did you mean 'torchvision:{name}'?"

@@ -16,7 +16,7 @@ from companion import pages, store
 from companion.datasets import Dataset, Fold, fold
 from companion.errors import InputError
 from companion.models import SourceModel, best_device
-from companion.sources import Source, load_source, save
+from companion.sources import Source, called, load_source, save
 from companion.training import FINE_TUNING_PROTOCOLS, SEED, fine_tune
 from companion.training.loop import Report
 from companion.training.metrics import auc_per_class, macro_auc
@@ -179,7 +179,9 @@ def tune(
         raise InputError(f"protocol {protocol!r} is none of {', '.join(FINE_TUNING_PROTOCOLS)}")
     most = max(len(labels) for labels in dataset.labels.values())
     images = images or fold(dataset, 1, train_per_class=most, val_per_class=most)
-    model, device = load_source(model), str(best_device(device))
+    device = str(best_device(device))
+    loaded = load_source(model, target=dataset.name, seed=int(seeds[0]), device=device, progress=progress)
+    model = replace(loaded, name=called(model))
     networks, rows = [], []
     for number, seed in enumerate(seeds):
         step = part_of(progress, number, len(seeds))

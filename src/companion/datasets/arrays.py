@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def read_npz(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         with opened as archive:
             sizes = {info.filename: info.file_size for info in archive.zip.infolist()}  # type: ignore[union-attr]
             there = [key for key in wanted if key in archive.files and f"{key}.npy" in sizes]
-            check_memory(str(path), sum(sizes[f"{key}.npy"] for key in there))
+            check_memory(str(path), 2 * sum(sizes[f"{key}.npy"] for key in there))
             arrays = {key: archive[key] for key in there}
     except InputError:
         raise
@@ -62,7 +63,9 @@ def load_npz(path: Path, options: Options, *, name: str, size: int | None, seed:
         raise InputError(f"{path}: labels are numbers in one split and names in another")
     if not len(labels["train"]):
         raise InputError(f"{path}: there are no training images")
-    pixels, values = np.concatenate(list(images.values())), np.concatenate(list(labels.values()))
+    values = np.concatenate(list(labels.values()))
+    pixels = np.concatenate(list(images.values()))
+    images.clear()  # now they are here once
     whose = np.repeat(list(labels), [len(of) for of in labels.values()])
     table = pd.DataFrame({"label": values.astype(str), "split": whose, "patient": ""})
     classes = [str(name) for name in np.unique(values)]
@@ -71,6 +74,10 @@ def load_npz(path: Path, options: Options, *, name: str, size: int | None, seed:
         classes = [name for name in classes if name not in options.drop_classes]
         kept = table["label"].isin(classes).to_numpy()
         table, pixels = table[kept].reset_index(drop=True), pixels[kept]
+        if not (table["split"] == "train").any():
+            raise InputError(
+                f"{path}: without {', '.join(options.drop_classes)} there are no training images left"
+            )
     table["content"] = digests(pixels)
     about = {"origin": f"file {path.name}", "files_hash": file_digest(path).hex()}
     name = Path(name).stem if name.endswith(".npz") else name
@@ -114,7 +121,9 @@ def _images(where: str, images: np.ndarray, size: int | None) -> np.ndarray:
     side = size or height
     if (height, width) == (side, side):
         return images
-    resized = np.empty((len(images), side, side, *images.shape[3:]), np.uint8)
+    shape = (len(images), side, side, *images.shape[3:])
+    check_memory(where, 2 * math.prod(shape))  # once as they are read, once by split
+    resized = np.empty(shape, np.uint8)
     for index, image in enumerate(images):
         resized[index] = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
     return resized

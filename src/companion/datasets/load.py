@@ -74,7 +74,7 @@ def load_dataset(
     Notes
     -----
     Where no splits are given, 70 % are drawn to train on, 10 % to validate and 20 % to test; where there is a test but
-    no val split, an eighth of train becomes val. Both are stratified, with all copies of an image in one split and,
+    no val split, an eighth of train becomes val. Both are stratified, with all copies of a file in one split and,
     where patients are known (from the manifest, DICOM headers or folders), each patient in one only.
     """
     options = Options(root, patients_from_folder, skip_unreadable, drop_classes)

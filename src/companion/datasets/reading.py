@@ -45,7 +45,7 @@ def check_memory(where: str, size: int) -> None:
     """Raise `InputError` for what takes more bytes than this machine has."""
     if size > MEMORY:
         room = f"{size / 1e9:.1f} GB of memory, more than this machine has"
-        raise InputError(f"{where} would take {room}: give a smaller --size, or fewer images")
+        raise InputError(f"{where} would take {room}: give fewer images, or a smaller --size")
 
 
 def assemble(

@@ -12,7 +12,14 @@ from companion.datasets import cached_file, load_dataset, medmnist_flags, medmni
 from companion.errors import CompanionError, InputError
 from companion.models import ARCHITECTURES, check_architecture, read_state
 from companion.ranking.sets import MIN_CANDIDATES
-from companion.sources import BY_HAND, by_hand_file, imagenet_file, medmnist_file, trained_file
+from companion.sources import (
+    BY_HAND,
+    CHECKPOINT_SUFFIXES,
+    by_hand_file,
+    imagenet_file,
+    medmnist_file,
+    trained_file,
+)
 from companion.training import SEED
 from companion.training.loop import Report
 
@@ -91,13 +98,19 @@ def _files(target: str, architecture: str) -> Iterator[tuple[str, Path, str]]:
 
 
 def _own() -> Iterator[Candidate]:
-    """Checkpoints of this package in the folder of weights: others, which say less of themselves, must be named."""
+    """Checkpoints in the folder of weights; those that do not say what they are must be named."""
     known = {by_hand_file(name, "").name for name in BY_HAND}
-    for path in sorted((store.data_dir() / "weights").glob("*.safetensors")):
-        with contextlib.suppress(CompanionError):  # a damaged one is reported where it is named
-            given = path.name in known or path.name.startswith("medmnist_")
-            if not given and "companion" in read_state(path)[1]:
-                yield Candidate(str(path))
+    for path in sorted((store.data_dir() / "weights").glob("*.*")):
+        if (
+            path.suffix in CHECKPOINT_SUFFIXES
+            and path.name not in known
+            and not path.name.startswith("medmnist_")
+        ):
+            reason = "not saved by this package, so it must be named: --source FILE@ARCHITECTURE"
+            with contextlib.suppress(CompanionError):  # a damaged one is reported where it is named
+                if path.suffix == ".safetensors" and "companion" in read_state(path)[1]:
+                    reason = ""
+            yield Candidate(str(path), reason)
 
 
 def _trained(target: str, architecture: str, seed: int) -> list[Candidate]:

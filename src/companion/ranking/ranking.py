@@ -82,8 +82,9 @@ class Ranking:
     def table(self) -> pd.DataFrame:
         """One row per source and candidate set, best first in each.
 
-        ``candidate_set``, ``rank``, ``source``, ``combined`` (NCA and the scale-invariant gradient ratio), ``gap``,
-        ``order``, ``feature_rank``, ``proposed`` (the paper's form), the scores, ``architecture``, ``pretraining``,
+        ``candidate_set``, ``rank``, ``source``, ``combined`` (what the order goes by: NCA and the scale-invariant
+        gradient ratio, among architectures the paper's form), ``gap``, ``order``, ``feature_rank``, ``proposed`` (the
+        paper's form), the scores, ``architecture``, ``pretraining``,
         ``note``.
         """
         parts = [one.table.assign(candidate_set=one.title) for one in self.sets]
@@ -174,9 +175,9 @@ def rank(
 
     Parameters
     ----------
-    target, size, trust
-        A dataset, or its name and two of the options of `load_dataset`, which has more.
-    sources
+    target, size
+        A dataset, or its name and one of the options of `load_dataset`, which has more.
+    sources, trust
         As for `load_source`; at least two. None takes those that can be had here without a download, see
         `companion.ranking.default_sources`.
     seed
@@ -209,7 +210,7 @@ def rank(
     if named is None:
         chosen, left_out = default_sources(target.name, architecture=architecture, seed=seed, progress=tell)
         named = by_name(chosen)
-    # Drawn, and so decoded, once for all sources; an unusable target is reported before any is loaded or trained.
+    # Drawn once for all sources; an unusable target is reported before any is loaded or trained.
     images, labels = target.draw(per_class, seed=seed)
     how: dict[str, Any] = {"seed": seed, "device": device}
     loading = how | {"target": target.name, "architecture": architecture, "trust": trust}
@@ -219,7 +220,7 @@ def rank(
         step, left = part_of(tell, index, len(named)), len(named) - index - 1
         step(0.0, f"{name}: loading ({index + 1} of {len(named)})")
         model = partial(load_source, source, progress=step, **loading)
-        scored.append(score_source(name, model, images, labels, scores=wanted, **scoring))
+        scored.append(score_source(name, model, images, labels, scores=wanted, progress=step, **scoring))
         to_go = (time.perf_counter() - began) / (index + 1) * left
         took = scored[-1].seconds["loading"] + scored[-1].seconds["scoring"]
         step(1.0, f"{name}: scored in {took:.1f} s, about {to_go:.0f} s to go")

@@ -17,6 +17,7 @@ from companion.scores.from_images import score_images
 from companion.scores.registry import check_scores
 from companion.sources import Source, load_source
 from companion.training import SEED
+from companion.training.loop import Report
 
 # The paper's, and the gradient ratio in the form that does not depend on how a network is written.
 DEFAULT_SCORES = (
@@ -62,9 +63,9 @@ def score(
     """
     check_scores(scores)
     dataset = load_dataset(dataset) if isinstance(dataset, str) else dataset
-    model = load_source(model, seed=seed)
     images, labels = dataset.draw(per_class, seed=seed)
     device = str(best_device(device))
+    model = load_source(model, target=dataset.name, seed=seed, device=device)
     found = score_images(model, images, labels, scores=scores, variant=variant, seed=seed, device=device)
     record = store.provenance(
         seed=seed,
@@ -102,12 +103,19 @@ class Scored:
 
 
 def score_source(
-    name: str, load: Callable[[], SourceModel], images: np.ndarray, labels: np.ndarray, **scoring: Any
+    name: str,
+    load: Callable[[], SourceModel],
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    progress: Report,
+    **scoring: Any,
 ) -> Scored:
-    """Load a source and score it on images with the options of `score_images`."""
+    """Load a source and score it on images with the options of `score_images`; its features are let go."""
     began = time.perf_counter()
     model = replace(load(), name=name)
     loaded = time.perf_counter()
+    progress(0.5, f"{name}: scoring")
     scores = score_images(model, images, labels, **scoring)
     spent = {"loading": loaded - began, "scoring": time.perf_counter() - loaded, "network": scores.seconds}
     remarks = [*scores.reasons.values(), *model.provenance.get("remarks", ())]
@@ -115,4 +123,5 @@ def score_source(
         new = "an extension to networks without two convolutions, which nobody has validated"
         remarks.append(f"gradient ratio of {model.first_conv} and {model.second_conv}: {new}")
     kind = (model.architecture, model.pretraining, model.normalisation, model.batch_norm)
-    return Scored(name, *kind, model.provenance, scores, remarks, spent)
+    kept = replace(scores, features=None, labels=None)
+    return Scored(name, *kind, model.provenance, kept, remarks, spent)
