@@ -111,6 +111,12 @@ def fold_agreement() -> str:
     return shown(min(means), 2) if len(means) == 1 else f"{shown(min(means), 2)} to {shown(max(means), 2)}"
 
 
+def seed_spread() -> str:
+    """Return the standard deviation of the AUC over the seeds of the seed study, from the least target to the most."""
+    found = replication.seed_runs().groupby("target")["test_auc"].std()
+    return f"{shown(found.min(), 3)} to {shown(found.max(), 3)}"
+
+
 def best_replicated() -> str:
     """Return the published score with the highest mean τ_w in the second replication, and that mean."""
     found = first_page.replicated_means()["mean"].reindex(list(published.METRICS))
