@@ -574,10 +574,14 @@ def draw_partial_grids(means, full):
     return figure
 
 
-if bench.ceiling:
-    partial = evaluation.partial_grids(seed=seed)
+partial = evaluation.partial_grids(seed=seed) if bench.ceiling else None
+draw_partial_grids(
+    partial.means, bench.mean
+) if partial else "no runs, no figure"
+
+# %%
+if partial:
     leader, share = partial.leads.index[0], partial.leads.iloc[0]
-    display(draw_partial_grids(partial.means, bench.mean))
     display(
         Markdown(
             f"With {partial.runs} settings a pair, {title_of(leader)} leads "

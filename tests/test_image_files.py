@@ -89,7 +89,7 @@ def test_progress_counts_to_the_end(tmp_path):
 def test_images_that_do_not_fit_into_memory_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "MEMORY", 2 * 10 * 28 * 28)
     assert load_dataset(folder(tmp_path / "scans", {"a": 5, "b": 5}), size=28).size == 28
-    with pytest.raises(InputError, match="folder scans would take .*: give a smaller --size"):
+    with pytest.raises(InputError, match="folder scans would take .*: give fewer images"):
         load_dataset(tmp_path / "scans", size=64)
 
 
