@@ -400,9 +400,8 @@ by_target.rename_axis(None, axis=1).round(3)
 # %% [markdown]
 # ### How far is one run from the next?
 #
-# The same pair, ImageNet on each target, was planned with ten seeds, on one
-# fold and at one learning rate. Their spread is what chance alone does to one
-# number of the table above.
+# The same pair, ImageNet on each target, with ten seeds, on one fold and at one
+# learning rate. Their spread is what chance alone does to one run.
 
 # %%
 from companion.errors import EnvironmentFailure
@@ -451,6 +450,7 @@ pd.DataFrame(agreement).rename_axis(
 # is decided, `needed` says how many targets would do it.
 
 # %%
+pd.set_option("display.max_colwidth", None)
 judged = evaluation.statements()
 shown = judged[judged["statement"] != "5, compared"].drop(columns="p")
 shown.set_index(["statement", "quantity"]).round(3)

@@ -112,7 +112,7 @@ Markdown(
     "package."
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Table of the pairs of sources in the order of their AUC: what each pair adds to the weighted Kendall tau, in hundredths, positive where the score orders it as the AUC does"}, "figure": {"caption": "Weighted τ of one target as a table of pairs, the sources in the order of their AUC. Each cell is a pair's weight, positive where the score orders the pair as the AUC does. τ is their sum over the sum of their sizes: mistakes in the upper left cost most.", "name": "pair-weights"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Table of the pairs of sources in the order of their AUC: what each pair adds to the weighted Kendall tau, in hundredths, positive where the score orders it as the AUC does"}, "figure": {"caption": "Weighted τ of one target as a table of pairs, the sources in the order of their AUC. Each cell is what a pair adds to τ, in hundredths: positive where the score orders the pair as the AUC does, negative where it does not. Their sum is τ; pairs with one of the best sources, on the left, weigh most.", "name": "pair-weights"}}
 import seaborn
 
 from companion.figures.style import figure_of, short, title_of
@@ -152,7 +152,7 @@ draw_pairs(added, list(kept["source"]))
 # counts; a row shares the horizontal one. The ground of a panel has the colour
 # of its τ_w, and the largest sources are marked.
 
-# %% mystnb={"image": {"alt": "Grid of scatter plots, eleven targets by seven scores: score against test AUC with a regression line and its 95 percent band; the weighted Kendall tau stands above each panel"}, "figure": {"caption": "The paper's Fig. 5, recomputed: score (vertical) against AUC after fine-tuning (horizontal), a row a target. The deeper the orange of a panel, the better the score orders its sources; violet is the wrong way round. The three large sources are marked; without them many lines would be level.", "name": "scores-against-auc"}}
+# %% mystnb={"image": {"alt": "Grid of scatter plots, eleven targets by seven scores: score against test AUC with a regression line and its 95 percent band; the weighted Kendall tau stands above each panel"}, "figure": {"caption": "The paper's Fig. 5, recomputed: score (vertical) against AUC after fine-tuning (horizontal), a row a target. The deeper the orange of a panel, the better the score orders its sources; violet is the wrong way round. The three large sources are marked: they bend many of the lines.", "name": "scores-against-auc"}}
 from companion import figures
 
 metrics = [*published.METRICS, "proposed"]
@@ -372,8 +372,8 @@ lines = [
     f"95 % interval {interval['low']:+.3f} to {interval['high']:+.3f} (over "
     "sources).",
     *(
-        f"{evaluation.BASELINES[name].capitalize()}, which needs no score: "
-        f"{lead:+.3f} against the proposed score."
+        f"The baseline “{evaluation.BASELINES[name]}”: {lead:+.3f} against the "
+        "proposed score."
         for name, lead in ahead.items()
     ),
 ]
@@ -666,6 +666,7 @@ pd.DataFrame(reliability).round(
 # without one target.
 
 # %%
+pd.set_option("display.max_colwidth", None)
 judged = evaluation.statements().set_index("statement")
 judged.loc[["5, compared"]].set_index("quantity").drop(
     columns=["stable", "needed"]
@@ -717,8 +718,9 @@ ours_judged = evaluation.statements().set_index(["statement", "quantity"])
 rows = {}
 for key, values in quantities.items():
     low, high = interval(values.dropna())
-    rows[key] = [values.mean(), low, high]
-    rows[key] += ours_judged.loc[key, ["value", "low", "high"]].tolist()
+    name = ". ".join(key)  # number of the statement, and the quantity
+    rows[name] = [values.mean(), low, high]
+    rows[name] += ours_judged.loc[key, ["value", "low", "high"]].tolist()
 columns = pd.MultiIndex.from_product(
     [["published", "replication"], ["value", "low", "high"]]
 )
