@@ -8,6 +8,7 @@ addEventListener("DOMContentLoaded", () => {
   for (const image of document.querySelectorAll(".cell_output > img, .cell_output > figure > img")) {
     const frame = document.createElement("div");
     frame.className = "output";
+    if (matchMedia("(max-width: 576px)").matches) frame.tabIndex = 0;
     image.replaceWith(frame);
     frame.append(image);
   }
