@@ -9,17 +9,17 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+import first_page
 from companion import evaluation, figures, published, replication
 from companion.errors import EnvironmentFailure
 from companion.evaluation.ceiling import GROUND_TRUTHS
-from companion.evaluation.hypotheses import PROPOSED_INVARIANT, with_combinations
+from companion.evaluation.hypotheses import PROPOSED_INVARIANT
 from companion.figures.style import title_of
 from companion.scores import INVERTED_ACROSS_DOMAINS, PAPER_SCORE, TERMS
 from vector import svg
@@ -27,7 +27,7 @@ from vector import svg
 INVARIANT = "gradient_ratio_scale_invariant"
 SCORES = (PAPER_SCORE, *TERMS, *published.METRICS)
 LARGE = {
-    "source_datasets": ["imagenet", "radimagenet", "medmnist"],
+    "source_datasets": list(published.LARGE),
     "architectures": [],
     "replication": ["imagenet", "inat2017_birds", "inat2017_insects"],
 }
@@ -58,9 +58,7 @@ def pairs(setting: str) -> tuple[pd.DataFrame, dict[str, str]]:
         truths = {
             rule: replication.ground_truth(rule).groupby(["source", "target"])["auc"].mean() for rule in RULES
         }
-        usual = truths["lowest_val_loss"].unstack("source")
-        table = with_combinations(replication.pair_scores(), usual.rename_axis(index="target"))
-        found = table.join(pd.DataFrame(truths), on=["source", "target"])
+        found = first_page.replicated().join(pd.DataFrame(truths), on=["source", "target"])
         return found.drop(columns="training_images"), RULES
     table = evaluation.published_pairs(setting, inverted=False)
     simple = evaluation.baselines(table).drop(columns=["source", "target", "auc"])
@@ -90,15 +88,8 @@ def intervals(setting: str, inverted: bool) -> tuple[pd.DataFrame, pd.DataFrame]
 def ceilings(setting: str) -> dict[str, list[float]]:
     """Both ends of the noise ceiling by target; in the replication, τ between folds, from the lowest to the highest."""
     if setting == "replication":
-        truth = replication.ground_truth().query("source != 'scratch'")
-        wide = truth.pivot(index=["target", "source"], columns="fold", values="auc")
-        found = {
-            str(target): [
-                evaluation.tau(rows[one], rows[other]) for one, other in combinations(wide.columns, 2)
-            ]
-            for target, rows in wide.groupby("target")
-        }
-        return {target: [min(values), max(values)] for target, values in found.items() if values}
+        taus = first_page.fold_taus()
+        return {str(target): [float(row.min()), float(row.max())] for target, row in taus.iterrows()}
     try:
         targets = evaluation.noise_ceiling(published.runs(download=False), setting=setting).targets
     except EnvironmentFailure:

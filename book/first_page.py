@@ -5,6 +5,8 @@ The tables are the package's; this module takes means and intervals over the tar
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 from IPython.display import HTML
@@ -61,7 +63,7 @@ def published_means() -> pd.DataFrame:
     return means(rows.join(simple))
 
 
-def _replicated() -> pd.DataFrame:
+def replicated() -> pd.DataFrame:
     """Rows of the second replication, with baselines and combinations, on its complete folds."""
     truth = replication.ground_truth().groupby(["target", "source"])["auc"].mean().unstack("source")
     return with_combinations(replication.pair_scores(), truth)
@@ -69,12 +71,25 @@ def _replicated() -> pd.DataFrame:
 
 def replicated_means() -> pd.DataFrame:
     """Means over the targets of the second replication."""
-    return means(_replicated())
+    return means(replicated())
 
 
 def replicated_taus() -> pd.DataFrame:
     """τ_w on every target of the second replication."""
-    return by_target(_replicated())
+    return by_target(replicated())
+
+
+def fold_taus() -> pd.DataFrame:
+    """τ_w between the orders of the sources on every two folds of the second replication, targets by pairs of folds."""
+    truth = replication.ground_truth().query("source != 'scratch'")
+    wide = truth.pivot(index=["target", "source"], columns="fold", values="auc")
+    by_target = wide.groupby("target")
+    return pd.DataFrame(
+        {
+            pair: by_target[list(pair)].apply(lambda rows: evaluation.tau(*rows.to_numpy().T))
+            for pair in combinations(wide.columns, 2)
+        }
+    )
 
 
 def ceiling() -> tuple[float, float] | None:

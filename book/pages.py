@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import functools
 from collections.abc import Callable
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +101,9 @@ def replicated_lead(score: str, over: str) -> str:
 
 def fold_agreement() -> str:
     """Return the mean τ_w over the targets between the replication's folds, lowest to highest pair of folds."""
-    truth = replication.ground_truth().query("source != 'scratch'")
-    wide = truth.pivot(index=["target", "source"], columns="fold", values="auc")
-    means = [
-        wide.groupby("target")[[one, other]].apply(lambda rows: evaluation.tau(*rows.to_numpy().T)).mean()
-        for one, other in combinations(wide.columns, 2)
-    ]
-    return shown(min(means), 2) if len(means) == 1 else f"{shown(min(means), 2)} to {shown(max(means), 2)}"
+    found = first_page.fold_taus().mean()
+    low, high = shown(found.min(), 2), shown(found.max(), 2)
+    return low if len(found) == 1 else f"{low} to {high}"
 
 
 def seed_spread() -> str:

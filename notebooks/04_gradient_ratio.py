@@ -128,13 +128,22 @@ pd.DataFrame(
 import torch
 
 
-def triplet_loss(features, labels, margin=0.05):
+def triplets(features, labels, margin=0.05):
+    """Loss of all triplets, which of them are valid, and all distances."""
     z = torch.nn.functional.normalize(features)
     distance = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist")
     same = labels[:, None] == labels[None, :]
     positive = same & ~torch.eye(len(labels), dtype=torch.bool)
     valid = positive[:, :, None] & ~same[:, None, :]
-    loss = distance[:, :, None] - distance[:, None, :] + margin
+    return (
+        distance[:, :, None] - distance[:, None, :] + margin,
+        valid,
+        distance,
+    )
+
+
+def triplet_loss(features, labels):
+    loss, valid, distance = triplets(features, labels)
     active = loss[valid & (loss > 0)]
     return active.mean() if len(active) else 0 * distance.sum()
 
@@ -159,14 +168,9 @@ from companion.figures.style import (
 )
 
 
-def largest_triplet(features, labels, margin=0.05):
+def largest_triplet(features, labels):
     """Anchor, positive and negative of the largest loss, and all distances."""
-    z = torch.nn.functional.normalize(features)
-    distance = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist")
-    same = labels[:, None] == labels[None, :]
-    positive = same & ~torch.eye(len(labels), dtype=torch.bool)
-    valid = positive[:, :, None] & ~same[:, None, :]
-    loss = distance[:, :, None] - distance[:, None, :] + margin
+    loss, valid, distance = triplets(features, labels)
     largest = loss.where(valid, torch.tensor(-torch.inf)).argmax()
     places = torch.unravel_index(largest, loss.shape)
     return [int(place) for place in places], distance

@@ -45,8 +45,8 @@ def scores_against_auc(
     """
     import seaborn
 
-    names = table["source"].map(short)
-    looks = {name: LARGE[name] for name in LARGE if (names == name).any()}
+    table = table.assign(source=table["source"].map(short))
+    looks = {name: look for name, look in LARGE.items() if (table["source"] == name).any()}
     tint = mpl.colormaps["PuOr_r"]
 
     figure, axes = figure_of(
@@ -58,10 +58,10 @@ def scores_against_auc(
         block = table[table["target"] == target]
         for axis, score in zip(row, scores, strict=True):
             rows = block[["source", score, "auc"]].dropna()
-            known, small = rows[[score, "auc"]].to_numpy(), ~rows["source"].map(short).isin(list(looks))
+            known, small = rows[[score, "auc"]].to_numpy(), ~rows["source"].isin(list(looks))
             axis.scatter(known[small, 1], known[small, 0], s=11, color=BLUE, linewidths=0)
             for name, (colour, marker) in looks.items():
-                one = known[rows["source"].map(short) == name]
+                one = known[rows["source"] == name]
                 axis.scatter(one[:, 1], one[:, 0], s=18, color=colour, marker=marker, linewidths=0)
             if len(known) > 2 and np.ptp(known, axis=0).all():
                 seaborn.regplot(x=known[:, 1], y=known[:, 0], ax=axis, **line)
