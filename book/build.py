@@ -7,9 +7,7 @@ MyST-NB evaluates the numbers of the pages; a warning is an error. The last line
 from __future__ import annotations
 
 import argparse
-import base64
 import hashlib
-import io
 import json
 import shutil
 import subprocess
@@ -21,9 +19,9 @@ from typing import Any
 
 import jupytext
 import nbformat
-from PIL import Image
 
 import explorer
+import vector
 from companion import notebook
 from companion.datasets import load_dataset
 from companion.errors import CompanionError, EnvironmentFailure, InputError, exit_code_of
@@ -42,6 +40,10 @@ SYNTHETIC_NOTE = (
     "MedMNIST was not available when this page was built, so its live parts were run on **synthetic** images. "
     "They show that the code runs; their numbers say nothing about medical images.\n:::"
 )
+
+
+# The first cell of a notebook while it is executed: how its figures are written.
+DRAWN = f"%config InlineBackend.figure_formats = ['svg']\n%config InlineBackend.rc = {vector.WORDS}"
 
 
 def say(line: str) -> None:
@@ -75,29 +77,23 @@ def synthetic(path: Path) -> dict[str, Any]:
     return given
 
 
-def fewer_colours(png: str) -> str:
-    """Return a picture, in base64, with the 256 colours that suit it best: a drawing in a third of the bytes."""
-    buffer = io.BytesIO()
-    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-    image.quantize(256).save(buffer, "png", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
 def execute(
     source: Path, out: Path, given: dict[str, Any] | None = None, *, procedural: bool = False
 ) -> None:
     """Execute one notebook from its source into `out`, with its provenance in its metadata."""
     with tempfile.TemporaryDirectory() as folder:
-        bare = Path(folder) / f"{source.stem}.ipynb"
-        nbformat.write(read(source), bare)
+        bare, whole = Path(folder) / f"{source.stem}.ipynb", read(source)
+        whole.cells.insert(0, nbformat.v4.new_code_cell(DRAWN))
+        nbformat.write(whole, bare)
         given = (synthetic(bare) if procedural else {}) | (given or {})
         notebook.execute(bare, given, out)
     ran = nbformat.read(out, as_version=4)
+    del ran.cells[0]
     record = ran.cells[-1].outputs[0].metadata["text/markdown"].pop("companion")
     ran.metadata["companion"] = record | {"source_hash": source_hash(ran.cells)}
     for output in (found for cell in ran.cells for found in cell.get("outputs", [])):
-        if "image/png" in output.get("data", {}):
-            output["data"]["image/png"] = fewer_colours(output["data"]["image/png"])
+        if "image/svg+xml" in output.get("data", {}):
+            output["data"]["image/svg+xml"] = vector.following(output["data"]["image/svg+xml"])
     for part in (ran, *ran.cells):  # times and paths of this machine
         part.metadata.pop("papermill", None)
         part.metadata.pop("execution", None)

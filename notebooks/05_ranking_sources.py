@@ -418,7 +418,8 @@ def draw_runs(runs):
     for place, source in enumerate(chosen.index):
         auc = runs.loc[runs["source"] == source, "test_auc"].to_numpy()
         height = place + rng.uniform(-0.25, 0.25, len(auc))
-        axis.scatter(auc, height, s=5, color=GREY, alpha=0.5, linewidths=0)
+        dots = {"s": 5, "color": GREY, "alpha": 0.5, "linewidths": 0}
+        axis.scatter(auc, height, rasterized=True, **dots)
         axis.vlines(np.median(auc), place - 0.35, place + 0.35, color=BLUE)
     axis.scatter(
         chosen,

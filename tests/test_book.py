@@ -1,20 +1,15 @@
 """The book: whole pages with the package's numbers, and a build that stops at a warning."""
 
-import base64
-import io
 import re
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from PIL import Image
 
 import build
 import claims
 import explorer
-from companion import evaluation, figures
+from companion import evaluation
 from companion.errors import CompanionError, EnvironmentFailure
 
 ROOT = Path(__file__).parents[1]
@@ -66,14 +61,6 @@ def test_every_claim_has_a_row_that_links_to_where_it_is_shown(site):
     for name, claim in claims.table().iterrows():
         assert rows[name].select_one("strong").get_text() == claim["status"]
         assert rows[name].select_one("a")["href"].startswith(("scores", "reproduction", "../notebooks/"))
-
-
-def test_a_drawing_keeps_its_pixels_in_256_colours():
-    figure = figures.inversion(pd.Series({"leep": -0.2, "nca": 0.1}), pd.Series({"leep": 0.3, "nca": 0.2}))
-    before = figures.png(figure, dpi=80)
-    after = base64.b64decode(build.fewer_colours(base64.b64encode(before).decode()))
-    one, other = (np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), int) for png in (before, after))
-    assert one.shape == other.shape and abs(one - other).mean() < 0.2 and len(after) < len(before) / 2
 
 
 def test_a_page_that_names_what_is_not_there_stops_the_build(tmp_path, monkeypatch, capfd):

@@ -140,7 +140,7 @@ def faults(page, wide: bool, *, executed: bool = False) -> list[str]:
     """Figures without a numbered caption or in pixels; tables and code that are cut off.
 
     On a wide window nothing may have to be moved sideways; on a phone, what has to be must show it by a shadow. Of an
-    `executed` notebook only the captions are looked at: its figures are pixels, and it has tables as wide as they come.
+    `executed` notebook only the figures are looked at: it has tables as wide as they come.
     """
     return page.evaluate(
         """([wide, executed]) => {
@@ -149,7 +149,6 @@ def faults(page, wide: bool, *, executed: bool = False) -> list[str]:
           const words = figure.querySelector("figcaption .caption-text")?.innerText.trim() ?? "";
           if (words.length < 40 || !figure.querySelector("figcaption .caption-number"))
             found.push("no caption: " + figure.outerHTML.slice(0, 120));
-          if (executed) continue;
           for (const image of figure.querySelectorAll("img"))
             if (!/\\.svg$|^data:image\\/svg/.test(image.src)) found.push("no vector: " + image.src.slice(0, 120));
         }

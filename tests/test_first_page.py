@@ -89,3 +89,11 @@ def test_a_drawn_figure_is_vector_with_words_and_follows_a_dark_page():
     style = root.find("{http://www.w3.org/2000/svg}style").text
     assert re.search(r"prefers-color-scheme: dark.*fill: #ffffff", style)
     assert text == vector.svg(first_page.panel(first_page.published_means().head(2), "Title"))
+
+
+def test_numbers_of_a_drawing_are_shorter_and_its_words_are_not():
+    drawing = '<svg x="1">\n <path d="M 12.345678 -0.001234"/>\n <text>0.7771</text>\n</svg>'
+    short = vector.following(drawing)
+    assert 'd="M 12.34 -0.00"' in short and ">0.7771<" in short and "\n" not in short
+    # White words stand on a coloured cell, which stays as it is on a dark page; a white ground does not.
+    assert 'path[style*="fill: #ffffff"]{fill:#121212' in short and '}[style*="fill: #ffffff"]' not in short

@@ -60,7 +60,7 @@ def test_executed_notebook_is_clean_and_small(name):
     assert not [o for _, o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
     assert (ROOT / "notebooks" / f"{name}.ipynb").stat().st_size < 1_000_000
     for cell, output in outputs:
-        if "image/png" in output.get("data", {}):
+        if "image/svg+xml" in output.get("data", {}):
             about = cell.metadata.get("mystnb", {})
             assert len(about.get("image", {}).get("alt", "")) > 20, cell.source
             assert len(about.get("figure", {}).get("caption", "")) > 40 and about["figure"]["name"], (
@@ -94,7 +94,7 @@ def test_runs_on_synthetic_images(name, tmp_path, monkeypatch):
     assert ("Synthetic images" in ran.cells[1].source) is shows_images
     outputs = [output for cell in ran.cells for output in cell.get("outputs", [])]
     assert not [o.get("text") for o in outputs if o.get("name") == "stderr"]
-    assert any("image/png" in o.get("data", {}) for o in outputs)
+    assert any("image/svg+xml" in o.get("data", {}) for o in outputs)
     if "out" in given:
         page = (tmp_path / "report" / "ranking.html").read_text(encoding="utf-8")
         assert "Some of the images" not in page and len(list((tmp_path / "report").iterdir())) == 4
