@@ -178,8 +178,11 @@ pd.DataFrame(
 # t-SNE {cite}`vandermaaten2008` draws each representation in the plane so that
 # near points stay near. Distances between groups and the sizes of groups mean
 # nothing in such a map; what it shows is which points are neighbours.
+#
+# First from a large source: a network pre-trained on ImageNet, fine-tuned on
+# chest X-rays, computed once and stored.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Four t-SNE maps of the same training images, coloured by class: features before fine-tuning, after fine-tuning, after an NCA projection, after an LDA projection"}, "figure": {"caption": "The paper's Fig. 3, for the source of this page: t-SNE maps of the same training images. What to see: whether (c) or (d) mixes and parts the classes as (b) does. Distances between groups mean nothing.", "name": "projections"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four t-SNE maps of the same chest X-rays, coloured by class: ImageNet's features before fine-tuning, after fine-tuning, after an NCA projection, after an LDA projection"}, "figure": {"caption": "The paper's Fig. 3, for ImageNet's features of 200 chest X-rays: t-SNE maps of the same images. What to see: whether (c) or (d) mixes and parts the classes as (b) does. Distances between groups mean nothing.", "name": "projections"}}
 from companion.figures.style import CYCLE, figure_of, literal, mark_synthetic
 
 
@@ -214,14 +217,36 @@ def draw_projections(panels, labels, classes, *, synthetic=False):
     return figure
 
 
-from sklearn.manifold import TSNE
-
 titles = {
     "before": "(a) before fine-tuning",
     "after": "(b) after fine-tuning",
     "nca": "(c) NCA projection",
     "lda": "(d) LDA projection",
 }
+from companion import replication
+
+stored_maps = replication.projection_maps()
+names, stored_labels = np.unique(
+    stored_maps.query("representation == 'before'")["class"],
+    return_inverse=True,
+)
+draw_projections(
+    {
+        heading: stored_maps.query("representation == @name")[
+            ["x", "y"]
+        ].to_numpy()
+        for name, heading in titles.items()
+    },
+    stored_labels,
+    names,
+)
+
+# %% [markdown]
+# Then the same for the source, target and fold of this page.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four t-SNE maps of training images of this page's target, coloured by class: features before fine-tuning, after fine-tuning, after an NCA projection, after an LDA projection"}, "figure": {"caption": "The same four maps for the source that this page trained and fine-tuned.", "name": "projections-live"}}
+from sklearn.manifold import TSNE
+
 perplexity = min(30, (len(labels) - 1) // 3)
 maps = {
     heading: TSNE(
@@ -343,8 +368,6 @@ Markdown("\n".join(lines))
 # source on several folds, fine-tuned at one learning rate, .001.
 
 # %%
-from companion import replication
-
 stored = replication.projections()
 about = stored.attrs["provenance"]
 Markdown(

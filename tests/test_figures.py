@@ -80,7 +80,7 @@ def bars(axis) -> dict[tuple[float, str], float]:
 def pairs() -> pd.DataFrame:
     """Three targets with rows in another order each; a source on itself, one without AUC, one without a score."""
     rows = [{"source": s, "target": t} for t in TARGETS for s in SOURCES]
-    table = pd.DataFrame(rows).assign(auc=RNG.random(12), auc_sd=RNG.random(12) / 50)
+    table = pd.DataFrame(rows).assign(auc=RNG.random(12), auc_low=RNG.random(12) / 5, auc_high=RNG.random(12))
     table[SCORES] = RNG.random((12, 3))
     table.loc[table["source"] == "zebra", "auc"] = [0.9, np.nan, 0.1]
     table.loc[2, "leep"] = np.nan
@@ -101,7 +101,7 @@ def test_transfer_puts_every_auc_into_its_source_s_row():
         assert sorted(dots(axis)) == sorted(
             (row.auc, place[row.source], ORANGE if row.auc == best else BLUE) for row in kept.itertuples()
         )
-        ends = [(place[row.source], row.auc - row.auc_sd, row.auc + row.auc_sd) for row in kept.itertuples()]
+        ends = [(place[row.source], row.auc_low, row.auc_high) for row in kept.itertuples()]
         assert sorted(spans(axis)) == pytest.approx(np.array(sorted(ends)))
 
 

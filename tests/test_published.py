@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy.stats import friedmanchisquare
 
+import refresh_run_intervals
 from companion import evaluation, published
 from companion.errors import EnvironmentFailure, InputError
 
@@ -307,3 +308,30 @@ def test_the_real_runs_are_the_released_ones(real_data):
     summary = published.table("run_summaries").set_index(["setting", "source", "target"])
     medians = found[found["status"] == "FINISHED"].groupby(summary.index.names)["test_auc"].median()
     np.testing.assert_allclose(medians.reindex(summary.index), summary["auc_median"], rtol=0, atol=1e-12)
+    intervals = refresh_run_intervals.intervals()
+    pd.testing.assert_frame_equal(
+        intervals, published.table("run_intervals"), check_exact=False, rtol=0, atol=1e-6
+    )
+
+
+def test_the_interval_of_a_chosen_run_is_that_of_many_draws():
+    rng = np.random.default_rng(3)
+    runs = pd.DataFrame({"val_loss": rng.random(60), "test_auc": rng.random(60)})
+    drawn = rng.integers(60, size=(20_000, 60))
+    chosen = drawn[np.arange(20_000), runs["val_loss"].to_numpy()[drawn].argmin(axis=1)]
+    share = np.array(
+        [(runs["test_auc"][chosen] < limit).mean() for limit in refresh_run_intervals.limits(runs)]
+    )
+    # Below the lower limit lie at most 2.5 % of the draws, and up to it at least as many; so for the upper one.
+    upto = np.array(
+        [(runs["test_auc"][chosen] <= limit).mean() for limit in refresh_run_intervals.limits(runs)]
+    )
+    assert (share <= np.array([0.025, 0.975]) + 0.005).all() and (
+        upto >= np.array([0.025, 0.975]) - 0.005
+    ).all()
+
+
+def test_the_ground_truth_lies_in_its_interval():
+    both = published.table("run_summaries").merge(published.table("run_intervals"))
+    assert len(both) == len(published.table("run_summaries"))
+    assert both["auc_at_min_val_loss"].between(both["auc_low"] - 1e-6, both["auc_high"] + 1e-6).all()

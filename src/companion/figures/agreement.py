@@ -177,7 +177,7 @@ def transfer(table: pd.DataFrame, sizes: Mapping[str, float], title: str, *, col
     Parameters
     ----------
     table
-        Columns ``source``, ``target``, ``auc`` and, where there are several folds, ``auc_sd``.
+        Columns ``source``, ``target``, ``auc`` and, where there is an interval, ``auc_low`` and ``auc_high``.
     sizes
         Source -> number of training images; sources without any (random weights) have 0 and come first.
     title
@@ -196,8 +196,8 @@ def transfer(table: pd.DataFrame, sizes: Mapping[str, float], title: str, *, col
         # Names would be numbered anew, in the order of the first panel, which may lack one of them.
         rows = [order.index(source) for source in auc.index]
         axis.axvline(auc.max(), color=INK, linestyle="--", linewidth=0.8)
-        if "auc_sd" in block:
-            axis.hlines(rows, auc - block["auc_sd"], auc + block["auc_sd"], color=GREY, linewidth=1)
+        if "auc_low" in block:
+            axis.hlines(rows, block["auc_low"], block["auc_high"], color=GREY, linewidth=1)
         colours = [ORANGE if source == auc.idxmax() else BLUE for source in auc.index]
         axis.scatter(auc, rows, s=14, color=colours, zorder=3)
         axis.set_yticks(range(len(order)), [short(source) for source in order], fontsize=8)

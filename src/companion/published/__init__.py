@@ -25,7 +25,7 @@ CITATION = (
 )
 PROVENANCE = f"the authors' public repository, commit {COMMIT[:7]}, MIT licence"
 SETTINGS = ("source_datasets", "architectures")
-TABLES = (*SETTINGS, "run_summaries")
+TABLES = (*SETTINGS, "run_summaries", "run_intervals")
 # Order of the paper's tables.
 METRICS = ("logme", "parc", "sfda", "ncti", "leep", "nleep")
 # The three large sources among the source datasets: the published order rests on them.
@@ -52,7 +52,8 @@ def table(name: str) -> pd.DataFrame:
     name
         ``"source_datasets"``: 15 ResNet-18 sources x 12 targets (chestmnist as a target has AUC only);
         ``"architectures"``: 9 ImageNet architectures x 11 targets;
-        ``"run_summaries"``: one row per (setting, source, target), a summary of its fine-tuning runs.
+        ``"run_summaries"``: one row per (setting, source, target), a summary of its fine-tuning runs;
+        ``"run_intervals"``: the interval of the ground truth of each of these, computed here from its runs.
 
     Returns
     -------

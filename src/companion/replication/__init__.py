@@ -13,6 +13,7 @@ from companion.replication.tables import (
     ground_truth,
     pair_scores,
     pairs,
+    projection_maps,
     projections,
     runs,
     scores,
@@ -25,7 +26,7 @@ from companion.replication.tables import (
 # fmt: off
 __all__ = [
     "RULES", "Pair", "Plan", "Replication", "cost", "execute", "frames", "ground_truth", "label", "pair_scores",
-    "pairs", "plan", "projections", "read", "runs", "scores", "seed_runs", "select", "stored_protocol", "table",
-    "write",
+    "pairs", "plan", "projection_maps", "projections", "read", "runs", "scores", "seed_runs", "select",
+    "stored_protocol", "table", "write",
 ]
 # fmt: on

@@ -63,6 +63,11 @@ def projections() -> pd.DataFrame:
     return _read("projections").copy()
 
 
+def projection_maps() -> pd.DataFrame:
+    """Maps of Fig. 3 for ImageNet's features, one row per image and representation: ``x``, ``y`` (t-SNE), ``class``."""
+    return _read("maps").copy()
+
+
 def scores(variant: str = "corrected") -> pd.DataFrame:
     """Every score of every pair and fold of the stored replication, targets as their own sources included.
 

@@ -25,6 +25,8 @@ MARGIN = 0.05
 
 # A batch of more pixels than this takes gigabytes at once: it goes through in pieces, see `_in_pieces`.
 PIECE_PIXELS = 120 * 224 * 224
+# Through the network a processor takes fewer at a time, whose maps its caches hold: a fifth faster at 224 px.
+CACHED_PIXELS = 8 * 224 * 224
 
 
 def triplet_loss(embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -158,13 +160,15 @@ def single_pass(
         weight.requires_grad_()
     targets = torch.from_numpy(codes).to(device)
 
+    batch, pixels = max(1, n // BATCHES), int(np.prod(images.shape[1:3]))
+    held = max(1, PIECE_PIXELS // pixels)
+    at_once = max(1, CACHED_PIXELS // pixels) if device.type == "cpu" else held
+
     def embed(part: slice) -> torch.Tensor:
         inputs = model.prepare(images[part], device).contiguous(memory_format=torch.channels_last)
         with refusing_size(model.architecture, inputs.shape[-1]):
-            return network(inputs).flatten(1)
+            return torch.cat([network(some).flatten(1) for some in inputs.split(at_once)])
 
-    batch = max(1, n // BATCHES)
-    held = max(1, PIECE_PIXELS // int(np.prod(images.shape[1:3])))
     found, norms, triplets = [], [], []
     for start in range(0, n, batch):
         part = slice(start, min(start + batch, n))
