@@ -420,7 +420,7 @@ figures.transfer(
 
 # %%
 by_target = ours.pivot(index="source", columns="target", values="auc")
-by_target.rename_axis(None, axis=1).round(3)
+by_target.rename_axis(None, axis=1).round(3).astype(object).fillna("–")
 
 # %% [markdown]
 # ### How far is one run from the next?
@@ -478,7 +478,8 @@ pd.DataFrame(agreement).rename_axis(
 pd.set_option("display.max_colwidth", None)
 judged = evaluation.statements()
 shown = judged[judged["statement"] != "5, compared"].drop(columns="p")
-shown.set_index(["statement", "quantity"]).round(3)
+shown = shown.set_index(["statement", "quantity"]).round(3)
+shown.astype(object).fillna("–")
 
 # %% [markdown]
 # The comparisons of the proposed score with every other score stand in

@@ -165,6 +165,7 @@ from companion.figures.style import (
     literal,
     mark_synthetic,
     short,
+    title_of,
 )
 
 
@@ -623,7 +624,7 @@ for score in ("logme", "parc", "sfda", "leep", "nleep", "gradient_ratio"):
 pd.Series(
     counts,
     name=f"rank themselves first, of {own['target'].nunique()} targets",
-).to_frame()
+).rename(title_of).to_frame()
 
 # %% [markdown]
 # The product can be bounded: give every target's own NCA term the highest

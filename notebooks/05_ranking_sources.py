@@ -669,12 +669,13 @@ pd.DataFrame(reliability).round(
 # %%
 pd.set_option("display.max_colwidth", None)
 judged = evaluation.statements().set_index("statement")
-judged.loc[["5, compared"]].set_index("quantity").drop(
-    columns=["stable", "needed"]
-).round(3)
+compared = judged.loc[["5, compared"]].set_index("quantity")
+compared = compared.drop(columns=["stable", "needed"]).round(3)
+compared.astype(object).fillna("–")
 
 # %%
-judged.loc[["5", "6", "8"]].drop(columns="p").round(3)
+rest = judged.loc[["5", "6", "8"]].drop(columns="p").round(3)
+rest.astype(object).fillna("–")
 
 # %% [markdown]
 # ### Published tables and replication, statement by statement
@@ -749,7 +750,8 @@ for name in [
 ]:
     rank = scored.groupby(["target", "fold"])[name].rank(ascending=False)
     places[name] = rank[itself].groupby(scored["target"]).mean()
-pd.DataFrame(places).rename(columns=title_of).round(1)
+places = pd.DataFrame(places).rename(columns=title_of).round(1)
+places.astype(object).fillna("–")
 
 # %% [markdown]
 # **Exercise.** Leave ImageNet out of the published table

@@ -199,7 +199,7 @@ intervals = evaluation.bootstrap(
 pd.concat(
     {"mean τ_w": intervals.mean, "less the proposed": intervals.differences},
     axis=1,
-).rename(index=title_of).round(3)
+).rename(index=title_of).round(3).astype(object).fillna("–")
 
 # %%
 test = evaluation.friedman(turned)
