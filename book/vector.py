@@ -24,6 +24,8 @@ DARK = {
     BLUE.lower(): "#6cb6f0",
     PROPOSED.lower(): "#ff9a57",
 }
+# Lines behind what is drawn, which are to be seen less on either.
+FAINT = {"#dddddd": "#333333", "#bbbbbb": "#555555"}
 
 
 # With these matplotlib writes words as words, and the same file for the same figure.
@@ -46,7 +48,7 @@ def following(drawing: str) -> str:
     drawing = re.sub(r"\s*\n\s*", " ", re.sub(r"(\.\d\d)\d{3,}", r"\1", drawing))
     rules = "".join(
         f'{"path" if light == "#ffffff" else ""}[style*="{kind}: {light}"]{{{kind}:{dark}!important}}'
-        for light, dark in DARK.items()  # white words stand on a colour of their own
+        for light, dark in (DARK | FAINT).items()  # white words stand on a colour of their own
         for kind in ("fill", "stroke")
     )
     # Matplotlib does not write the fill of black text.

@@ -401,6 +401,7 @@ for name, done in by_factor.items():
 figure, axes = figure_of(8, 3.4, 1, 2, sharey=True)
 titles = {"published": "as published", "scale_invariant": "scale-invariant"}
 for axis, (variant, title) in zip(axes, titles.items(), strict=True):
+    axis.set_prop_cycle(color=CYCLE)
     for name, done in by_factor.items():
         values = [one.ratio(variant) for one in done]
         axis.plot(factors, values, marker="o", label=figures.short(name))
