@@ -315,8 +315,8 @@ def columns_without(left_out: str | None) -> int:
 pd.Series(
     {"nothing": columns_without(None)}
     | {flag: columns_without(flag) for flag in medmnist_flags()},
-    name="columns when this is left out",
-).to_frame().T
+    name="columns",
+).to_frame().rename_axis("left out")
 
 # %% [markdown]
 # With chest as the target, pneumonia keeps two columns of its own. The same

@@ -139,8 +139,8 @@ def overflow(page) -> list[str]:
 def faults(page, wide: bool, *, executed: bool = False) -> list[str]:
     """Figures without a numbered caption or in pixels; tables and code that are cut off.
 
-    On a wide window nothing may have to be moved sideways; on a phone, what has to be must show it by a shadow. Of an
-    `executed` notebook only the figures are looked at: it has tables as wide as they come.
+    On a wide window nothing may have to be moved sideways; on a phone, what has to be must show it by a shadow, but for
+    the code and tables of an `executed` notebook.
     """
     return page.evaluate(
         """([wide, executed]) => {
@@ -155,9 +155,9 @@ def faults(page, wide: bool, *, executed: bool = False) -> list[str]:
         if (executed)
           for (const image of article.querySelectorAll(".cell_output img"))
             if (!image.closest("figure")) found.push("no caption: " + image.outerHTML.slice(0, 120));
-        if (executed) return found;
+        if (executed && !wide) return found;
         const cut = (e) => e.scrollWidth > e.clientWidth + 1;
-        for (const box of article.querySelectorAll(".pst-scrollable-table-container, pre"))
+        for (const box of article.querySelectorAll(".pst-scrollable-table-container, pre, .cell_output .output"))
           if (cut(box) && box.checkVisibility() && (wide || getComputedStyle(box).backgroundImage === "none"))
             found.push("cut off: " + box.innerText.slice(0, 120));
         return found;
