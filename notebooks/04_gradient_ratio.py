@@ -571,8 +571,8 @@ draw_ablation(taus | {"our replication": evaluation.weighted_tau(ours)})
 # the results. Without inversion:
 
 # %%
-straight = evaluation.weighted_tau("architectures", inverted=False)
-means = straight[["proposed", "nca", "gradient_ratio"]].mean()
+not_inverted = evaluation.weighted_tau("architectures", inverted=False)
+means = not_inverted[["proposed", "nca", "gradient_ratio"]].mean()
 means.rename(figures.TITLES).round(3).to_frame("mean τ_w, not inverted")
 
 # %% [markdown]

@@ -70,8 +70,7 @@ table.head(4).round(3)
 # weighted Kendall τ: every pair of sources counts 1 if both order it alike and
 # -1 if not, and a pair weighs more the higher its members rank, $1/r_i +
 # 1/r_j$. The ranks are those by the score once and those by the AUC once, and
-# the mean of the two is taken. (Here the best source has rank 1;
-# [](../book/method.md) counts from 0 and adds 1 below the line.)
+# the mean of the two is taken.
 
 # %%
 import numpy as np

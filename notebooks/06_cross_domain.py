@@ -146,10 +146,10 @@ spread.rename(index=figures.short).round(4)
 from companion import evaluation
 from companion.figures.style import title_of
 
-straight = evaluation.weighted_tau("architectures", inverted=False)
-turned = evaluation.weighted_tau("architectures")
+not_inverted = evaluation.weighted_tau("architectures", inverted=False)
+inverted = evaluation.weighted_tau("architectures")
 means = pd.DataFrame(
-    {"not inverted": straight.mean(), "as in the paper": turned.mean()}
+    {"not inverted": not_inverted.mean(), "as in the paper": inverted.mean()}
 )
 means["inverted in the paper"] = [
     "yes"
@@ -162,7 +162,7 @@ means.sort_values("as in the paper", ascending=False).rename(
 ).round(3)
 
 # %% mystnb={"image": {"alt": "Mean weighted Kendall tau of every score among architectures, not inverted and as in the paper, joined by a line; inversion raises most of them and LEEP is highest"}, "figure": {"caption": "Mean weighted Kendall τ of every score as it is (square) and as the paper has it here (dot). The line is what the inversion, chosen after the results were seen, has brought.", "name": "inversion"}}
-figures.inversion(straight.mean(), turned.mean())
+figures.inversion(not_inverted.mean(), inverted.mean())
 
 # %% [markdown]
 # Inverting a single score does more than change the sign of its τ_w: mistakes
@@ -179,12 +179,12 @@ figures.inversion(straight.mean(), turned.mean())
 # - even so the highest mean is LEEP's.
 
 # %% mystnb={"image": {"alt": "Heat map of weighted Kendall tau, eleven targets and their mean by nine scores, architectures, inverted as in the paper"}, "figure": {"caption": "Weighted Kendall τ among architectures, inverted as in the paper.", "name": "tau-inverted"}}
-figures.tau_table(turned, "architectures (scores inverted as in the paper)")
+figures.tau_table(inverted, "architectures (scores inverted as in the paper)")
 
 # %% mystnb={"image": {"alt": "Grid of scatter plots, eleven targets by seven scores among nine architectures: score against test AUC with a regression line and its 95 percent band"}, "figure": {"caption": "Scores against AUC among architectures, inverted as in the paper; the deeper the orange of a panel, the better its order.", "name": "architectures-against-auc"}}
 table = evaluation.published_pairs("architectures")
 metrics = [*companion.published.METRICS, "proposed"]
-figures.scores_against_auc(table, metrics, list(turned.index), turned)
+figures.scores_against_auc(table, metrics, list(inverted.index), inverted)
 
 # %% [markdown]
 # ### How sure is the lead?
@@ -202,7 +202,7 @@ pd.concat(
 ).rename(index=title_of).round(3).astype(object).fillna("–")
 
 # %%
-test = evaluation.friedman(turned)
+test = evaluation.friedman(inverted)
 Markdown(
     "Friedman's test over the ranks of the seven scores: "
     f"χ² = {test.chi2:.2f}, p = {test.p:.3f}."
@@ -222,17 +222,17 @@ Markdown(
 
 # %%
 rows = {}
-for left_out in turned.index:
-    others = turned.index.drop(left_out)
+for left_out in inverted.index:
+    others = inverted.index.drop(left_out)
     better = (
-        turned
-        if turned.loc[others, "proposed"].mean()
-        > straight.loc[others, "proposed"].mean()
-        else straight
+        inverted
+        if inverted.loc[others, "proposed"].mean()
+        > not_inverted.loc[others, "proposed"].mean()
+        else not_inverted
     )
     rows[left_out] = {
         "orientation chosen on the others": "inverted"
-        if better is turned
+        if better is inverted
         else "not inverted",
         "τ_w": better.loc[left_out, "proposed"],
     }

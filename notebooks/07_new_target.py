@@ -137,7 +137,10 @@ figures.ranking(ranking)
 # %% [markdown]
 # ## What it says, and what that is worth
 #
-# The first lines above are the recommendation. The combined score is the
+# The first lines above are the recommendation; the words after its colon
+# matter most. For the small models of this page they are mostly *too close to
+# call*: single scores put other sources first, and other images would, too.
+# Then fine-tune the first two, or take ImageNet. The combined score is the
 # product of NCA and of the gradient ratio in the form that does not depend on
 # how a file was written ([](04_gradient_ratio.ipynb)), each rescaled from 0 to
 # 1 over the candidates: the lowest in either has 0. What such orders were
@@ -186,7 +189,7 @@ ranking.stability.table.round(2) if ranking.stability else "not repeated"
 #
 # With `verify` set to 2 or more, the first so many sources are fine-tuned with
 # three seeds and two learning rates each. The line below says which was ahead,
-# and whether seeds and test images could turn that round; a linear classifier
+# and whether seeds and test images could reverse that; a linear classifier
 # on the frozen network stands beside.
 
 # %%
