@@ -95,7 +95,9 @@ def test_training_takes_several_labels_an_image_and_moves_no_global_random_state
 def test_a_pool_is_trained_on_as_many_images_as_asked(own_cache):
     both = load_source("train:procedural:cells+procedural:lesions@90", architecture=SMALL, protocol=TINY)
     assert both.provenance["images"] == 90 and both.name.endswith("lesions@90")
-    assert sources.trained_on("train:a+b@90") == ["a", "b"] and sources.trained_on("train:a@90") == ["a@90"]
+    assert sources.parse("train:a+b@90").parts == ("a", "b") and sources.parse("train:a@90").parts == (
+        "a@90",
+    )
 
 
 # --- random, checkpoints -----------------------------------------------------------------------------------
@@ -301,11 +303,17 @@ def test_a_table_of_sources_says_what_files_do_not(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name\nx\n", "columns name and path are needed"),
-        ("name,path,sd\nx,w.pth,1\n", "columns name and path are needed"),
+        ("name\nx\n", "line 2: key 'path' is missing"),
+        ("name,path,sd\nx,w.pth,1\n", "unknown key 'sd'.* Did you mean 'std'"),
         (f"name,path,architecture,mean\nx,w.pth,{SMALL},0.5\n", "line 2: mean and std are needed together"),
-        (f"name,path,architecture,mean,std\nx,w.pth,{SMALL},0.5,0\n", "std above 0"),
-        (f"name,path,architecture,mean,std\nx,w.pth,{SMALL},0.5,a b\n", "std is 'a b': one number or three"),
+        (
+            f"name,path,architecture,mean,std\nx,w.pth,{SMALL},0.5,0\n",
+            "std.0 is '0': input should be greater than 0",
+        ),
+        (
+            f"name,path,architecture,mean,std\nx,w.pth,{SMALL},0.5,a b\n",
+            "std.0 is 'a': input should be a valid number",
+        ),
         (f"name,path,architecture,classes\nx,w.pth,{SMALL},9\n", "w.pth has a head of 7 classes, not 9"),
         ("name,path\nx,other.pth\n", "there is no such checkpoint file"),
     ],

@@ -242,8 +242,8 @@ def _computed(metric: Metric, name: str, truth: pd.DataFrame, progress: Progress
     rows = []
     for pair in replication.pairs(targets=sorted(truth["target"].unique()), progress=progress):
         passed = single_pass(pair.model, pair.images, pair.labels)
-        there = {"features": passed.features, "logits": passed.logits, "labels": pair.labels}
-        there |= {"images": pair.images, "model": pair.model}
+        there: dict[str, Any] = {"features": passed.features, "logits": passed.logits}
+        there |= {"labels": pair.labels, "images": pair.images, "model": pair.model}
         try:
             wanted = inspect.signature(metric).parameters
             value = float(metric(**{key: given for key, given in there.items() if key in wanted}))
