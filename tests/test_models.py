@@ -285,8 +285,9 @@ def test_one_core_is_left_free_while_a_network_runs(monkeypatch, cores, given, u
         model.features(images, device="cpu")
         single_pass(model, images, labels, device="cpu")
         data = loop.Resident(images, labels, models.PLAIN_NORMALISATION, "cpu")
-        loop.fit(network, data, data, loop.Recipe(1, 4, 0.1, 0.0, 0.0, "none", "cross-entropy"), seed=0)
-        loop.evaluate(network, data, "cross-entropy")
+        once = training.SourceProtocol("once", 1, batch_size=4, augmentation="none")
+        loop.fit(network, data, data, once, seed=0)
+        loop.evaluate(network, data)
         assert set(seen) == {used} and len(seen) == 8 and torch.get_num_threads() == given
     finally:
         torch.set_num_threads(before)
