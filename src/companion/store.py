@@ -112,14 +112,12 @@ def check_writable(path: str | os.PathLike) -> None:
 
 def check_folder(folder: Path, files: Sequence[str], *, force: bool) -> None:
     """Raise `InputError` before any work if `files` cannot be written into a folder, or are there already."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file: name a folder with --out")
+    check_writable(folder / files[0])
     present = [name for name in files if (folder / name).exists()]
     if present and not force:
         raise InputError(
             f"{folder} holds {present[0]} already: give another --out, or --force to overwrite it"
         )
-    check_writable(folder / files[0])
 
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
@@ -233,15 +231,13 @@ def _download(url: str, path: Path, checksum: str | None) -> None:
     except InputError:
         raise
     except (exceptions.RequestException, ValueError) as error:
+        reason = f"{url} does not have the published {str(checksum).replace(':', ' ')}: nothing was kept"
         if isinstance(error, exceptions.HTTPError):
-            status = getattr(error.response, "status_code", "an error")
-            reason = f"cannot download {url}: {status} from the server"
-        elif isinstance(error, exceptions.ChunkedEncodingError):
-            reason = f"the download of {url} was cut off twice: try again"
+            reason = (
+                f"cannot download {url}: {getattr(error.response, 'status_code', 'an error')} from the server"
+            )
         elif isinstance(error, exceptions.RequestException):
-            reason = f"cannot reach {urlsplit(url).hostname} to download {url}"
-        else:
-            reason = f"{url} does not have the published {str(checksum).replace(':', ' ')}: nothing was kept"
+            reason = f"cannot reach {urlsplit(url).hostname} to download {url}, or was cut off twice"
         hint = f"to go on without a connection, put the file at {path}"
         raise EnvironmentFailure(f"{reason}; {hint}") from error
 
