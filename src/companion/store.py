@@ -112,12 +112,14 @@ def check_writable(path: str | os.PathLike) -> None:
 
 def check_folder(folder: Path, files: Sequence[str], *, force: bool) -> None:
     """Raise `InputError` before any work if `files` cannot be written into a folder, or are there already."""
-    check_writable(folder / files[0])
+    if folder.is_file():
+        raise InputError(f"{folder} is a file: name a folder with --out")
     present = [name for name in files if (folder / name).exists()]
     if present and not force:
         raise InputError(
             f"{folder} holds {present[0]} already: give another --out, or --force to overwrite it"
         )
+    check_writable(folder / files[0])
 
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
