@@ -229,29 +229,6 @@ def test_originals_are_downloaded_tidied_and_kept(upstream, data):
     assert len(upstream.requests) == asked
 
 
-def test_a_damaged_original_is_refused_and_nothing_is_kept(upstream, data):
-    upstream.serve("/a/fined_breast_imnet.csv", b"something else")
-    says = r"fined_breast_imnet\.csv does not have the published sha256"
-    with pytest.raises(EnvironmentFailure, match=says):
-        published.runs()
-    assert not (data / module.FILENAME).exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (lambda table: table.drop(columns=["wd", "Status"]), r"no table of runs .*weight_decay.*status"),
-        (lambda table: table.assign(lr="fast"), "no table of runs .*fast"),
-    ],
-    ids=["columns", "numbers"],
-)
-def test_an_original_that_is_not_understood_is_named_with_its_column(tmp_path, change, says):
-    path = tmp_path / "fined_breast.csv"
-    change(original("breast", ["blood", "imagenet"], 3)).to_csv(path, index=False)
-    with pytest.raises(InputError, match=rf"fined_breast\.csv.*{says}"):
-        module._tidy(path, "source_datasets", "breastmnist")
-
-
 @pytest.mark.parametrize(
     ("change", "says"),
     [

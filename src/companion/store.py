@@ -31,6 +31,9 @@ from companion.errors import CompanionError, EnvironmentFailure, InputError
 # results version are out of date. Rounding does not count: it differs between processors and numbers of threads.
 RESULTS_VERSION = 3
 
+# Full, over a quota, read-only, closed, or with a file where a folder should be.
+NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST)
+
 # `--data-dir` sets this for the length of one command or one `with` block.
 _data_directory: ContextVar[Path | None] = ContextVar("data_directory", default=None)
 
@@ -86,18 +89,16 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode
-    except OSError as error:
-        raise EnvironmentFailure(f"cannot write in {target.parent}: {error.strerror or error}") from error
-    try:
         yield temporary
         temporary.chmod(mode)  # pooch makes files private; this one is as readable as any other of the user
         os.replace(temporary, target)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno in NOT_WRITABLE:
             raise EnvironmentFailure(f"cannot write {target}: {error.strerror}") from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where its folder could not be made, it is not there either
+            temporary.unlink(missing_ok=True)
 
 
 def check_writable(path: str | os.PathLike) -> None:
