@@ -219,8 +219,9 @@ def by_name(sources: Source | Sequence[Source]) -> dict[str, Source]:
     given = [sources] if isinstance(sources, Source) else list(sources)
     found: dict[str, Source] = {}
     for one in given:
-        named = isinstance(one, str | os.PathLike)
-        for source in read_sources(one) if named and os.fspath(one).endswith(".csv") else [one]:
+        table = isinstance(one, str | os.PathLike) and os.fspath(one).endswith(".csv")
+        listed: list[Any] = read_sources(one) if table else [one]  # type: ignore[arg-type]
+        for source in listed:
             if isinstance(source, str | os.PathLike):
                 check_name(source)
             number = f" {len(found) + 1}" if isinstance(source, nn.Module) else ""

@@ -147,8 +147,9 @@ def execute(
     tell = report or (lambda _fraction, _text: None)
     with _cluster(scheduler) as client:
         for what, function, runs in stages:
-            if runs:
-                tell(0.0, f"{what}: {len(runs)} to do")
+            if not runs:
+                continue
+            tell(0.0, f"{what}: {len(runs)} to do")
             work = functools.partial(_done, functools.partial(function, **where))
             results = _on_cluster(work, runs, client) if client else _here(work, runs, workers)
             for number, (run, row) in enumerate(results, start=1):

@@ -169,7 +169,8 @@ def _explain(item: Mapping[str, Any], known: list[str]) -> str:
         return f"unknown key {path!r}.{did_you_mean(str(item['loc'][-1]), known)}"
     if item["type"] in ("missing", "missing_argument"):
         return f"key {path!r} is missing"
-    return f"{path} is {brief(item['input'])}: {item['msg'][0].lower()}{item['msg'][1:]}"
+    reason = item["msg"].removeprefix("Value error, ")
+    return f"{path} is {brief(item['input'])}: {reason[0].lower()}{reason[1:]}"
 
 
 def as_dict(protocol: Any) -> dict[str, Any]:
