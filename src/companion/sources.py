@@ -62,7 +62,6 @@ def load_source(
     seed: int = SEED,
     device: str | None = None,
     data_dir: str | os.PathLike | None = None,
-    checksum: str | None = None,
     trust: bool = False,
     protocol: SourceProtocol = QUICK,
     progress: Report | None = None,
@@ -97,7 +96,7 @@ def load_source(
         Seed of random weights and of training.
     device
         Where to train.
-    data_dir, checksum, trust
+    data_dir, trust
         As for `load_dataset` and `companion.store.fetch`; no checksum is published for MedMNIST's weights.
     protocol
         How a ``"train:…"`` model is trained.
@@ -126,7 +125,7 @@ def load_source(
         if kind == "checkpoint":
             return _checkpoint(checkpoint_file(what), architecture=own, default=architecture)
         if kind == "medmnist weights":
-            return _medmnist_weights(name, checksum=checksum, trust=trust)
+            return _medmnist_weights(name, trust=trust)
         if kind in ("imagenet", "torchvision"):
             return _imagenet(what or architecture, name=name)
         if kind == "timm":
@@ -366,9 +365,9 @@ def from_timm(network: Any, *, name: str, architecture: str, pretraining: str = 
     )
 
 
-def _medmnist_weights(flag: str, *, checksum: str | None, trust: bool) -> SourceModel:
+def _medmnist_weights(flag: str, *, trust: bool) -> SourceModel:
     path, url = medmnist_file(flag), MEDMNIST_WEIGHTS.format(flag=flag)
-    store.fetch_zip_member(url, MEDMNIST_MEMBER, path, checksum=checksum, trust=trust)
+    store.fetch_zip_member(url, MEDMNIST_MEMBER, path, trust=trust)
     origin = f"MedMNIST's released weights of {flag} (Zenodo record 7782113), {MEDMNIST_MEMBER}"
     model = from_state(
         read_state(path)[0], architecture="resnet18", name=flag, pretraining=flag, origin=origin

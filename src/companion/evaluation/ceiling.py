@@ -19,6 +19,7 @@ from companion.evaluation.intervals import tau_draws
 from companion.scores import PAPER_SCORE
 
 _GRID = ["lr", "momentum", "weight_decay", "batch_size"]
+PART = 20  # settings of the grid in a draw of `partial_grids`
 
 # Column of the summaries -> what it is.
 GROUND_TRUTHS = {
@@ -159,42 +160,28 @@ def _taus(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return tau_draws(np.where(known, one, 0.0), np.where(known, other, 0.0), known)
 
 
-def partial_grids(
-    runs: pd.DataFrame | None = None,
-    *,
-    setting: str = "source_datasets",
-    runs_per_draw: int = 20,
-    draws: int = 200,
-    seed: int = 24,
-) -> pd.DataFrame:
+def partial_grids(runs: pd.DataFrame | None = None, *, draws: int = 200, seed: int = 24) -> pd.DataFrame:
     """Mean τ_w over the targets, draws by the seven scores, against ground truths from a random part of the grid.
 
-    Parameters
-    ----------
-    runs, setting, draws, seed
-        As for `noise_ceiling`, with its errors.
-    runs_per_draw
-        Settings of the grid that a draw keeps, at least 1, the same ones for every source of a target.
+    Among the source datasets. A draw keeps `PART` settings of the grid, the same ones for every source of a target.
+    Parameters and errors are those of `noise_ceiling`.
     """
-    scores = _seven(setting).set_index(["target", "source"])
+    scores = _seven().set_index(["target", "source"])
     rng = np.random.default_rng(seed)
     taus = {}
-    for target, grid in grids(runs, setting).items():
-        kept = _orders(rng, draws, 1, grid.loss.shape[1])[..., :runs_per_draw]
-        truth = grid.by_loss(kept)[..., 0]
+    for target, grid in grids(runs, "source_datasets").items():
+        truth = grid.by_loss(_orders(rng, draws, 1, grid.loss.shape[1])[..., :PART])[..., 0]
         for name, values in scores.loc[target].loc[grid.sources].items():
             taus[name, target] = _taus(values.to_numpy(), truth)
     return pd.DataFrame(taus).T.groupby(level=0, sort=False).mean().T
 
 
-def ground_truths(setting: str = "source_datasets") -> pd.DataFrame:
+def ground_truths() -> pd.DataFrame:
     """Mean τ_w over targets of the seven scores (rows) against other summaries of the same runs (columns).
 
-    Pairs without runs are left out: among architectures ``resnet``, whose ground truth is that of ``imagenet`` in the
-    other setting.
+    Among the source datasets.
     """
-    scores = _seven(setting)
-    summaries = published.table("run_summaries").query("setting == @setting")
+    scores, summaries = _seven(), published.table("run_summaries").query("setting == 'source_datasets'")
     merged = scores.merge(summaries, on=["source", "target"])
     means = {
         label: weighted_tau(merged[scores.columns].assign(auc=merged[column])).mean()
@@ -203,6 +190,6 @@ def ground_truths(setting: str = "source_datasets") -> pd.DataFrame:
     return pd.DataFrame(means).rename_axis("score")
 
 
-def _seven(setting: str) -> pd.DataFrame:
+def _seven() -> pd.DataFrame:
     """The published baselines and the proposed score of every pair."""
-    return published_pairs(setting)[["source", "target", *published.METRICS, PAPER_SCORE]]
+    return published_pairs("source_datasets")[["source", "target", *published.METRICS, PAPER_SCORE]]
