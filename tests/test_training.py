@@ -382,17 +382,10 @@ def test_a_diverged_run_is_a_row_without_results(target):
     assert row["status"] == "diverged" and "test_auc" not in row and row["epochs_run"] < 3
 
 
-def test_diverged_source_training_is_told():
+def test_source_training_that_diverges_or_whose_loss_does_not_fit_is_refused():
     cells = datasets.load_dataset("procedural:cells")
     with pytest.raises(InputError, match="diverged in epoch 1: use a learning rate below"):
         train_source(cells, SourceProtocol("t", 2, 128, lr=1e12), architecture=SMALL)
-
-
-def test_source_training_stops_on_validation_loss():
-    cells = datasets.load_dataset("procedural:cells")
-    protocol = SourceProtocol("t", epochs=6, images_per_epoch=32, lr=1e-9, patience=2, batch_size=32)
-    model = train_source(cells, protocol, architecture=SMALL)
-    assert len(model.provenance["loss_per_epoch"]) <= 6 and model.provenance["images"] == 600
     with pytest.raises(InputError, match="several labels an image: use bce"):
         both = datasets.pool([cells, datasets.load_dataset("procedural:lesions")])
         train_source(both, replace(QUICK, loss="cross-entropy"), architecture=SMALL)
