@@ -54,8 +54,6 @@ def torchvision() -> ModuleType:
     """
     try:
         return importlib.import_module("torchvision")
-    except ImportError as error:
-        raise EnvironmentFailure("torchvision is not installed: run  pip install torchvision") from error
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise

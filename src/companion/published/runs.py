@@ -6,8 +6,6 @@ their checksums and a summary of each pair, against which every table of runs is
 
 from __future__ import annotations
 
-import csv
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,9 +40,7 @@ _KEYS = ["setting", "source", "target"]
 
 def registry() -> list[dict[str, str]]:
     """Return file, setting, target and sha256 of the authors' tables."""
-    path = resources.files("companion.published").joinpath("runs_registry.csv")
-    with path.open(encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    return published.rows("runs_registry.csv")
 
 
 def runs(*, download: bool = True) -> pd.DataFrame:
