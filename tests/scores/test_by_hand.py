@@ -88,6 +88,17 @@ def test_knn_counts_the_others_only_and_shares_ties(monkeypatch):
     assert scores.knn([[-1.0], [0.0], [0.0], [1.0]], [0, 0, 1, 1]) == pytest.approx(0.25)
 
 
+def test_rank_correlation_of_parc_by_hand():
+    module = sys.modules["companion.scores.parc"]
+    # Rows sum to zero, so correlations are cosines; below the diagonal: .93, -.5, -.79, -.14, -.5, .93.
+    points = np.array([[3.0, -1.0, -2.0], [3.0, -2.0, -1.0], [-2.0, 3.0, -1.0], [-1.0, 3.0, -2.0]])
+    ranks = np.array([5.5, 2.5, 1.0, 4.0, 2.5, 5.5])
+    same = np.array([1, 0, 0, 0, 0, 1])
+    below = np.tril_indices(4, -1)
+    found = module._rank_correlation(np.corrcoef(points)[below].round(12), same == 1)
+    assert found == pytest.approx(np.corrcoef(ranks, same)[0, 1])
+
+
 @pytest.mark.parametrize("score", [scores.nca, scores.lda])
 def test_separated_classes_count_the_place_of_a_point_itself_or_not(score):
     features = np.vstack([np.zeros((3, 2)), np.full((3, 2), 9.0)]) + 0.01 * np.arange(12).reshape(6, 2)

@@ -1,7 +1,7 @@
 """PARC: Pearson distances among features against distances among labels."""
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from companion.scores._arrays import Matrix, Seed, check_variant, stratified_subsample
 from companion.scores._prepared import Prepared, prepare
@@ -52,7 +52,7 @@ def parc(
     (2021). NeurIPS, arXiv:2111.06977.
     """
     from scipy.spatial.distance import squareform
-    from scipy.stats import rankdata, spearmanr
+    from scipy.stats import spearmanr
 
     check_variant(variant)
     p = prepare(features, labels)
@@ -65,9 +65,10 @@ def parc(
     correlation = squareform(_correlation(x), checks=False)  # one entry for each pair of points
     if np.ptp(correlation) == 0:
         raise ValueError("features: all pairs of points are equally correlated, so PARC is undefined")
-    if variant == "corrected":  # of two values, ranks and values correlate alike
-        same = squareform(np.equal.outer(p.codes, p.codes), checks=False)
-        return 100.0 * float(np.corrcoef(rankdata(correlation), same)[0, 1])
+    if variant == "corrected":
+        return 100.0 * _rank_correlation(
+            correlation, squareform(np.equal.outer(p.codes, p.codes), checks=False)
+        )
     label_distance = squareform(1.0 - np.corrcoef(p.indicator), checks=False)
     return 100.0 * float(spearmanr(1.0 - correlation, label_distance).statistic)
 
@@ -105,3 +106,18 @@ def _correlation(x: Matrix) -> Matrix:
         )
     x /= length  # np.corrcoef would round twice, and rank pairs apart that are equal
     return x @ x.T
+
+
+def _rank_correlation(values: Matrix, same: NDArray[np.bool_]) -> float:
+    """Spearman's correlation of values with being of one class.
+
+    With two values on one side it needs the mean rank of the same-class pairs and the variance of all ranks (ties share
+    theirs), so that one sort is enough: a third of the time of ``scipy.stats.spearmanr``.
+    """
+    ordered, inside = np.sort(values), np.sort(values[same])
+    ranks = (np.searchsorted(ordered, inside, "left") + np.searchsorted(ordered, inside, "right") + 1) / 2
+    total, share = len(ordered), same.mean()
+    edges = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1], [True]]))
+    ties = np.diff(edges).astype(float)
+    variance = (total**2 - 1 - (ties**3 - ties).sum() / total) / 12
+    return float((ranks.mean() - (total + 1) / 2) * np.sqrt(share / (1 - share) / variance))
