@@ -75,6 +75,8 @@ def test_intervals_hold_the_value_and_repeat(table):
         pd.testing.assert_frame_equal(one, other, check_exact=True)
     other_seed = evaluation.bootstrap(table[["source", "target", "auc", "leep"]], draws=300, seed=1)
     assert other_seed.mean.loc["leep", "low"] != found.mean.loc["leep", "low"]
+    with pytest.raises(InputError, match="at least 2 draws are needed, got 1"):
+        evaluation.bootstrap(table, draws=1)
 
 
 def test_the_interval_of_one_target_covers_about_as_often_as_it_says():
@@ -114,11 +116,6 @@ def test_a_difference_is_over_the_sources_and_targets_that_have_both():
     found = evaluation.bootstrap(rows, draws=50)
     assert found.mean.loc["part", "mean"] == pytest.approx(1) and found.mean.loc["proposed", "mean"] < 0.9
     assert (found.differences.loc["part"] == 0).all()
-
-
-def test_an_interval_of_one_draw_is_refused(table):
-    with pytest.raises(InputError, match="at least 2 draws are needed, got 1"):
-        evaluation.bootstrap(table, draws=1)
 
 
 def test_the_interval_over_targets_is_student_s_and_covers():

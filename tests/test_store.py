@@ -98,14 +98,6 @@ def test_a_written_or_downloaded_file_is_as_readable_as_others(tmp_path, server)
 
 
 # --- checksums ---------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("checksum", [MD5, SHA256])
-def test_a_present_file_is_checked_and_kept(tmp_path, checksum):
-    path = tmp_path / "file"
-    path.write_bytes(BODY)
-    # No server: whatever is asked for over the network fails.
-    assert store.fetch("https://nowhere.invalid/file", path, checksum=checksum) == path
-
-
 @pytest.mark.parametrize("checksum", ["md5:", "abc", "md5:" + "g" * 32, "crc32:12345678", ""])
 def test_what_is_no_checksum_is_refused(tmp_path, checksum):
     path = tmp_path / "file"
