@@ -282,7 +282,7 @@ for name, model in models.items():
         dataset.images["val"], dataset.labels["val"], model.normalisation
     )
     network = nn.Sequential(model.backbone, model.head).to(held.images.device)
-    measured = evaluate(network, held, "cross-entropy")
+    measured = evaluate(network, held)
     rows[figures.short(name)] = {
         "validation AUC": measured["auc"],
         "accuracy": measured["accuracy"],

@@ -365,19 +365,20 @@ bench
 # *other* targets.
 
 # %% mystnb={"image": {"alt": "Mean weighted Kendall tau of every score with its 95 percent interval over sources; baselines as lines, the reliability of the ground truth and the attainable maximum as bands"}, "figure": {"caption": "Mean weighted Kendall τ of every score with its interval over sources. Baselines are lines, the noise of the ground truth is in the bands: a score left of a line is beaten by a rule that needs no score.", "name": "benchmark"}}
-figures.benchmark(bench.summary())
+figures.benchmark(bench.summary)
 
 # %%
 interval = bench.intervals.differences.loc["NCA + NLEEP"]
-ahead = bench.baselines["mean"].dropna().sub(bench.mean["proposed"]).round(3)
+means = bench.summary["mean"]
+simple = [name for name in evaluation.BASELINES if name in means]
 lines = [
     f"The example less the proposed score: {interval['difference']:+.3f}, "
     f"95 % interval {interval['low']:+.3f} to {interval['high']:+.3f} (over "
     "sources).",
     *(
-        f"The baseline “{evaluation.BASELINES[name]}”: {lead:+.3f} against the "
-        "proposed score."
-        for name, lead in ahead.items()
+        f"The baseline “{evaluation.BASELINES[name]}”: "
+        f"{means[name] - means['proposed']:+.3f} against the proposed score."
+        for name in simple
     ),
 ]
 Markdown("\n".join(f"- {line}" for line in lines))
@@ -580,16 +581,16 @@ def draw_partial_grids(means, full):
 
 partial = evaluation.partial_grids(seed=seed) if bench.ceiling else None
 draw_partial_grids(
-    partial.means, bench.mean
-) if partial else "no runs, no figure"
+    partial, bench.taus.mean()
+) if bench.ceiling else "no runs, no figure"
 
 # %%
-if partial:
-    leader, share = partial.leads.index[0], partial.leads.iloc[0]
+if bench.ceiling:
+    leads = partial.idxmax(axis=1).value_counts(normalize=True)
     display(
         Markdown(
-            f"With {partial.runs} settings a pair, {title_of(leader)} leads "
-            f"in {share:.0%} of {len(partial.means)} draws."
+            f"With 20 settings a pair, {title_of(leads.index[0])} leads "
+            f"in {leads.iloc[0]:.0%} of {len(partial)} draws."
         )
     )
 

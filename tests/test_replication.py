@@ -118,7 +118,7 @@ def test_the_packaged_protocols_are_whole_and_the_paper_s_is_its_grid():
         ({"fine_tuning": "quik"}, "fine_tuning is 'quik': .* Did you mean 'quick'"),
         ({"fine_tuning": {"name": "x", "lr": 0.1}}, "'fine_tuning.epochs' is missing"),
         ({"pool": ["procedural:cells"]}, "leave-target-out needs a pool of two or more"),
-        ({"targets": ["procedural:cells", "procedural:cells"]}, "targets names procedural:cells twice"),
+        ({"targets": ["procedural:cells", "procedural:cells"]}, "procedural:cells is named twice"),
     ],
 )
 def test_wrong_protocol_files_are_refused_in_one_line(tmp_path, change, says):
@@ -182,8 +182,8 @@ def test_every_run_has_one_row_and_the_pairs_their_scores(finished):
 
 def test_a_second_start_finds_everything_done(finished, monkeypatch):
     plan, _ = finished
-    monkeypatch.setattr(execution, "fine_tune_job", lambda job: pytest.fail("run again"))
-    monkeypatch.setattr(execution, "score_job", lambda job: pytest.fail("scored again"))
+    monkeypatch.setattr(execution, "fine_tune_run", lambda run, **_: pytest.fail("run again"))
+    monkeypatch.setattr(execution, "score_run", lambda run, **_: pytest.fail("scored again"))
     repeated = replication.execute(again(plan))
     assert rows(repeated) == rows(plan)
     assert len(replication.cost(repeated, device="cpu")) == 1
@@ -199,8 +199,10 @@ def test_only_what_is_missing_is_done_and_damage_is_set_aside(finished, tmp_path
     assert [path.name for path in resumed.set_aside] == [cut.name, changed.name]
     assert all(str(path) in "\n".join(replication.cost(resumed, device="cpu")) for path in resumed.set_aside)
     done = []
-    real = execution.fine_tune_job
-    monkeypatch.setattr(execution, "fine_tune_job", lambda job: done.append(job.run.key) or real(job))
+    real = execution.fine_tune_run
+    monkeypatch.setattr(
+        execution, "fine_tune_run", lambda run, **where: done.append(run.key) or real(run, **where)
+    )
     replication.execute(resumed)
     assert done == [run.key for run in plan.runs[:3]]
     assert rows(resumed) == rows(plan)
@@ -257,16 +259,16 @@ def test_a_full_disk_ends_in_one_line_and_the_store_opens(finished, tmp_path, mo
 def test_a_mistake_names_the_run_and_what_is_stored_stays(finished, tmp_path, monkeypatch):
     plan, _ = finished
 
-    def fails(job):
+    def fails(run, **_):
         raise EnvironmentFailure("a batch of 16 images does not fit")
 
-    monkeypatch.setattr(execution, "fine_tune_job", fails)
+    monkeypatch.setattr(execution, "fine_tune_run", fails)
     says = r"scratch on procedural:lesions: a batch .* run the same command again"
     with pytest.raises(EnvironmentFailure, match=says):
         replication.execute(again(plan, tmp_path / "out"), scores=False)
 
 
-def _die(_job):
+def _die(run, **_):
     os._exit(9)
 
 
@@ -279,9 +281,8 @@ def test_a_dead_process_is_reported(finished, tmp_path, monkeypatch):
 
 def test_other_data_on_a_worker_is_refused(finished):
     plan, _ = finished
-    job = execution.Job(plan.runs[0], plan.protocol, "0" * 64, "cpu", None)
     with pytest.raises(InputError, match="on this worker is not the procedural:lesions of the plan"):
-        job.target()
+        execution.target_of(replace(plan.runs[0], data_hash="0" * 64))
 
 
 def test_packaged_rows_count_as_done(packaged, tmp_path, monkeypatch):
@@ -328,7 +329,7 @@ def test_workers_that_cannot_do_it(finished, cluster, tmp_path, monkeypatch):
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0", silence_logs=50
     ) as crowded:
-        refused(crowded, "runs 2 tasks at a time in one process: .* --nthreads 1")
+        refused(crowded, "runs several tasks at a time in one process: .* --nthreads 1")
     with distributed.LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=50) as empty:
         refused(empty, "has no workers")
 

@@ -95,7 +95,9 @@ def test_training_takes_several_labels_an_image_and_moves_no_global_random_state
 def test_a_pool_is_trained_on_as_many_images_as_asked(own_cache):
     both = load_source("train:procedural:cells+procedural:lesions@90", architecture=SMALL, protocol=TINY)
     assert both.provenance["images"] == 90 and both.name.endswith("lesions@90")
-    assert sources.trained_on("train:a+b@90") == ["a", "b"] and sources.trained_on("train:a@90") == ["a@90"]
+    assert sources.parse("train:a+b@90").parts == ("a", "b") and sources.parse("train:a@90").parts == (
+        "a@90",
+    )
 
 
 # --- random, checkpoints -----------------------------------------------------------------------------------
@@ -140,9 +142,6 @@ def test_medmnists_weights_are_downloaded_when_trusted(data, server, monkeypatch
     with pytest.raises(InputError, match="no checksum is published.*trust"):
         load_source("breastmnist")
     assert server.requests == []
-    with pytest.raises(EnvironmentFailure, match="does not have the published sha256"):
-        load_source("breastmnist", checksum="sha256:" + "0" * 64)
-    server.requests.clear()
     for _ in range(2):
         model = load_source("breastmnist", trust=True)
     assert server.requests == ["/weights_breastmnist.zip"]
@@ -171,18 +170,6 @@ def test_imagenet_weights_are_downloaded(monkeypatch, tmp_path):
     expected = models.build(SMALL, seed=3).state_dict()["conv1.0.weight"]
     assert torch.equal(model.backbone.conv1[0].weight, expected)
     # This one has not the published sha256, and a second look finds that out.
-    with pytest.raises(InputError, match="does not have the sha256 that its name gives"):
-        load_source("imagenet", architecture=SMALL)
-
-
-def test_every_digit_of_an_imagenet_file_s_name_counts(monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    weights, path = sources.imagenet_file(SMALL)
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"")
-    digits = weights.url.rsplit("-", 1)[-1].partition(".")[0]
-    other = digits[:-1] + ("0" if digits[-1] != "0" else "1")
-    monkeypatch.setattr(sources.store, "file_hash", lambda _path: other + "0" * 56)
     with pytest.raises(InputError, match="does not have the sha256 that its name gives"):
         load_source("imagenet", architecture=SMALL)
 
@@ -219,21 +206,6 @@ def test_imagenet_weights_without_a_connection(monkeypatch, tmp_path):
 
 # --- names -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("scrach", r"no source 'scrach'.*Did you mean 'scratch'\?"),
-        ("train:procedural:cell", r"Did you mean 'cells'\?"),
-        ("medmnist", r"'medmnist' is trained on all sets but the target: say which"),
-        ("", r"no source ''"),
-    ],
-)
-def test_an_unknown_source_is_refused(name, message):
-    with pytest.raises(InputError, match=message) as caught:
-        load_source(name)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
     ("name", "target", "stem", "where"),
     [
         ("medmnist", "breastmnist", "medmnist_without_breastmnist", "4zgrd"),
@@ -241,6 +213,8 @@ def test_an_unknown_source_is_refused(name, message):
     ],
 )
 def test_sources_fetched_by_hand(data, name, target, stem, where):
+    with pytest.raises(InputError, match="'medmnist' is trained on all sets but the target: say which"):
+        load_source("medmnist")
     with pytest.raises(EnvironmentFailure, match=f"weights of {name} are not downloaded .*{where}") as caught:
         load_source(name, target=target)
     wanted = data / "weights" / f"{stem}.safetensors"
@@ -270,8 +244,6 @@ def test_a_checkpoint_s_architecture_is_given_said_or_guessed(tmp_path):
         companion.load_source(f"{path}@resnet18")
     with pytest.raises(InputError, match="no classification model 'resnet81'"):
         companion.load_source(f"{path}@resnet81")
-    with pytest.raises(InputError, match="Did you mean 'torchvision:resnet50'"):
-        companion.load_source("resnet50")
 
 
 @pytest.mark.parametrize(
@@ -301,11 +273,17 @@ def test_a_table_of_sources_says_what_files_do_not(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name\nx\n", "columns name and path are needed"),
-        ("name,path,sd\nx,w.pth,1\n", "columns name and path are needed"),
+        ("name\nx\n", "line 2: key 'path' is missing"),
+        ("name,path,sd\nx,w.pth,1\n", "unknown key 'sd'.* Did you mean 'std'"),
         (f"name,path,architecture,mean\nx,w.pth,{SMALL},0.5\n", "line 2: mean and std are needed together"),
-        (f"name,path,architecture,mean,std\nx,w.pth,{SMALL},0.5,0\n", "std above 0"),
-        (f"name,path,architecture,mean,std\nx,w.pth,{SMALL},0.5,a b\n", "std is 'a b': one number or three"),
+        (
+            f"name,path,architecture,mean,std\nx,w.pth,{SMALL},0.5,0\n",
+            "std.0 is '0': input should be greater than 0",
+        ),
+        (
+            f"name,path,architecture,mean,std\nx,w.pth,{SMALL},0.5,a b\n",
+            "std.0 is 'a': input should be a valid number",
+        ),
         (f"name,path,architecture,classes\nx,w.pth,{SMALL},9\n", "w.pth has a head of 7 classes, not 9"),
         ("name,path\nx,other.pth\n", "there is no such checkpoint file"),
     ],

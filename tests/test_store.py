@@ -82,7 +82,7 @@ def test_a_file_in_the_way_of_a_folder_is_an_environment_error(tmp_path, server)
         lambda: store.write_files(tmp_path / "file", {"below": b""}),
         lambda: store.fetch(server.serve("/f", BODY), tmp_path / "file" / "below", checksum=MD5),
     ):
-        with pytest.raises(EnvironmentFailure, match="cannot write in .*file"):
+        with pytest.raises(EnvironmentFailure, match="cannot write .*below: "):
             work()
 
 
@@ -98,14 +98,6 @@ def test_a_written_or_downloaded_file_is_as_readable_as_others(tmp_path, server)
 
 
 # --- checksums ---------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("checksum", [MD5, SHA256])
-def test_a_present_file_is_checked_and_kept(tmp_path, checksum):
-    path = tmp_path / "file"
-    path.write_bytes(BODY)
-    # No server: whatever is asked for over the network fails.
-    assert store.fetch("https://nowhere.invalid/file", path, checksum=checksum) == path
-
-
 @pytest.mark.parametrize("checksum", ["md5:", "abc", "md5:" + "g" * 32, "crc32:12345678", ""])
 def test_what_is_no_checksum_is_refused(tmp_path, checksum):
     path = tmp_path / "file"
@@ -139,7 +131,7 @@ def test_a_good_file_is_downloaded_once(tmp_path, server, checksum):
     [
         (Answer(b"other content"), r"does not have the published md5 [0-9a-f]{32}: nothing was kept"),
         (Answer(b"gone", status=404), r"cannot download .*: 404 from the server"),
-        (CUT_OFF, "was cut off twice"),
+        (CUT_OFF, "cannot reach 127.0.0.1 to download .*, or was cut off twice"),
     ],
     ids=["wrong md5", "404", "cut off"],
 )

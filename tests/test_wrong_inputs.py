@@ -461,7 +461,7 @@ COMMANDS = [
     (("notebook", "04", "-p", "tarrget", "x"), 2, "Did you mean 'target'?"),
     (("notebook", "04", "-p", "size", "abc"), 2, "'size' is 'abc'"),
     (("notebook", "04", "-p", "size", "30"), 2, "'size' is 30: input should be 0, 28, 64, 128 or 224"),
-    (("notebook", "04", "-p", "seed", "1.5"), 2, "'seed' is '1.5'"),
+    (("notebook", "04", "-p", "seed", "1.5"), 2, "'seed' is 1.5"),
     (("notebook", "04", "-p", "seed", "-3"), 2, "'seed' is -3"),
     (("notebook", "04", "-p", "per_class", "1e9"), 2, "'per_class'"),
     (("notebook", "04", "-p", "sources", "scratch"), 2, "'sources'"),

@@ -54,8 +54,6 @@ def torchvision() -> ModuleType:
     """
     try:
         return importlib.import_module("torchvision")
-    except ImportError as error:
-        raise EnvironmentFailure("torchvision is not installed: run  pip install torchvision") from error
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
@@ -389,35 +387,33 @@ def guess_architecture(state: Mapping[str, torch.Tensor], first: str = "resnet18
         with torch.device("meta"):
             network = build(name)
         split_head(network)
-        if not _misfit(network, state, name):
+        if not _fitting(network, state, name)[1]:
             return name
     return None
 
 
-def _fitting(network: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, bool]:
-    """Tensor of a backbone -> whether a state dict has it in that shape."""
+def _fitting(
+    network: nn.Module, state: Mapping[str, torch.Tensor], architecture: str
+) -> tuple[list[str], str]:
+    """Tensors of a backbone that a state dict has, and why it is not one of that backbone; empty where it is.
+
+    It is one where at least 99 % of the backbone's tensors are there in the right shape, and none of its parts has more
+    convolutions in the file than in the network.
+    """
     whole = network.state_dict()
     wanted = [key for key in whole if not key.endswith("num_batches_tracked")]
-    return {key: key in state and state[key].shape == whole[key].shape for key in wanted}
-
-
-def _misfit(network: nn.Module, state: Mapping[str, torch.Tensor], architecture: str) -> str:
-    """Why a state dict is not one of a backbone; empty where it is.
-
-    At least 99 % of the backbone's tensors are there in the right shape, and none of its parts has more convolutions in
-    the file than in the network.
-    """
-    fitting = _fitting(network, state)
-    misfits = [key for key, fits in fitting.items() if not fits]
-    if len(misfits) > 0.01 * len(fitting):
-        count, total = len(fitting) - len(misfits), len(fitting)
-        first = f"first one {'has another shape' if misfits[0] in state else 'is missing'}: {misfits[0]}"
-        return f"covers {count / total:.0%} of the backbone of {architecture} ({count} of {total} tensors; {first})"
+    fits = [key for key in wanted if key in state and state[key].shape == whole[key].shape]
+    if len(fits) < 0.99 * len(wanted):
+        misfit = next(key for key in wanted if key not in fits)
+        first = f"first one {'has another shape' if misfit in state else 'is missing'}: {misfit}"
+        covered = f"{len(fits) / len(wanted):.0%} of the backbone of {architecture}"
+        return fits, f"covers {covered} ({len(fits)} of {len(wanted)} tensors; {first})"
     parts = {name for name, _ in network.named_children()}
-    beyond = [key for key in state.keys() - network.state_dict().keys() if key.partition(".")[0] in parts]
+    beyond = [key for key in state.keys() - whole.keys() if key.partition(".")[0] in parts]
     if deeper := [key for key in beyond if state[key].ndim == 4]:
-        return f"holds {len(deeper)} convolution(s) that {architecture} does not have (one of them: {min(deeper)})"
-    return ""
+        one = f"one of them: {min(deeper)}"
+        return fits, f"holds {len(deeper)} convolution(s) that {architecture} does not have ({one})"
+    return fits, ""
 
 
 def from_state(
@@ -434,49 +430,47 @@ def from_state(
     """
     network = build(architecture)
     head = split_head(network)
-    if misfit := _misfit(network, state, architecture):
+    fits, misfit = _fitting(network, state, architecture)
+    if misfit:
         raise InputError(
             f"{origin or name} {misfit}: these are weights of another architecture; name theirs (FILE@ARCHITECTURE, or "
             "--architecture for all)"
         )
     whole = network.state_dict()  # with the versions of its parts, which MnasNet asks for
-    fitting = _fitting(network, state)
     outside = {key: value for key, value in state.items() if key not in whole}
-    whole.update({key: state[key].float() for key, fits in fitting.items() if fits})
+    whole.update({key: state[key].float() for key in fits})
     network.load_state_dict(whole)
-    count = sum(fitting.values())
     return SourceModel(
         name=name,
         backbone=network.eval(),
         head=None if head is None else _head_from(outside, head),
         architecture=architecture,
         pretraining=pretraining,
-        provenance={"origin": origin, "tensors": count, "covered": count / len(fitting)},
+        provenance={"origin": origin, "tensors": len(fits)},
     )
 
 
 def _head_from(state: Mapping[str, torch.Tensor], head: nn.Module) -> nn.Module | None:
     """Fill `head` with as many classes as the state dict has, whatever its name there; None where there is none."""
-    linear = {name: module for name, module in head.named_modules() if isinstance(module, nn.Linear)}
-    (first, layer), (last, _) = next(iter(linear.items())), list(linear.items())[-1]
-    ending = f"{first}.weight".lstrip(".")
-    prefixes = [
-        key.removesuffix(ending)
-        for key, value in state.items()
-        if key.endswith(ending) and value.shape[1:] == (layer.in_features,)
+    linear = [
+        (f"{name}.".lstrip("."), part) for name, part in head.named_modules() if isinstance(part, nn.Linear)
     ]
-    own = {key.removeprefix(p): state[key].float() for p in prefixes for key in state if key.startswith(p)}
-    weight = own.get(f"{last}.weight".lstrip("."))
-    if len(prefixes) != 1 or weight is None:
+    (first, layer), (last, _) = linear[0], linear[-1]
+    shape = (layer.in_features,)
+    inputs = [key for key in state if key.endswith(f"{first}weight") and state[key].shape[1:] == shape]
+    if len(inputs) != 1:
         return None
-    replacement = nn.Linear(weight.shape[1], weight.shape[0], bias=f"{last}.bias".lstrip(".") in own)
-    if last:
-        setattr(head, last, replacement)
-    else:
-        head = replacement
+    start = inputs[0].removesuffix(f"{first}weight")
+    own = {key.removeprefix(start): value.float() for key, value in state.items() if key.startswith(start)}
     try:
+        classes, width = own[f"{last}weight"].shape
+        replacement = nn.Linear(width, classes, bias=f"{last}bias" in own)
+        if last:
+            setattr(head, last.removesuffix("."), replacement)
+        else:
+            head = replacement
         head.load_state_dict({key: own[key] for key in head.state_dict()})
-    except (KeyError, RuntimeError):  # a layer of it is missing, or has another shape
+    except (KeyError, ValueError, RuntimeError):  # a layer of it is missing, or has another shape
         return None
     return head
 

@@ -5,7 +5,9 @@ A notebook declares its parameters itself, in the cell tagged ``parameters``; pa
 
 from __future__ import annotations
 
+import contextlib
 import html
+import json
 import re
 import sysconfig
 import tempfile
@@ -174,10 +176,9 @@ def read_values(path: Path, given: Mapping[str, str]) -> dict[str, Any]:
         kind = known[name]["inferred_type_name"]
         if kind == "list":
             values[name] = [part.strip() for part in text.split(",") if part.strip()]
-        elif kind == "bool":
-            values[name] = {"true": True, "false": False}.get(text.lower(), text)
-        elif kind == "int" and re.fullmatch(r"-?\d+", text):
-            values[name] = int(text)
+        elif kind != "str":
+            with contextlib.suppress(ValueError):  # what is none stays text, which the check refuses
+                values[name] = json.loads(text.lower())
     check(path.stem, values)
     return values
 

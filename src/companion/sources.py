@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic.dataclasses import dataclass
 from torch import nn
 
 from companion import store
@@ -38,7 +38,7 @@ from companion.models import (
 )
 from companion.training import QUICK, SEED, SourceProtocol, train_source
 from companion.training.loop import Report
-from companion.training.protocols import as_dict
+from companion.training.protocols import STRICT, as_dict, checked
 
 Source = str | os.PathLike | SourceModel | nn.Module
 MEDMNIST_WEIGHTS = "https://zenodo.org/records/7782113/files/weights_{flag}.zip?download=1"
@@ -62,7 +62,6 @@ def load_source(
     seed: int = SEED,
     device: str | None = None,
     data_dir: str | os.PathLike | None = None,
-    checksum: str | None = None,
     trust: bool = False,
     protocol: SourceProtocol = QUICK,
     progress: Report | None = None,
@@ -97,7 +96,7 @@ def load_source(
         Seed of random weights and of training.
     device
         Where to train.
-    data_dir, checksum, trust
+    data_dir, trust
         As for `load_dataset` and `companion.store.fetch`; no checksum is published for MedMNIST's weights.
     protocol
         How a ``"train:…"`` model is trained.
@@ -122,11 +121,11 @@ def load_source(
     name = os.fspath(source)
     with store.data_directory(data_dir):
         check_name(name)
-        kind, what, own = _parsed(name)
+        kind, what, own, parts, total = parse(name)
         if kind == "checkpoint":
             return _checkpoint(checkpoint_file(what), architecture=own, default=architecture)
         if kind == "medmnist weights":
-            return _medmnist_weights(name, checksum=checksum, trust=trust)
+            return _medmnist_weights(name, trust=trust)
         if kind in ("imagenet", "torchvision"):
             return _imagenet(what or architecture, name=name)
         if kind == "timm":
@@ -135,40 +134,39 @@ def load_source(
             return scratch(architecture, seed=seed)
         if kind in BY_HAND:
             return _by_hand(name, target)
-        of = trained_on(name)
-        parts = [load_dataset(part, size=size or 28) for part in of]
-        dataset = parts[0] if len(parts) == 1 else pool(parts, total=_pool_size(name))
+        datasets = [load_dataset(part, size=size or 28) for part in parts]
+        dataset = datasets[0] if len(datasets) == 1 else pool(datasets, total=total)
         return _trained(dataset, protocol, architecture, seed=seed, device=device, progress=progress)
 
 
 # --- names --------------------------------------------------------------------------------------------------
 
 
-def _parsed(name: str) -> tuple[str, str, str]:
-    """Kind of a source by its name, what follows the kind, and the architecture that a checkpoint's name says."""
-    path, _, architecture = name.rpartition("@")  # a path may have an at sign of its own
-    if not path.endswith(CHECKPOINT_SUFFIXES):
-        path, architecture = name, ""
+class Parsed(NamedTuple):
+    """A source's name, taken apart."""
+
+    kind: str  # what stands before the colon, "checkpoint" or "medmnist weights"
+    what: str  # the file of a checkpoint, else what follows the colon
+    architecture: str = ""  # that a checkpoint's name says
+    parts: tuple[str, ...] = ()  # datasets that a "train:" source is trained on
+    total: int | None = None  # images that a pool of these is cut down to
+
+
+def parse(name: str) -> Parsed:
+    """Take a source's name apart; a path may have a colon, a plus or an at sign of its own."""
     kind, _, what = name.partition(":")
-    if kind == "train" or not path.endswith(CHECKPOINT_SUFFIXES):
-        return "medmnist weights" if name in medmnist_flags() else kind, what, ""
-    return "checkpoint", path, architecture
-
-
-def trained_on(name: str) -> list[str]:
-    """Datasets of a ``train:`` name, none of another; a path may have a plus or an at sign of its own."""
-    if not name.startswith("train:"):
-        return []
-    wanted = name.removeprefix("train:")
-    if Path(wanted).expanduser().exists():
-        return [wanted]
-    return (wanted.rpartition("@")[0] if _pool_size(name) else wanted).split("+")
-
-
-def _pool_size(name: str) -> int | None:
-    """Training images that a pool is cut down to: 4000 of ``train:A+B@4000``."""
-    found = re.fullmatch(r"train:[^@]+\+[^@]+@([1-9][0-9]*)", name)
-    return int(found[1]) if found else None
+    if kind == "train":
+        pooled = re.fullmatch(r"([^@]+\+[^@]+)@([1-9][0-9]*)", what)
+        if Path(what).expanduser().exists():
+            return Parsed(kind, what, parts=(what,))
+        parts = tuple((pooled[1] if pooled else what).split("+"))
+        return Parsed(kind, what, parts=parts, total=int(pooled[2]) if pooled else None)
+    path, _, architecture = name.rpartition("@")
+    if path.endswith(CHECKPOINT_SUFFIXES):
+        return Parsed("checkpoint", path, architecture)
+    if name.endswith(CHECKPOINT_SUFFIXES):
+        return Parsed("checkpoint", name)
+    return Parsed("medmnist weights" if name in medmnist_flags() else kind, what)
 
 
 def called(source: Source) -> str:
@@ -177,8 +175,8 @@ def called(source: Source) -> str:
         return type(source).__name__
     if isinstance(source, SourceModel):
         return source.name
-    kind, path, _ = _parsed(os.fspath(source))
-    return Path(path).stem if kind == "checkpoint" else os.fspath(source)
+    parsed = parse(os.fspath(source))
+    return Path(parsed.what).stem if parsed.kind == "checkpoint" else os.fspath(source)
 
 
 def checkpoint_file(name: str) -> Path:
@@ -191,8 +189,8 @@ def checkpoint_file(name: str) -> Path:
 def check_name(source: str | os.PathLike) -> None:
     """Raise `InputError`, before any work, for what cannot be a source; nothing is loaded."""
     name = os.fspath(source)
-    kind, what, architecture = _parsed(name)
-    for part in trained_on(name):
+    kind, what, architecture, parts, _ = parse(name)
+    for part in parts:
         find(part)
     if kind == "torchvision" or architecture:
         check_architecture(architecture or what)
@@ -218,22 +216,43 @@ def by_name(sources: Source | Sequence[Source]) -> dict[str, Source]:
         If there are fewer than two, one is named twice, or one does not exist.
     """
     given = [sources] if isinstance(sources, Source) else list(sources)
-    listed: list[Source] = []
+    found: dict[str, Source] = {}
     for one in given:
-        if isinstance(one, str | os.PathLike) and os.fspath(one).endswith(".csv"):
-            listed += read_sources(one)
-        else:
-            listed.append(one)
-    names = []
-    for number, source in enumerate(listed, start=1):
-        if isinstance(source, str | os.PathLike):
-            check_name(source)
-        names.append(f"{called(source)} {number}" if isinstance(source, nn.Module) else called(source))
-    if len(names) < 2:
-        raise InputError(f"a ranking needs at least two sources: got {', '.join(names) or 'none'}")
-    if doubled := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"source {doubled[0]!r} is named twice")
-    return dict(zip(names, listed, strict=True))
+        table = isinstance(one, str | os.PathLike) and os.fspath(one).endswith(".csv")
+        listed: list[Any] = read_sources(one) if table else [one]  # type: ignore[arg-type]
+        for source in listed:
+            if isinstance(source, str | os.PathLike):
+                check_name(source)
+            number = f" {len(found) + 1}" if isinstance(source, nn.Module) else ""
+            if (name := called(source) + number) in found:
+                raise InputError(f"source {name!r} is named twice")
+            found[name] = source
+    if len(found) < 2:
+        raise InputError(f"a ranking needs at least two sources: got {', '.join(found) or 'none'}")
+    return found
+
+
+def _three(text: str) -> list[str]:
+    """One number or three, with spaces between, as three."""
+    numbers = text.split()
+    return numbers * 3 if len(numbers) == 1 else numbers
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Row:
+    """A row of a table of sources: what a checkpoint does not say itself."""
+
+    name: str
+    path: str
+    architecture: str = ""
+    pretraining: str = ""
+    mean: Annotated[tuple[Finite, Finite, Finite], BeforeValidator(_three)] | None = None
+    std: Annotated[tuple[Positive, Positive, Positive], BeforeValidator(_three)] | None = None
+    classes: int | None = None
 
 
 def read_sources(path: str | os.PathLike) -> list[SourceModel]:
@@ -251,38 +270,25 @@ def read_sources(path: str | os.PathLike) -> list[SourceModel]:
     InputError
         If the table or a checkpoint cannot be used.
     """
-    path, known = Path(path), {"name", "path", "architecture", "pretraining", "mean", "std", "classes"}
+    path = Path(path)
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a table of sources ({error})") from error
-    if not {"name", "path"} <= set(table) <= known:
-        raise InputError(f"{path}: columns name and path are needed, and may be {', '.join(sorted(known))}")
     found = []
-    for number, row in enumerate(table.to_dict("records"), start=2):
-        where, file = f"{path}, line {number}", path.parent / row["path"]
-        mean, std = (_three(row.get(name, ""), f"{where}: {name}") for name in ("mean", "std"))
-        if bool(mean) != bool(std) or min(std, default=1) <= 0:
-            raise InputError(f"{where}: mean and std are needed together, std above 0")
-        normalisation = (mean, std) if std else None
-        model = _checkpoint(file, architecture=row.get("architecture", ""), given=normalisation)
+    for number, given in enumerate(table.to_dict("records"), start=2):
+        where = f"{path}, line {number}"
+        row = checked(Row, {str(key): value for key, value in given.items() if value}, where)
+        if (row.mean is None) != (row.std is None):
+            raise InputError(f"{where}: mean and std are needed together")
+        normalisation = (row.mean, row.std) if row.mean and row.std else None
+        file = path.parent / row.path
+        model = _checkpoint(file, architecture=row.architecture, given=normalisation)
         outputs = 0 if model.head is None else [*model.head.parameters()][-1].shape[0]
-        if row.get("classes") and row["classes"] != str(outputs):
-            raise InputError(f"{where}: {file.name} has a head of {outputs} classes, not {row['classes']}")
-        pretraining = row.get("pretraining") or model.pretraining
-        found.append(replace(model, name=row["name"], pretraining=pretraining))
+        if row.classes not in (None, outputs):
+            raise InputError(f"{where}: {file.name} has a head of {outputs} classes, not {row.classes}")
+        found.append(replace(model, name=row.name, pretraining=row.pretraining or model.pretraining))
     return found
-
-
-def _three(text: str, where: str) -> tuple[float, ...]:
-    """One number or three as three; none where there is no text."""
-    try:
-        values = tuple(map(float, text.split()))
-    except ValueError:
-        values = (np.nan,)
-    if len(values) not in (0, 1, 3) or not np.isfinite(values).all():
-        raise InputError(f"{where} is {text!r}: one number or three are needed")
-    return values * 3 if len(values) == 1 else values
 
 
 # --- by kind ------------------------------------------------------------------------------------------------
@@ -359,11 +365,13 @@ def from_timm(network: Any, *, name: str, architecture: str, pretraining: str = 
     )
 
 
-def _medmnist_weights(flag: str, *, checksum: str | None, trust: bool) -> SourceModel:
+def _medmnist_weights(flag: str, *, trust: bool) -> SourceModel:
     path, url = medmnist_file(flag), MEDMNIST_WEIGHTS.format(flag=flag)
-    store.fetch_zip_member(url, MEDMNIST_MEMBER, path, checksum=checksum, trust=trust)
+    store.fetch_zip_member(url, MEDMNIST_MEMBER, path, trust=trust)
     origin = f"MedMNIST's released weights of {flag} (Zenodo record 7782113), {MEDMNIST_MEMBER}"
-    model = _resnet18(path, name=flag, pretraining=flag, origin=origin)
+    model = from_state(
+        read_state(path)[0], architecture="resnet18", name=flag, pretraining=flag, origin=origin
+    )
     model.provenance |= {"licence": "as the Zenodo record 7782113 says", "input_size": 224}
     return model
 
@@ -382,7 +390,8 @@ def _by_hand(name: str, target: str | None) -> SourceModel:
             f"the weights of {name} are not downloaded automatically: get them from {BY_HAND[name]} and save them "
             f"as {path} (or .pth)"
         )
-    return _resnet18(path, name=name, pretraining=path.stem, origin=f"{path.name}, put there by hand")
+    state, origin = read_state(path)[0], f"{path.name}, put there by hand"
+    return from_state(state, architecture="resnet18", name=name, pretraining=path.stem, origin=origin)
 
 
 def by_hand_file(name: str, target: str | None) -> Path:
@@ -390,10 +399,6 @@ def by_hand_file(name: str, target: str | None) -> Path:
     stem = f"medmnist_without_{target}" if name == "medmnist" else name
     files = [store.data_dir() / "weights" / f"{stem}{suffix}" for suffix in CHECKPOINT_SUFFIXES]
     return next((path for path in files if path.is_file()), files[0])
-
-
-def _resnet18(path: Path, **about: Any) -> SourceModel:
-    return from_state(read_state(path)[0], architecture="resnet18", **about)
 
 
 Three = tuple[float, float, float]
@@ -421,34 +426,24 @@ def _checkpoint(
     if not chosen and (guessed := guess_architecture(state, default)) not in (None, default):
         remarks.append(f"architecture guessed from its tensors: {guessed}")
         chosen = guessed
+    pretraining, origin = record.pretraining or path.stem, f"checkpoint {path.name}"
     model = from_state(
-        state,
-        architecture=chosen or default,
-        name=str(path),
-        pretraining=record.pretraining or path.stem,
-        origin=f"checkpoint {path.name}",
+        state, architecture=chosen or default, name=str(path), pretraining=pretraining, origin=origin
     )
-    if given:
-        model.normalisation, who = given, "as the table of sources says"
-    elif record.normalisation:
-        model.normalisation, who = record.normalisation, "as the file says"
+    if given or record.normalisation:
+        who = "as the table of sources says" if given else "as the file says"
+        model.normalisation = given or record.normalisation or PLAIN_NORMALISATION
     else:
-        model.normalisation, said = _usual_normalisation(model)
+        who, words = "assumed", "mean .5, sd .5; torchvision's and timm's own networks mostly have ImageNet's"
+        if model.head is not None and len(next(model.head.parameters())) in (1000, 1001, 21841):
+            model.normalisation = IMAGENET_NORMALISATION
+            words = "ImageNet's, as its head has ImageNet's classes"
         remarks.append(
-            f"normalisation assumed ({said}), since the file does not say: other values give other scores; a table of "
+            f"normalisation assumed ({words}), since the file does not say: other values give other scores; a table of "
             "sources gives them (mean, std)"
         )
-        who = "assumed"
     model.provenance |= record.provenance | {"remarks": remarks, "normalisation_from": who}
     return model
-
-
-def _usual_normalisation(model: SourceModel) -> tuple[Normalisation, str]:
-    """Normalisation that networks like this one mostly have, and why."""
-    weight = None if model.head is None else next(model.head.parameters())
-    if weight is not None and len(weight) in (1000, 1001, 21841):
-        return IMAGENET_NORMALISATION, "ImageNet's, as its head has ImageNet's classes"
-    return PLAIN_NORMALISATION, "mean .5, sd .5; torchvision's and timm's own networks mostly have ImageNet's"
 
 
 def save(model: SourceModel, path: str | os.PathLike) -> Path:

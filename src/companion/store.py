@@ -31,6 +31,9 @@ from companion.errors import CompanionError, EnvironmentFailure, InputError
 # results version are out of date. Rounding does not count: it differs between processors and numbers of threads.
 RESULTS_VERSION = 3
 
+# Full, over a quota, read-only, closed, or with a file where a folder should be.
+NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST)
+
 # `--data-dir` sets this for the length of one command or one `with` block.
 _data_directory: ContextVar[Path | None] = ContextVar("data_directory", default=None)
 
@@ -86,18 +89,16 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode
-    except OSError as error:
-        raise EnvironmentFailure(f"cannot write in {target.parent}: {error.strerror or error}") from error
-    try:
         yield temporary
         temporary.chmod(mode)  # pooch makes files private; this one is as readable as any other of the user
         os.replace(temporary, target)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno in NOT_WRITABLE:
             raise EnvironmentFailure(f"cannot write {target}: {error.strerror}") from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where its folder could not be made, it is not there either
+            temporary.unlink(missing_ok=True)
 
 
 def check_writable(path: str | os.PathLike) -> None:
@@ -112,7 +113,7 @@ def check_writable(path: str | os.PathLike) -> None:
 
 def check_folder(folder: Path, files: Sequence[str], *, force: bool) -> None:
     """Raise `InputError` before any work if `files` cannot be written into a folder, or are there already."""
-    if folder.exists() and not folder.is_dir():
+    if folder.is_file():
         raise InputError(f"{folder} is a file: name a folder with --out")
     present = [name for name in files if (folder / name).exists()]
     if present and not force:
@@ -233,15 +234,13 @@ def _download(url: str, path: Path, checksum: str | None) -> None:
     except InputError:
         raise
     except (exceptions.RequestException, ValueError) as error:
+        reason = f"{url} does not have the published {str(checksum).replace(':', ' ')}: nothing was kept"
         if isinstance(error, exceptions.HTTPError):
-            status = getattr(error.response, "status_code", "an error")
-            reason = f"cannot download {url}: {status} from the server"
-        elif isinstance(error, exceptions.ChunkedEncodingError):
-            reason = f"the download of {url} was cut off twice: try again"
+            reason = (
+                f"cannot download {url}: {getattr(error.response, 'status_code', 'an error')} from the server"
+            )
         elif isinstance(error, exceptions.RequestException):
-            reason = f"cannot reach {urlsplit(url).hostname} to download {url}"
-        else:
-            reason = f"{url} does not have the published {str(checksum).replace(':', ' ')}: nothing was kept"
+            reason = f"cannot reach {urlsplit(url).hostname} to download {url}, or was cut off twice"
         hint = f"to go on without a connection, put the file at {path}"
         raise EnvironmentFailure(f"{reason}; {hint}") from error
 

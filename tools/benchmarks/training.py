@@ -13,14 +13,15 @@ from joblib import Parallel, delayed
 from torch import nn
 
 from companion import datasets, models, replication
-from companion.training.loop import Recipe, Resident, fit
+from companion.training import SourceProtocol
+from companion.training.loop import Resident, fit
 
 BATCH = 32
 N_TRAIN, N_VAL = 192, 48  # the paper's 100 and 25 a class, for two classes, in whole batches
 
 
-def recipe(epochs: int) -> Recipe:
-    return Recipe(epochs, BATCH, 1e-3, 0.9, 1e-4, augmentation="paper", loss="cross-entropy", patience=epochs)
+def recipe(epochs: int) -> SourceProtocol:
+    return SourceProtocol("bench", epochs, batch_size=BATCH, lr=1e-3, augmentation="paper", patience=epochs)
 
 
 def images(count: int, size: int, seed: int, channels: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,11 +6,9 @@ Works on tables with one row per (source, target). Only `benchmark` of a functio
 from companion.evaluation.agreement import (
     FriedmanResult,
     friedman,
-    kendall_tau,
     nemenyi,
     published_pairs,
     regret,
-    score_columns,
     tau,
     weighted_tau,
 )
@@ -19,7 +17,6 @@ from companion.evaluation.benchmark import Benchmark, benchmark
 from companion.evaluation.ceiling import (
     GROUND_TRUTHS,
     NoiseCeiling,
-    PartialGrids,
     ground_truths,
     noise_ceiling,
     partial_grids,
@@ -29,9 +26,8 @@ from companion.evaluation.intervals import Intervals, bootstrap
 
 # fmt: off
 __all__ = [
-    "BASELINES", "GROUND_TRUTHS", "Benchmark", "FriedmanResult", "Intervals", "NoiseCeiling", "PartialGrids",
-    "baselines", "benchmark", "bootstrap", "friedman", "ground_truths", "kendall_tau", "nemenyi", "noise_ceiling",
-    "partial_grids", "published_pairs", "regret", "score_columns", "statements", "tau", "training_set_sizes",
-    "weighted_tau",
+    "BASELINES", "GROUND_TRUTHS", "Benchmark", "FriedmanResult", "Intervals", "NoiseCeiling", "baselines", "benchmark",
+    "bootstrap", "friedman", "ground_truths", "nemenyi", "noise_ceiling", "partial_grids", "published_pairs", "regret",
+    "statements", "tau", "training_set_sizes", "weighted_tau",
 ]
 # fmt: on

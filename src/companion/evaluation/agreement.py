@@ -36,22 +36,22 @@ def published_pairs(setting: str, *, inverted: bool | None = None) -> pd.DataFra
     return frame[frame["auc"].notna() & frame["logme"].notna()].reset_index(drop=True)
 
 
-def check_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a table that can be compared: with an AUC, source and target different, each pair once."""
-    missing = [name for name in ("source", "target", "auc") if name not in table.columns]
-    if missing:
-        needed = "it needs source, target, auc and scores"
-        raise InputError(f"table lacks the column(s) {', '.join(missing)}: {needed}")
-    check_pairs_once(table, "table")
-    return table[(table["source"] != table["target"]) & table["auc"].notna()]
-
-
-def check_pairs_once(table: pd.DataFrame, what: str) -> None:
-    """Refuse a table with two rows for a pair."""
+def check_table(table: pd.DataFrame, needed: Sequence[str] = ("source", "target", "auc")) -> None:
+    """Refuse a table that lacks a column or has two rows for a pair."""
+    if missing := [name for name in needed if name not in table]:
+        raise InputError(
+            f"table lacks the column(s) {', '.join(missing)}: it needs {', '.join(needed)} and scores"
+        )
     doubled = table[table.duplicated(["source", "target"])]
     if len(doubled):
         source, target = doubled.iloc[0][["source", "target"]]
-        raise InputError(f"{what} has more than one row for source {source!r}, target {target!r}")
+        raise InputError(f"table has more than one row for source {source!r}, target {target!r}")
+
+
+def comparable(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a table that can be compared: with an AUC, source and target different, each pair once."""
+    check_table(table)
+    return table[(table["source"] != table["target"]) & table["auc"].notna()]
 
 
 def score_columns(table: pd.DataFrame) -> list[str]:
@@ -63,20 +63,15 @@ def score_columns(table: pd.DataFrame) -> list[str]:
     return [*order, *(name for name in numeric if name not in order)]
 
 
-def _known(scores: Sequence[float], auc: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Both as arrays, without the sources where either is missing."""
-    score, truth = np.asarray(scores, dtype=float), np.asarray(auc, dtype=float)
-    known = np.isfinite(score) & np.isfinite(truth)
-    return score[known], truth[known]
-
-
 def tau(scores: Sequence[float], auc: Sequence[float]) -> float:
     """Weighted Kendall τ between a score and the AUC over the sources of one target, -1 to 1.
 
     `scipy.stats.weightedtau` with its defaults: additive hyperbolic weights, ranks averaged over both orders. Sources
     with a missing score are left out; NaN where fewer than two remain or either side is constant.
     """
-    score, truth = _known(scores, auc)
+    score, truth = np.asarray(scores, dtype=float), np.asarray(auc, dtype=float)
+    known = np.isfinite(score) & np.isfinite(truth)
+    score, truth = score[known], truth[known]
     if len(score) < 2 or np.ptp(score) == 0 or np.ptp(truth) == 0:
         return float("nan")
     return float(scipy.stats.weightedtau(score, truth).statistic)
@@ -106,25 +101,11 @@ def weighted_tau(table: str | pd.DataFrame, *, inverted: bool | None = None) -> 
     InputError
         If the setting is unknown or the table lacks a column.
     """
-    return _by_target(table, tau, inverted)
-
-
-def kendall_tau(table: str | pd.DataFrame) -> pd.DataFrame:
-    """Agreement by the unweighted Kendall τ-b, in which a mistake counts the same anywhere in the order.
-
-    Parameters, result and errors are those of `weighted_tau`; a published setting has the paper's orientation.
-    """
-    return _by_target(table, lambda score, auc: float(scipy.stats.kendalltau(*_known(score, auc)).statistic))
-
-
-def _by_target(
-    table: str | pd.DataFrame, measure: Callable[..., float], inverted: bool | None = None
-) -> pd.DataFrame:
-    frame = published_pairs(table, inverted=inverted) if isinstance(table, str) else check_table(table)
+    frame = published_pairs(table, inverted=inverted) if isinstance(table, str) else comparable(table)
     columns, rows = score_columns(frame), {}
     for target, block in frame.groupby("target"):
         enough = np.isfinite(block[columns].astype(float)).sum() >= MIN_SOURCES
-        rows[target] = [measure(block[name], block["auc"]) if enough[name] else np.nan for name in columns]
+        rows[target] = [tau(block[name], block["auc"]) if enough[name] else np.nan for name in columns]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("target")
 
 

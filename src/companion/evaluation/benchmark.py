@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -17,10 +17,9 @@ from companion.errors import EnvironmentFailure, InputError, did_you_mean
 from companion.evaluation.agreement import (
     MIN_SOURCES,
     FriedmanResult,
-    check_pairs_once,
     check_table,
+    comparable,
     friedman,
-    kendall_tau,
     published_pairs,
     regret,
     weighted_tau,
@@ -32,32 +31,31 @@ from companion.scores import PAPER_SCORE, REGISTRY, TERMS, with_combined
 
 SETTINGS = (*published.SETTINGS, "replication")
 KEYS = ["source", "target"]
-ARGUMENTS = ("features", "logits", "labels", "images", "model")  # what an author's function may ask for
 FIRST_CHOICE = "always_imagenet"  # a choice and no order: it has a regret and no τ
 
 Metric = Callable[..., float]
+Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True, repr=False)
 class Benchmark:
-    """How a score does: what `benchmark` returns, and shows itself as a table.
+    """How a score does: what `benchmark` returns, and shows itself as a table."""
 
-    Tables by target have the given scores first, then the others, then the baselines.
-    """
-
-    kinds: dict[str, str]
-    """Score or baseline -> given, published or computed here, term, baseline."""
     setting: str
     table: pd.DataFrame
     """The pairs compared: ``source``, ``target``, ``auc``, all scores and baselines."""
     taus: pd.DataFrame
-    """Targets by scores: weighted Kendall τ."""
+    """Targets by scores: weighted Kendall τ; the given scores first, then the others, then the baselines."""
+    summary: pd.DataFrame
+    """One row per score, baseline, reliability and ceiling, the highest mean τ_w first.
+
+    ``kind`` (given, published or computed here, term, baseline, reliability, ceiling), ``mean`` τ_w with the interval
+    ``low`` to ``high``, ``kendall`` (unweighted τ-b), ``regret`` (AUC of the best source less that of the first
+    choice), ``rank`` (mean over the targets) and ``less_proposed``: mean difference to the proposed score where both
+    are defined, with the interval ``less_low`` to ``less_high``. NaN where one does not apply.
+    """
     intervals: Intervals
     """Bootstrap over sources: per target, of the mean, and of the difference to the proposed score."""
-    kendall: pd.DataFrame
-    """Targets by scores: unweighted Kendall τ-b."""
-    regret: pd.DataFrame
-    """Targets by scores: AUC of the best source less that of the first choice."""
     friedman: FriedmanResult | None
     """Over the given and the published scores; None where there is too little to compare."""
     ceiling: NoiseCeiling | None
@@ -65,74 +63,37 @@ class Benchmark:
     left_out: list[str]
     """What was not compared or not computed, a sentence each."""
 
-    @property
-    def names(self) -> list[str]:
-        """Columns of the score or scores given."""
-        return [name for name, kind in self.kinds.items() if kind == "given"]
-
-    @property
-    def mean(self) -> pd.Series:
-        """Mean τ_w over the targets."""
-        return self.taus.mean()
-
-    @property
-    def ranks(self) -> pd.DataFrame | None:
-        """Targets by scores, 1 = best, for a critical-difference diagram; None as for `friedman`."""
-        return None if self.friedman is None else self.friedman.ranks
-
-    @property
-    def baselines(self) -> pd.DataFrame:
-        """Rows of `summary` that need no score."""
-        return self.summary().loc[[name for name, kind in self.kinds.items() if kind == "baseline"]]
-
-    def summary(self) -> pd.DataFrame:
-        """One row per score, baseline, reliability and ceiling, the highest mean τ_w first.
-
-        ``kind`` (as in `kinds`, or reliability, ceiling), ``mean`` τ_w with the interval ``low`` to ``high``,
-        ``kendall``, ``regret``, ``rank`` (mean over the targets) and ``less_proposed``: mean difference to the proposed
-        score where both are defined, with the interval ``less_low`` to ``less_high``. NaN where one does not apply.
-        """
-        rows = pd.DataFrame({"kind": self.kinds}).join(self.intervals.mean)
-        rows["kendall"], rows["regret"] = self.kendall.mean(), self.regret.mean()
-        rows["rank"] = np.nan if self.ranks is None else self.ranks.mean()
-        beside = self.intervals.differences.drop(index=list(BASELINES), errors="ignore")
-        rows = rows.join(beside.set_axis(["less_proposed", "less_low", "less_high"], axis=1))
-        if self.ceiling is not None:
-            both = self.ceiling.mean
-            kinds = ["ceiling" if name.startswith("attainable") else "reliability" for name in both.index]
-            rows = pd.concat([rows, both.assign(kind=kinds)])
-        return rows.sort_values("mean", ascending=False, kind="stable").rename_axis("score")
-
     def __str__(self) -> str:
         """Title, summary and what was left out, as text."""
-        shown = self.summary().to_string(float_format="{:.3f}".format, na_rep="")
+        shown = self.summary.to_string(float_format="{:.3f}".format, na_rep="")
         return "\n".join([self._title(), shown, *(f"Left out: {sentence}" for sentence in self.left_out)])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """Show the same in a notebook."""
-        shown = self.summary().to_html(float_format="{:.3f}".format, na_rep="", border=0)
+        shown = self.summary.to_html(float_format="{:.3f}".format, na_rep="", border=0)
         notes = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.left_out)
         left_out = f"<p>Left out:</p><ul>{notes}</ul>" if notes else ""
         return f"<p>{escape(self._title())}</p>{shown}{left_out}"
 
     def _title(self) -> str:
+        given = ", ".join(self.summary.index[self.summary["kind"] == "given"])
         return (
-            f"{', '.join(self.names)} against the {self.setting.replace('_', ' ')} setting: {len(self.table)} pairs, "
+            f"{given} against the {self.setting.replace('_', ' ')} setting: {len(self.table)} pairs, "
             f"{self.table['source'].nunique()} sources, {len(self.taus)} targets"
         )
 
 
 def benchmark(
-    metric: pd.DataFrame | pd.Series | Mapping[tuple[str, str], float] | str | os.PathLike | Metric,
+    metric: pd.DataFrame | str | os.PathLike | pd.Series | Metric,
     *,
     setting: str = "source_datasets",
     name: str | None = None,
     draws: int = 1000,
     seed: int = 24,
     runs: pd.DataFrame | str | None = "auto",
-    progress: Callable[[float, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Benchmark:
     """Hold a score of your own against the ground truth, the published scores and baselines.
 
@@ -142,7 +103,7 @@ def benchmark(
         Higher must mean better; if lower is better in yours, give its negative. One of
 
         - a table with ``source``, ``target`` and one numeric column a score, or the path of such a CSV file;
-        - a series or mapping from (source, target) to a number;
+        - a series of one number for each (source, target);
         - for ``setting="replication"`` only, a function that returns a number and names its parameters after what it
           needs: ``features`` (n, d) float32, ``logits`` (n, source classes) float32 or None, ``labels`` (n,) integers,
           ``images`` uint8, ``model`` (`companion.models.SourceModel`).
@@ -150,7 +111,7 @@ def benchmark(
         ``"source_datasets"`` or ``"architectures"`` (the published results; `companion.published.table` lists the
         names of the pairs), or ``"replication"`` (this project's own fine-tuning results).
     name
-        What to call the score; the column to take, where a table has several.
+        What to call the score of a series or function; the column to take, where a table has several.
     draws, seed
         Resamples of the intervals, and their seed.
     runs
@@ -176,8 +137,6 @@ def benchmark(
     if setting not in SETTINGS:
         near = did_you_mean(setting, SETTINGS)
         raise InputError(f"no setting {setting!r}: there are {', '.join(SETTINGS)}.{near}")
-    if isinstance(runs, str) and runs != "auto":
-        raise InputError(f"runs: 'auto', a table of runs or None is needed, got {runs!r}")
     notes: list[str] = []
     truth = _replicated(notes) if setting == "replication" else published_pairs(setting)
     if not callable(metric):
@@ -189,45 +148,57 @@ def benchmark(
             "a function needs features, and there are none for the published pairs: give a table of scores, "
             "or setting='replication'"
         )
-    given = _checked(given, truth, setting, notes)
+    taken = {*truth.columns, *BASELINES, FIRST_CHOICE} - set(KEYS)
+    given = given.rename(columns={column: f"{column} (given)" for column in taken})
     table = _common(given, truth, notes)
     rivals = [column for column in truth if column == PAPER_SCORE or column in REGISTRY]
-    for column, lacking in table[rivals].isna().sum().items():
-        if lacking:
-            notes.append(
-                f"{lacking} pair(s) without {column}, from its τ_w; its difference to the proposed score is over the "
-                "sources that have both."
-            )
-    simple = _baselines(table, notes)
-    beside = "computed here" if setting == "replication" else "published"
+    simple = baselines(table).drop(columns=[*KEYS, "auc"])
+    if lacking := [what for column, what in BASELINES.items() if column not in simple]:
+        notes.append(f"baselines that do not apply or lack their numbers here: {', '.join(lacking)}.")
+    if partial := [column for column in rivals if table[column].isna().any()]:
+        notes.append(f"from the τ_w of {', '.join(partial)}: the pairs that these scores lack.")
     kinds = dict.fromkeys(given.columns[2:], "given")
+    beside = "computed here" if setting == "replication" else "published"
     kinds |= {column: "term" if column in TERMS else beside for column in rivals}
     compared = [column for column, kind in kinds.items() if kind != "term"]
     scored = table[[*KEYS, "auc", *kinds]].join(simple)
     kinds |= dict.fromkeys(simple, "baseline")
-    columns = list(kinds)
-    taus = weighted_tau(scored)[columns]
-    lost = pd.DataFrame({column: regret(scored, column) for column in columns})
-    if (table["source"] == "imagenet").any():
-        kinds[FIRST_CHOICE] = "baseline"
-        lost[FIRST_CHOICE] = regret(scored, lambda rows: "imagenet")
-    test = None
+    taus, test = weighted_tau(scored)[list(kinds)], None
     try:
         test = friedman(taus, compared)
     except InputError as error:
         notes.append(f"Friedman's and Nemenyi's tests: {error}.")
-    return Benchmark(
-        kinds=kinds,
-        setting=setting,
-        table=scored,
-        taus=taus,
-        intervals=bootstrap(scored, columns=columns, draws=draws, seed=seed),
-        kendall=kendall_tau(scored)[columns],
-        regret=lost,
-        friedman=test,
-        ceiling=_ceiling(setting, table, runs, seed, notes),
-        left_out=notes,
-    )
+    intervals = bootstrap(scored, columns=list(kinds), draws=draws, seed=seed)
+    ceiling = _ceiling(setting, table, runs, seed, notes)
+    summary = _summary(kinds, scored, taus, intervals, test, ceiling)
+    return Benchmark(setting, scored, taus, summary, intervals, test, ceiling, notes)
+
+
+def _summary(
+    kinds: dict[str, str],
+    scored: pd.DataFrame,
+    taus: pd.DataFrame,
+    intervals: Intervals,
+    test: FriedmanResult | None,
+    ceiling: NoiseCeiling | None,
+) -> pd.DataFrame:
+    """`Benchmark.summary`, of its other fields and the kind of every score."""
+    rows = pd.DataFrame({"kind": kinds}).join(intervals.mean)
+    by_target = scored.groupby("target")[[*kinds, "auc"]]
+    kendall = by_target.apply(lambda block: block[list(kinds)].corrwith(block["auc"], method="kendall"))
+    rows["kendall"] = kendall.where(taus.notna()).mean()
+    rows["regret"] = [regret(scored, name).mean() for name in kinds]
+    rows["rank"] = np.nan if test is None else test.ranks.mean()
+    beside = intervals.differences.drop(index=list(BASELINES), errors="ignore")
+    rows = rows.join(beside.set_axis(["less_proposed", "less_low", "less_high"], axis=1))
+    if (scored["source"] == "imagenet").any():
+        lost = regret(scored, lambda rows: "imagenet").mean()
+        rows = pd.concat([rows, pd.DataFrame({"kind": "baseline", "regret": lost}, [FIRST_CHOICE])])
+    if ceiling is not None:
+        both = ceiling.mean
+        named = ["ceiling" if name.startswith("attainable") else "reliability" for name in both.index]
+        rows = pd.concat([rows, both.assign(kind=named)])
+    return rows.sort_values("mean", ascending=False, kind="stable").rename_axis("score")
 
 
 def _replicated(notes: list[str]) -> pd.DataFrame:
@@ -238,103 +209,60 @@ def _replicated(notes: list[str]) -> pd.DataFrame:
     stored, planned = table.attrs["runs"]["stored"], table.attrs["runs"]["planned"]
     if stored < planned:
         notes.append(f"{planned - stored} of {planned} fine-tunings, not yet run.")
-    return with_combined(check_table(table).reset_index(drop=True))
+    return with_combined(comparable(table).reset_index(drop=True))
 
 
 def _given(metric: Any, name: str | None) -> pd.DataFrame:
-    """Read the author's table, in whatever form, into ``source``, ``target`` and numeric columns."""
-    if isinstance(metric, (str, os.PathLike)):
+    """Read the author's table, CSV file or series into ``source``, ``target`` and numeric columns."""
+    if isinstance(metric, str | os.PathLike):
         try:
-            metric = pd.read_csv(os.path.expanduser(metric))
+            metric = pd.read_csv(metric)
         except (OSError, ValueError) as error:
-            wanted = "a CSV table with source, target and scores"
-            raise InputError(f"{metric} cannot be read as {wanted}: {error}") from error
-    elif isinstance(metric, (pd.Series, Mapping)):
-        metric = metric if isinstance(metric, pd.Series) else pd.Series(dict(metric))
-        if metric.index.nlevels != 2:
-            raise InputError("a series or mapping of scores needs (source, target) as its keys")
-        metric = metric.rename(name or metric.name or "mine").rename_axis(KEYS).to_frame()
+            raise InputError(f"{metric} cannot be read as a CSV table of scores: {error}") from error
+    if isinstance(metric, pd.Series) and metric.index.nlevels == 2:
+        metric = metric.rename(name or metric.name or "mine").rename_axis(KEYS).reset_index()
     if not isinstance(metric, pd.DataFrame):
-        raise InputError(
-            f"{type(metric).__name__} is no metric: give a table, a series, a mapping, a CSV file or a function"
-        )
-    metric = metric.reset_index(drop=not set(KEYS) <= set(metric.index.names))
-    missing = [key for key in KEYS if key not in metric]
-    if missing:
-        raise InputError(f"the table of scores lacks the column(s) {', '.join(missing)}")
-    numeric = metric.drop(columns=[*KEYS, "auc"], errors="ignore").select_dtypes("number").rename(columns=str)
+        wanted = "a table, its CSV file, a series by (source, target) or a function"
+        raise InputError(f"{type(metric).__name__} is no metric: give {wanted}")
+    check_table(metric, KEYS)
+    numeric = metric.drop(columns=[*KEYS, "auc"], errors="ignore").select_dtypes("number")
+    if name is not None and name not in numeric:
+        raise InputError(f"the table has no score {name!r}.{did_you_mean(name, map(str, numeric))}")
     if numeric.empty:
         has = ", ".join(map(str, metric.columns))
         raise InputError(f"the table has no numeric column of scores beside source and target: it has {has}")
-    if name and name not in numeric:
-        if numeric.shape[1] > 1:
-            raise InputError(f"the table has no column {name!r}.{did_you_mean(name, numeric.columns)}")
-        numeric.columns = pd.Index([name])
-    return metric[KEYS].join(numeric[[name]] if name else numeric)
+    return pd.concat([metric[KEYS], numeric[[name]] if name else numeric], axis=1)
 
 
-def _computed(
-    metric: Metric, name: str, truth: pd.DataFrame, progress: Callable[[float, str], None] | None
-) -> pd.DataFrame:
-    """Call the author's function once a pair of the replication."""
+def _computed(metric: Metric, name: str, truth: pd.DataFrame, progress: Progress | None) -> pd.DataFrame:
+    """Call the author's function once a pair of the replication, with what its parameters ask for by name."""
     from companion import replication
     from companion.scores.forward_pass import single_pass
 
-    wanted = _arguments(metric, name)
     rows = []
     for pair in replication.pairs(targets=sorted(truth["target"].unique()), progress=progress):
         passed = single_pass(pair.model, pair.images, pair.labels)
-        there = {"labels": pair.labels, "images": pair.images, "model": pair.model}
-        there |= {"features": passed.features, "logits": passed.logits}
-        where = f"for source {pair.source!r}, target {pair.target!r}"
+        there: dict[str, Any] = {"features": passed.features, "logits": passed.logits}
+        there |= {"labels": pair.labels, "images": pair.images, "model": pair.model}
         try:
-            value = metric(**{argument: there[argument] for argument in wanted})
+            wanted = inspect.signature(metric).parameters
+            value = float(metric(**{key: given for key, given in there.items() if key in wanted}))
         except Exception as error:
-            raise InputError(f"{name} failed {where}: {type(error).__name__}: {error}") from error
-        try:
-            rows.append({"source": pair.source, "target": pair.target, name: float(value)})
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{name} gave {type(value).__name__} {where}: a number is needed") from error
+            raise InputError(
+                f"{name} failed for source {pair.source!r}, target {pair.target!r}: {type(error).__name__}: {error}; a "
+                f"function can have {', '.join(there)}, by these names, and returns a number"
+            ) from error
+        rows.append({"source": pair.source, "target": pair.target, name: value})
     return pd.DataFrame(rows)
-
-
-def _arguments(metric: Metric, name: str) -> list[str]:
-    """Names of the parameters of the author's function that it is given; any other must have a default."""
-    try:
-        parameters = inspect.signature(metric).parameters.values()
-    except (TypeError, ValueError) as error:
-        problem = "the names of its parameters cannot be read: wrap it in a function"
-        raise InputError(f"{name}: {problem}") from error
-    wanted = []
-    for one in parameters:
-        if one.name in ARGUMENTS and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
-            wanted.append(one.name)
-        elif one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
-            can = f"a function can have {', '.join(ARGUMENTS)}, by these names"
-            raise InputError(f"{name} asks for {one.name!r}: {can}")
-    return wanted
-
-
-def _checked(given: pd.DataFrame, truth: pd.DataFrame, setting: str, notes: list[str]) -> pd.DataFrame:
-    """Check the names of the pairs, and give the scores names of their own."""
-    for key in KEYS:
-        known = set(truth[key]) | ({"chestmnist"} if setting == "source_datasets" else set())
-        unknown = [value for value in given[key] if value not in known]
-        if unknown:
-            there = f"there are {', '.join(sorted(set(truth[key])))}.{did_you_mean(unknown[0], known)}"
-            raise InputError(f"no {key} {unknown[0]!r} in the {setting} setting: {there}")
-    check_pairs_once(given, "the table of scores")
-    beyond = len(given) - len(given.merge(truth[KEYS]))
-    if beyond:
-        notes.append(
-            f"{beyond} given pair(s) without a published comparison: a source on itself, or a target without scores."
-        )
-    taken = {*truth.columns, *BASELINES, FIRST_CHOICE} - set(KEYS)
-    return given.rename(columns={column: f"{column} (given)" for column in taken})
 
 
 def _common(given: pd.DataFrame, truth: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     """Rows of the ground truth for which every given score is finite, on targets with enough of them."""
+    for key in KEYS:
+        known = {*truth[key], "chestmnist"}  # a published target without scores
+        if unknown := [value for value in given[key] if value not in known]:
+            there = f"there are {', '.join(sorted(set(truth[key])))}.{did_you_mean(unknown[0], known)}"
+            raise InputError(f"no {key} {unknown[0]!r} in this setting: {there}")
     names = list(given.columns[2:])
     table = truth.merge(given, on=KEYS, how="left")
     finite = np.isfinite(table[names].to_numpy(dtype=float)).all(axis=1)
@@ -347,15 +275,11 @@ def _common(given: pd.DataFrame, truth: pd.DataFrame, notes: list[str]) -> pd.Da
         )
     table = table[finite].reset_index(drop=True)
     sizes = table.groupby("target")["source"].transform("size")
-    few = sorted(set(table.loc[sizes < MIN_SOURCES, "target"]))
-    if few:
+    if few := sorted(set(table.loc[sizes < MIN_SOURCES, "target"])):
         notes.append(f"{len(few)} target(s) with fewer than {MIN_SOURCES} sources left: {_listed(few)}.")
     table = table[sizes >= MIN_SOURCES].reset_index(drop=True)
     if table.empty:
         raise InputError(f"{', '.join(names)}: no target with scores for at least {MIN_SOURCES} sources")
-    constant = [name for name in names if table.groupby("target")[name].nunique().max() < 2]
-    if constant:
-        notes.append(f"τ_w of {', '.join(constant)}: the score is the same for every source of a target.")
     return table
 
 
@@ -363,36 +287,17 @@ def _listed(items: Sequence[str], most: int = 6) -> str:
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
-def _baselines(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """Columns of `BASELINES` that can be had for these pairs."""
-    found = baselines(table).drop(columns=[*KEYS, "auc"])
-    missing = [text for column, text in BASELINES.items() if column not in found]
-    if (table["source"] != "imagenet").all():
-        missing.append("always ImageNet")
-    if missing:
-        notes.append(f"baselines that do not apply or lack their numbers here: {', '.join(missing)}.")
-    return found
-
-
 def _ceiling(
     setting: str, table: pd.DataFrame, runs: pd.DataFrame | str | None, seed: int, notes: list[str]
 ) -> NoiseCeiling | None:
     """Noise ceiling of the published runs, or a note why there is none."""
     if setting == "replication":
-        notes.append(
-            "the noise ceiling: it is computed from the published runs; for the replication, compare its folds "
-            "(companion.replication.select gives a ground truth for each)."
-        )
-        return None
-    if runs is None:
-        notes.append("the noise ceiling: it was not asked for.")
-        return None
-    try:
-        frame = published.runs() if isinstance(runs, str) else runs
-    except EnvironmentFailure as error:
-        notes.append(f"the noise ceiling, since its runs are missing: {error}.")
-        return None
-    lost = sorted(set(table["source"]) - set(frame.loc[frame["setting"] == setting, "source"]))
-    if lost:
-        notes.append(f"source(s) without runs, from the noise ceiling: {', '.join(lost)}.")
-    return noise_ceiling(frame, setting=setting, seed=seed, pairs=table)
+        notes.append("the noise ceiling: it is computed from the published runs.")
+    elif isinstance(runs, pd.DataFrame):
+        return noise_ceiling(runs, setting=setting, seed=seed, pairs=table)
+    elif runs is not None:
+        try:
+            return noise_ceiling(setting=setting, seed=seed, pairs=table)
+        except EnvironmentFailure as error:
+            notes.append(f"the noise ceiling, since its runs are missing: {error}.")
+    return None

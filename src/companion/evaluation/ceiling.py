@@ -19,6 +19,7 @@ from companion.evaluation.intervals import tau_draws
 from companion.scores import PAPER_SCORE
 
 _GRID = ["lr", "momentum", "weight_decay", "batch_size"]
+PART = 20  # settings of the grid in a draw of `partial_grids`
 
 # Column of the summaries -> what it is.
 GROUND_TRUTHS = {
@@ -42,47 +43,32 @@ class NoiseCeiling(NamedTuple):
     """Median number of finished runs a pair."""
 
 
-class PartialGrids(NamedTuple):
-    """Mean τ_w of the scores against ground truths from fewer runs."""
-
-    means: pd.DataFrame
-    """Draws by scores: mean τ_w over the targets."""
-    leads: pd.Series
-    """Score -> share of the draws in which it has the highest mean, largest first."""
-    runs: int
-    """Runs a pair in each draw."""
-
-
 class Grid(NamedTuple):
-    """One target's runs, sources by settings of the grid; where one is missing, loss and AUC are NaN.
-
-    Its methods take places in the grid, (draws, sources, runs) or (draws, 1, runs), and return (draws, sources).
-    """
+    """One target's runs, (sources, settings of the grid); where one is missing, loss and AUC are NaN."""
 
     sources: list[str]
     loss: np.ndarray
     auc: np.ndarray
 
-    def truth(self, kept: np.ndarray) -> np.ndarray:
-        """Test AUC of the run with the lowest loss among those kept; NaN where none is."""
-        return self._by_loss(kept)[..., 0]
+    def by_loss(self, kept: np.ndarray) -> np.ndarray:
+        """AUC of the runs kept, the lowest loss first, the missing ones last; its first is the ground truth.
 
-    def expected(self, kept: np.ndarray) -> np.ndarray:
-        """Mean of `truth` over all draws, with replacement, of as many runs as are kept: a bagged ground truth.
-
-        Of n runs in order of their loss, the first that such a draw holds is that at place r or later with the
-        probability (1 - r/n)^n.
+        `kept` are places in the grid, (draws, sources or 1, runs); the result is (draws, sources, runs).
         """
-        auc = self._by_loss(kept)
-        count = np.isfinite(auc).sum(axis=-1, keepdims=True)
-        later = np.clip(1 - np.arange(auc.shape[-1] + 1) / np.maximum(count, 1), 0, 1) ** count
-        mean = (-np.diff(later, axis=-1) * np.nan_to_num(auc)).sum(axis=-1)
-        return np.where(count[..., 0] > 0, mean, np.nan)
-
-    def _by_loss(self, kept: np.ndarray) -> np.ndarray:
-        """AUC of the runs kept, the lowest loss first, the missing ones last."""
         loss, auc = (np.take_along_axis(found[None], kept, axis=-1) for found in (self.loss, self.auc))
         return np.take_along_axis(auc, loss.argsort(axis=-1, kind="stable"), axis=-1)
+
+
+def expected(auc: np.ndarray) -> np.ndarray:
+    """Mean of the ground truth over all draws, with replacement, of as many runs as there are: a bagged ground truth.
+
+    `auc` is as `Grid.by_loss` returns it. Of n runs in order of their loss, the first that such a draw holds is that at
+    place r or later with the probability (1 - r/n)^n.
+    """
+    count = np.isfinite(auc).sum(axis=-1, keepdims=True)
+    later = np.clip(1 - np.arange(auc.shape[-1] + 1) / np.maximum(count, 1), 0, 1) ** count
+    mean = (-np.diff(later, axis=-1) * np.nan_to_num(auc)).sum(axis=-1)
+    return np.where(count[..., 0] > 0, mean, np.nan)
 
 
 def grids(runs: pd.DataFrame | None, setting: str, pairs: pd.DataFrame | None = None) -> dict[str, Grid]:
@@ -138,7 +124,8 @@ def noise_ceiling(
     draws, seed
         How many draws, and their seed.
     pairs
-        Table with ``source`` and ``target``: the pairs compared. All that have scores, by default.
+        Table with ``source`` and ``target``: the pairs compared, where they have runs. All that have scores, by
+        default.
 
     Raises
     ------
@@ -151,14 +138,13 @@ def noise_ceiling(
     for target, grid in by_target.items():
         rows, places = grid.loss.shape
         order = _orders(rng, draws, rows, places)
-        one, other = order[..., : places // 2], order[..., places // 2 :]
-        first, second = rng.integers(0, places, (2, draws, rows, places))
-        half, whole = grid.truth(other), grid.truth(first)
-        everything = grid.expected(np.arange(places)[None, None]).repeat(draws, axis=0)
-        found["reliability, halves", target] = _taus(grid.truth(one), half)
-        found["reliability, resamples", target] = _taus(grid.truth(second), whole)
-        found["attainable, halves", target] = _taus(grid.expected(one), half)
-        found["attainable, resamples", target] = _taus(everything, whole)
+        one, other = grid.by_loss(order[..., : places // 2]), grid.by_loss(order[..., places // 2 :])
+        first, second = (grid.by_loss(drawn) for drawn in rng.integers(0, places, (2, draws, rows, places)))
+        everything = expected(grid.by_loss(np.arange(places)[None, None])).repeat(draws, axis=0)
+        found["reliability, halves", target] = _taus(one[..., 0], other[..., 0])
+        found["reliability, resamples", target] = _taus(second[..., 0], first[..., 0])
+        found["attainable, halves", target] = _taus(expected(one), other[..., 0])
+        found["attainable, resamples", target] = _taus(everything, first[..., 0])
     frame = pd.DataFrame(found)  # draws by (way, target)
     means = frame.T.groupby(level=0, sort=False).mean().T
     mean = means.quantile([0.025, 0.975]).T.set_axis(["low", "high"], axis=1)
@@ -174,45 +160,28 @@ def _taus(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return tau_draws(np.where(known, one, 0.0), np.where(known, other, 0.0), known)
 
 
-def partial_grids(
-    runs: pd.DataFrame | None = None,
-    *,
-    setting: str = "source_datasets",
-    runs_per_draw: int = 20,
-    draws: int = 200,
-    seed: int = 24,
-) -> PartialGrids:
-    """Mean τ_w of the seven scores against ground truths from a random part of the grid: who leads, and how often.
+def partial_grids(runs: pd.DataFrame | None = None, *, draws: int = 200, seed: int = 24) -> pd.DataFrame:
+    """Mean τ_w over the targets, draws by the seven scores, against ground truths from a random part of the grid.
 
-    Parameters
-    ----------
-    runs, setting, draws, seed
-        As for `noise_ceiling`, with its errors.
-    runs_per_draw
-        Settings of the grid that a draw keeps, at least 1, the same ones for every source of a target.
+    Among the source datasets. A draw keeps `PART` settings of the grid, the same ones for every source of a target.
+    Parameters and errors are those of `noise_ceiling`.
     """
-    if runs_per_draw < 1:
-        raise InputError(f"runs_per_draw: at least 1 is needed, got {runs_per_draw}")
-    scores = _seven(setting).set_index(["target", "source"])
+    scores = _seven().set_index(["target", "source"])
     rng = np.random.default_rng(seed)
     taus = {}
-    for target, grid in grids(runs, setting).items():
-        truth = grid.truth(_orders(rng, draws, 1, grid.loss.shape[1])[..., :runs_per_draw])
+    for target, grid in grids(runs, "source_datasets").items():
+        truth = grid.by_loss(_orders(rng, draws, 1, grid.loss.shape[1])[..., :PART])[..., 0]
         for name, values in scores.loc[target].loc[grid.sources].items():
             taus[name, target] = _taus(values.to_numpy(), truth)
-    means = pd.DataFrame(taus).T.groupby(level=0, sort=False).mean().T
-    leads = means.idxmax(axis=1).value_counts(normalize=True).reindex(means.columns, fill_value=0.0)
-    return PartialGrids(means, leads.sort_values(ascending=False), runs_per_draw)
+    return pd.DataFrame(taus).T.groupby(level=0, sort=False).mean().T
 
 
-def ground_truths(setting: str = "source_datasets") -> pd.DataFrame:
+def ground_truths() -> pd.DataFrame:
     """Mean τ_w over targets of the seven scores (rows) against other summaries of the same runs (columns).
 
-    Pairs without runs are left out: among architectures ``resnet``, whose ground truth is that of ``imagenet`` in the
-    other setting.
+    Among the source datasets.
     """
-    scores = _seven(setting)
-    summaries = published.table("run_summaries").query("setting == @setting")
+    scores, summaries = _seven(), published.table("run_summaries").query("setting == 'source_datasets'")
     merged = scores.merge(summaries, on=["source", "target"])
     means = {
         label: weighted_tau(merged[scores.columns].assign(auc=merged[column])).mean()
@@ -221,6 +190,6 @@ def ground_truths(setting: str = "source_datasets") -> pd.DataFrame:
     return pd.DataFrame(means).rename_axis("score")
 
 
-def _seven(setting: str) -> pd.DataFrame:
+def _seven() -> pd.DataFrame:
     """The published baselines and the proposed score of every pair."""
-    return published_pairs(setting)[["source", "target", *published.METRICS, PAPER_SCORE]]
+    return published_pairs("source_datasets")[["source", "target", *published.METRICS, PAPER_SCORE]]

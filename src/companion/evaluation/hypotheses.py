@@ -117,12 +117,11 @@ def word(values: np.ndarray, statement: str) -> str:
     if len(values) < 2:
         return NOT_JUDGED
     low, high = interval(values)
-    margin = MARGIN if statement == "4" else 0.0
-    if statement == "4" and -margin <= low and high <= margin:
-        return SUPPORTED
-    if low > margin:
-        return CONTRADICTED if statement == "4" else SUPPORTED
-    return CONTRADICTED if high < -margin else UNDECIDED
+    if statement == "4":  # size does not matter
+        if -MARGIN <= low and high <= MARGIN:
+            return SUPPORTED
+        return CONTRADICTED if low > MARGIN or high < -MARGIN else UNDECIDED
+    return SUPPORTED if low > 0 else CONTRADICTED if high < 0 else UNDECIDED
 
 
 def targets_needed(values: np.ndarray, most: int = 1000) -> float:

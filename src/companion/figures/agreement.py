@@ -142,7 +142,7 @@ def critical_difference(ranks: pd.DataFrame) -> Figure:
 def benchmark(summary: pd.DataFrame) -> Figure:
     """Draw a benchmark: mean τ_w and interval of every score, baselines as lines, reliability and ceiling as bands.
 
-    `summary` is as `companion.evaluation.Benchmark.summary` returns it.
+    `summary` is `companion.evaluation.Benchmark.summary`.
     """
     colours = {"given": ORANGE, "published": BLUE, "computed here": BLUE, "term": GREEN}
     scores = summary[summary["kind"].isin(list(colours))].iloc[::-1]

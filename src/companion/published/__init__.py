@@ -77,7 +77,8 @@ def table(name: str) -> pd.DataFrame:
     return frame
 
 
-def _rows(filename: str) -> list[dict[str, str]]:
+def rows(filename: str) -> list[dict[str, str]]:
+    """Rows of a packaged table as text."""
     return list(csv.DictReader(io.StringIO(_read(filename))))
 
 
@@ -86,9 +87,9 @@ def expected(name: str) -> list[dict[str, str]]:
 
     They are what the recomputation is checked against, never its result.
     """
-    return _rows(f"expected_{name}.csv")
+    return rows(f"expected_{name}.csv")
 
 
 def training_set_sizes() -> dict[str, int]:
     """Return the training images of the sources that are no MedMNIST set; the packaged table says whose count it is."""
-    return {row["source"]: int(row["images"]) for row in _rows("training_set_sizes.csv")}
+    return {row["source"]: int(row["images"]) for row in rows("training_set_sizes.csv")}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,10 @@ from companion.datasets import (
     medmnist_flags,
     medmnist_samples,
 )
-from companion.models import build, to_batch
+from companion.models import build
 from companion.replication.protocol import Replication, Run, expand
 from companion.scores import REGISTRY
-from companion.sources import CHECKPOINT_SUFFIXES, check_name, checkpoint_file, trained_on
+from companion.sources import CHECKPOINT_SUFFIXES, check_name, checkpoint_file, parse
 from companion.training.protocols import as_dict
 
 SCORES = tuple(REGISTRY)
@@ -50,24 +49,14 @@ class Plan:
         return [run for run in self.runs if run.key not in self.stored]
 
     def score_runs(self) -> list[Run]:
-        """One for every pair and fold, targets as their own sources included; settings and seeds do not matter."""
-        first: dict[tuple[str, str, int], Run] = {}
-        for run in expand(self.protocol, self.hashes, itself=True):
-            first.setdefault((run.source, run.target, run.fold), run)
-        return list(first.values())
-
-    def images(self, to_train: Collection[str]) -> float:
-        """Images that the missing runs, and the sources to train, take at most; evaluation counts a third."""
-        tuning, training = self.protocol.fine_tuning, self.protocol.source_training
-        total = 0.0
-        for run in self.missing:
-            train, val, test, classes = self.sizes[run.target]
-            val = min(val, tuning.val_per_class * classes)
-            total += tuning.epochs * (min(train, tuning.train_per_class * classes) + val / 3) + test / 3
-        for spec in to_train:
-            pooled = sum(self.sizes[part][0] for part in trained_on(spec))
-            total += training.epochs * (training.images_per_epoch or pooled)
-        return total
+        """One for every pair and fold, targets as their own sources included, with the key of its row of scores."""
+        tuning = self.protocol.fine_tuning
+        first = {target: (tuning.seeds[0], tuning.settings(target)[0]) for target in self.protocol.targets}
+        return [
+            replace(run, key=store.digest({"scores": SCORES, "of": run.key}))
+            for run in expand(self.protocol, self.hashes, itself=True)
+            if (run.seed, run.settings) == first[run.target]
+        ]
 
 
 def plan(
@@ -83,7 +72,7 @@ def plan(
     what may be stored of their runs is not found.
     """
     where = None if data_dir is None else os.fspath(data_dir)
-    needed = {part for pair in protocol.pairs(itself=True) for part in trained_on(protocol.spec(*pair))}
+    needed = {part for pair in protocol.pairs(itself=True) for part in parse(protocol.spec(*pair)).parts}
     hashes, sizes = {}, {}
     for name in sorted(needed | set(protocol.targets)):
         if dry_run and name in medmnist_flags() and cached_file(name, protocol.size) is None:
@@ -121,38 +110,50 @@ def cost(plan: Plan, *, device: str, workers: int = 1, measured_here: bool = Tru
     ]
     if not missing:
         return lines
-    to_train = {run.spec for run in missing if trained_on(run.spec)}
+    to_train = {run.spec for run in missing if parse(run.spec).parts}
     size = len(missing) * (0.0025 + 6e-5 * tuning.epochs) + len(to_train) * 46
     line = f"to do: {len(missing)}, and {len(to_train)} source model(s) where not cached; about {size:.0f} MB"
     if measured_here:
         each = seconds_per_image(protocol.architecture, protocol.size, device)
-        minutes = each * plan.images(to_train) / 60
+        minutes = each * _images(plan, to_train) / 60
         most = f"{minutes / 60:.1f} h" if minutes >= 60 else f"{max(1, minutes):.0f} min"
         line += f"; at most {most} here ({1 / each:.0f} images/s measured on {device}); early stops save some"
         line += f", shared by {workers} processes" if workers > 1 else ""
     return [*lines, line]
 
 
-def seconds_per_image(architecture: str, size: int, device: str, batch_size: int = 32) -> float:
+def _images(plan: Plan, to_train: set[str]) -> float:
+    """Images that the missing runs, and the sources to train, take at most; evaluation counts a third."""
+    tuning, training = plan.protocol.fine_tuning, plan.protocol.source_training
+    total = 0.0
+    for run in plan.missing:
+        train, val, test, classes = plan.sizes[run.target]
+        val = min(val, tuning.val_per_class * classes)
+        total += tuning.epochs * (min(train, tuning.train_per_class * classes) + val / 3) + test / 3
+    for spec in to_train:
+        pooled = sum(plan.sizes[part][0] for part in parse(spec).parts)
+        total += training.epochs * (training.images_per_epoch or pooled)
+    return total
+
+
+def seconds_per_image(architecture: str, size: int, device: str) -> float:
     """Time a few training steps of the bare network: the basis of the estimate. About two seconds on a laptop."""
     network = build(architecture, classes=10, seed=0).to(device).train()
-    images = np.zeros((batch_size, size, size), np.uint8)
-    batch = to_batch(images, ((0.5,) * 3, (0.5,) * 3), torch.device(device))
-    times = []
+    batch, times = torch.zeros((32, 3, size, size), device=device), []
     for _ in range(4):
         began = time.perf_counter()
         network(batch).sum().backward()
         if batch.is_cuda:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
-    return float(np.median(times[1:])) / batch_size
+    return float(np.median(times[1:])) / len(batch)
 
 
 def frames(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Fine-tuning runs and scores of a plan as tables, with their provenance in ``attrs``."""
     done = [run.key for run in plan.runs if run.key in plan.stored]
     runs = pd.DataFrame([{"key": key, **plan.stored[key]} for key in done])
-    rows, _ = plan.rows.read([score_key(run) for run in plan.score_runs()])
+    rows, _ = plan.rows.read([run.key for run in plan.score_runs()])
     common = ("source", "target", "fold", "seconds", "training_images", "gradient_ratio_folded")
     flat = []
     for row in rows.values():
@@ -170,11 +171,6 @@ def frames(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
     )
     runs.attrs["provenance"] = scores.attrs["provenance"] = about
     return runs, scores
-
-
-def score_key(run: Run) -> str:
-    """Key of the row of scores of a pair and fold."""
-    return store.digest({"scores": SCORES, "of": run.key})
 
 
 def write(plan: Plan, tables: tuple[pd.DataFrame, pd.DataFrame]) -> list[Path]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass as plain_dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from companion import store
 from companion.datasets import Dataset, Fold, fold
 from companion.errors import InputError, did_you_mean
-from companion.sources import trained_on
+from companion.sources import parse
 from companion.training import FINE_TUNING_PROTOCOLS, SOURCE_PROTOCOLS, FineTuning, Settings, SourceProtocol
 from companion.training.protocols import STRICT, FileName, as_dict, checked
 
@@ -25,6 +26,17 @@ Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]
 # What of a fine-tuning protocol decides the result of one run, beside the point of the grid.
 DECIDING = tuple("epochs patience train_per_class val_per_class fold_seed dropout augmentation".split())
+
+
+def _built_in(known: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """Put the protocol of that name in place of a text."""
+
+    def look_up(given: Any) -> Any:
+        if isinstance(given, str) and given not in known:
+            raise ValueError(f"there are {', '.join(known)}.{did_you_mean(given, known)}")
+        return known[given] if isinstance(given, str) else given
+
+    return look_up
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -48,8 +60,8 @@ class Replication:
     size: Literal[28, 64, 128, 224]
     sources: Names
     targets: Names
-    source_training: SourceProtocol
-    fine_tuning: FineTuning
+    source_training: Annotated[SourceProtocol, BeforeValidator(_built_in(SOURCE_PROTOCOLS))]
+    fine_tuning: Annotated[FineTuning, BeforeValidator(_built_in(FINE_TUNING_PROTOCOLS))]
     architecture: str = "resnet18"
     pool: tuple[Name, ...] = ()
     matched_images: Annotated[int, Field(ge=1)] | None = None
@@ -82,7 +94,7 @@ def label(source: str) -> str:
 
 @plain_dataclass(frozen=True)
 class Run:
-    """One fine-tuning of the grid."""
+    """One fine-tuning of the grid: plain values, so that any process can be handed it."""
 
     source: str
     spec: str
@@ -91,6 +103,8 @@ class Run:
     seed: int
     settings: Settings
     key: str
+    protocol: Replication
+    data_hash: str  # of the target
 
 
 def expand(protocol: Replication, hashes: Mapping[str, str], *, itself: bool = False) -> list[Run]:
@@ -106,7 +120,7 @@ def expand(protocol: Replication, hashes: Mapping[str, str], *, itself: bool = F
     for number in tuning.folds:
         for source, target in protocol.pairs(itself=itself):
             spec = protocol.spec(source, target)
-            made_of = {part: hashes[part] for part in trained_on(spec)}
+            made_of = {part: hashes[part] for part in parse(spec).parts}
             training = as_dict(protocol.source_training) if made_of else None
             if spec in hashes:  # a checkpoint
                 made_of[spec] = hashes[spec]
@@ -119,10 +133,10 @@ def expand(protocol: Replication, hashes: Mapping[str, str], *, itself: bool = F
                 "fine_tuning": common,
                 "results_version": store.RESULTS_VERSION,
             }
-            for seed in tuning.seeds:
-                for settings in tuning.settings(target):
-                    key = store.digest(decides | {"seed": seed, "settings": as_dict(settings)})
-                    found.append(Run(label(source), spec, target, number, seed, settings, key))
+            for seed, settings in itertools.product(tuning.seeds, tuning.settings(target)):
+                key = store.digest(decides | {"seed": seed, "settings": as_dict(settings)})
+                about = (label(source), spec, target, number, seed, settings, key)
+                found.append(Run(*about, protocol, hashes[target]))
     return found
 
 
@@ -136,43 +150,24 @@ def read(protocol: str | os.PathLike) -> Replication:
     InputError
         If there is none of that name, or keys are unknown, missing or impossible.
     """
-    given, where = _content(os.fspath(protocol))
-    known: dict[str, Mapping[str, Any]] = {
-        "source_training": SOURCE_PROTOCOLS,
-        "fine_tuning": FINE_TUNING_PROTOCOLS,
-    }
-    for key, named in known.items():
-        if isinstance(value := given.get(key), str):
-            if value not in named:
-                near = did_you_mean(value, named)
-                raise InputError(f"{where}: {key} is {value!r}: there are {', '.join(named)}.{near}")
-            given[key] = as_dict(named[value])
-    found = checked(Replication, given, where)
-    if problem := _problem(found):
-        raise InputError(f"{where}: {problem}")
-    return found
-
-
-def _content(name: str) -> tuple[dict[str, Any], str]:
-    """Keys and values of a packaged protocol or a file, and what to call it in a message."""
-    folder = resources.files(__package__)
-    packaged = sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".yaml"))
-    path = Path(name).expanduser()
-    if name in packaged:
-        content, where = folder.joinpath(f"{name}.yaml").read_bytes(), f"protocol {name}"
-    elif path.is_file():
-        content, where = path.read_bytes(), str(path)
-    else:
-        there = f"there are {', '.join(packaged)}, or give a YAML file."
+    name, path = os.fspath(protocol), Path(protocol).expanduser()
+    files = resources.files(__package__).iterdir()
+    packaged = {Path(file.name).stem: file for file in files if file.name.endswith(".yaml")}
+    if name not in packaged and not path.is_file():
+        there = f"there are {', '.join(sorted(packaged))}, or give a YAML file."
         raise InputError(f"no protocol {name!r}: {there}{did_you_mean(name, packaged)}")
+    where = f"protocol {name}" if name in packaged else str(path)
     try:
-        given = yaml.safe_load(content)
+        given = yaml.safe_load(packaged.get(name, path).read_bytes())
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         raise InputError(f"{where} is not YAML{f' (line {mark.line + 1})' if mark else ''}") from error
     if not isinstance(given, dict):
         raise InputError(f"{where}: wanted are keys like name, size, sources, targets")
-    return given, where
+    found = checked(Replication, given, where)
+    if problem := _problem(found):
+        raise InputError(f"{where}: {problem}")
+    return found
 
 
 def _problem(found: Replication) -> str | None:
@@ -183,8 +178,7 @@ def _problem(found: Replication) -> str | None:
         found.fine_tuning.settings(target)
         if {LEAVE_TARGET_OUT, MATCHED} & set(found.sources) and len(set(found.pool) - {target}) < 2:
             return f"leave-target-out needs a pool of two or more datasets beside the target {target}"
-    for what, names in (("sources", found.sources), ("targets", found.targets)):
-        for name in names:
-            if names.count(name) > 1:
-                return f"{what} names {name} twice"
+    for name in (*found.sources, *found.targets):
+        if max(found.sources.count(name), found.targets.count(name)) > 1:
+            return f"{name} is named twice"
     return None

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib import resources
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,10 +17,10 @@ import pandas as pd
 from companion.datasets import load_dataset
 from companion.errors import EnvironmentFailure, InputError, did_you_mean
 from companion.models import SourceModel
-from companion.replication.execution import Job
+from companion.replication.execution import images_of, source_of
 from companion.replication.protocol import Replication, expand
 from companion.scores import PAPER_SCORE, REGISTRY, combine_ncti, with_combined
-from companion.sources import trained_on
+from companion.sources import parse
 from companion.training.protocols import checked
 
 RULES = ("lowest_val_loss", "highest_val_auc", "mean_of_best")
@@ -103,19 +103,18 @@ def select(table: pd.DataFrame, rule: str = "lowest_val_loss") -> pd.DataFrame:
     return pd.DataFrame({"auc": kept["test_auc"].mean(), "runs": groups.size()}).reset_index()
 
 
-def complete(table: pd.DataFrame, protocol: Replication) -> pd.DataFrame:
-    """Runs of the folds of which every run is there: a fold is judged whole or not at all."""
+def ground_truth(rule: str = "lowest_val_loss") -> pd.DataFrame:
+    """AUC of every pair on every complete fold of the stored replication, as `select` returns it.
+
+    A fold is judged whole or not at all: every run of it must be there.
+    """
+    table, protocol = runs(), stored_protocol()
     planned = sum(len(protocol.fine_tuning.settings(target)) for _, target in protocol.pairs())
     planned *= len(protocol.fine_tuning.seeds)
-    found = table[table.groupby("fold")["key"].transform("size") == planned]
-    if found.empty:
+    whole = table[table.groupby("fold")["key"].transform("size") == planned]
+    if whole.empty:
         raise EnvironmentFailure("no fold of the stored replication is complete: run  make replication")
-    return found
-
-
-def ground_truth(rule: str = "lowest_val_loss") -> pd.DataFrame:
-    """AUC of every pair on every complete fold of the stored replication, as `select` returns it."""
-    return select(complete(runs(), stored_protocol()), rule)
+    return select(whole, rule)
 
 
 def pair_scores(variant: str = "corrected") -> pd.DataFrame:
@@ -148,8 +147,7 @@ def table(variant: str = "corrected") -> pd.DataFrame:
     return result
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """A source and a target of the replication: the model, and the images that are scored."""
 
     source: str
@@ -179,12 +177,11 @@ def pairs(
         raise InputError(f"{name!r} is no target of the replication: {near}")
     of_fold = [run for run in expand(plan, hashes) if run.target in chosen and run.fold == fold_number]
     wanted = {(run.source, run.target): run for run in of_fold if run.seed == plan.fine_tuning.seeds[0]}
-    for name in {part for run in wanted.values() for part in (run.target, *trained_on(run.spec))}:
+    for name in {part for run in wanted.values() for part in (run.target, *parse(run.spec).parts)}:
         if load_dataset(name, size=plan.size).content_hash != hashes[name]:
             problem = f"{name} in the data directory is not the {name} of the replication"
             raise EnvironmentFailure(f"{problem}: compare its sha256")
     for place, run in enumerate(wanted.values()):
         if progress:
             progress(place / len(wanted), f"{run.source} on {run.target}")
-        job = Job(run, plan, hashes[run.target], device, None)
-        yield Pair(run.source, run.target, job.source(), *job.drawn())
+        yield Pair(run.source, run.target, source_of(run, device), *images_of(run))

@@ -17,8 +17,8 @@ from torch import nn
 from companion import store
 from companion.datasets import Dataset, Fold
 from companion.models import SourceModel, best_device, check_takes
-from companion.training.loop import Recipe, Report, Resident, evaluate, fit
-from companion.training.protocols import FineTuning, Settings
+from companion.training.loop import Report, Resident, evaluate, fit
+from companion.training.protocols import FineTuning, Settings, SourceProtocol
 
 
 class FineTuned(NamedTuple):
@@ -64,20 +64,15 @@ def fine_tune(
         split: Resident(dataset.images[split][kept], dataset.labels[split][kept], model.normalisation, device)
         for split, kept in (("train", fold.train), ("val", fold.val), ("test", slice(None)))
     }
-    recipe = Recipe(
-        epochs=protocol.epochs,
-        patience=protocol.patience,
-        augmentation=protocol.augmentation,
-        loss="cross-entropy",
-        **asdict(settings),
-    )
+    own = {name: getattr(protocol, name) for name in ("name", "epochs", "patience", "augmentation")}
+    point = SourceProtocol(**own, **asdict(settings))
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         network = with_head(model, dataset.n_classes, protocol.dropout)
         network.to(device)
         check_takes(network, model.architecture, dataset.size, device)
-        done = fit(network, tensors["train"], tensors["val"], recipe, seed=seed, report=progress)
+        done = fit(network, tensors["train"], tensors["val"], point, seed=seed, report=progress)
     row: dict[str, Any] = {
         "source": model.name,
         "target": dataset.name,
@@ -91,7 +86,7 @@ def fine_tune(
     }
     if done.status == "finished":
         for split in ("val", "test"):
-            found = evaluate(network, tensors[split], "cross-entropy")
+            found = evaluate(network, tensors[split])
             row |= {f"{split}_{name}": found[name] for name in ("loss", "auc", "accuracy")}
         row["test_auc_per_class"] = found["per_class"].tolist()
     row |= {

@@ -20,6 +20,7 @@ from companion.errors import EnvironmentFailure
 from companion.models import best_device, one_core_left_free
 from companion.training.augmentation import augmented
 from companion.training.metrics import auc_per_class, macro_auc
+from companion.training.protocols import SourceProtocol
 
 Report = Callable[[float, str], None]  # called after every epoch with the fraction done and a line of text
 
@@ -50,25 +51,6 @@ class Resident:
         return images.contiguous(memory_format=self.layout), self.labels[index]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What the loop itself needs to know of a protocol; see `companion.training.protocols`."""
-
-    epochs: int
-    batch_size: int
-    lr: float
-    momentum: float
-    weight_decay: float
-    augmentation: str
-    loss: str  # "cross-entropy" or "bce"
-    nesterov: bool = True  # wherever momentum is not 0
-    schedule: str = "cosine"
-    step_epochs: int = 15
-    patience: int | None = None
-    watch: str = "auc"  # what a better epoch has more of: "auc", or less of: "loss"
-    images_per_epoch: int | None = None  # None: each image once; a number: drawn with `weights`
-
-
 @dataclass
 class Fit:
     """What came out: one row of numbers an epoch, and why training ended."""
@@ -85,50 +67,55 @@ def fit(
     network: nn.Module,
     train: Resident,
     val: Resident | None,
-    recipe: Recipe,
+    protocol: SourceProtocol,
     *,
     seed: int,
+    watch: str = "auc",
     weights: np.ndarray | None = None,
     report: Report | None = None,
 ) -> Fit:
     """Train `network` in place; it ends with the weights of its best epoch, or the last where nothing is watched.
 
     `seed` decides the order of images, augmentation and dropout; it is set here, so call this inside
-    ``torch.random.fork_rng``. `weights` are the chances of the images, where `recipe.images_per_epoch` says to draw;
-    equal by default.
+    ``torch.random.fork_rng``. A better epoch has a higher ``"auc"`` or a lower ``"loss"`` on `val`, as `watch` says.
+    `weights` are the chances of the images to be drawn; without them an epoch holds each image once. Labels of several
+    columns are trained with binary cross-entropy, others with cross-entropy.
     """
     began = time.perf_counter()
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     device = train.images.device
     network.to(memory_format=train.layout)  # type: ignore[call-overload]
-    criterion = nn.BCEWithLogitsLoss() if recipe.loss == "bce" else nn.CrossEntropyLoss()
+    criterion = nn.CrossEntropyLoss() if train.labels.ndim == 1 else nn.BCEWithLogitsLoss()
+    patience = protocol.patience if val is not None else None
     optimiser = torch.optim.SGD(
         network.parameters(),
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.nesterov and recipe.momentum > 0,
+        lr=protocol.lr,
+        momentum=protocol.momentum,
+        weight_decay=protocol.weight_decay,
+        nesterov=protocol.nesterov and protocol.momentum > 0,
         # One sweep over the weights where torch gains by it; the numbers are the same to the last bit.
         fused=train.layout is torch.contiguous_format or None,
     )
     schedule: Any = (
-        torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.epochs)
-        if recipe.schedule == "cosine"
-        else torch.optim.lr_scheduler.StepLR(optimiser, recipe.step_epochs, gamma=0.1)
+        torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, protocol.epochs)
+        if protocol.schedule == "cosine"
+        else torch.optim.lr_scheduler.StepLR(optimiser, protocol.step_epochs, gamma=0.1)
     )
     scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
     curve: list[dict[str, float]] = []
     kept: dict[str, Any] | None = None
     best, best_epoch, parts = -np.inf, 0, 1
-    for epoch in range(recipe.epochs):
+    for epoch in range(protocol.epochs):
         network.train()
         total, seen = torch.zeros((), device=device), 0
-        for index in batches(len(train), recipe, rng, weights, device):
+        for index in batches(len(train), protocol, rng, weights, device):
             loss = None
             while loss is None:
                 try:
-                    loss = step(network, train, index, recipe, criterion, optimiser, scaler, parts)
+                    loss = step(
+                        network, train, index, protocol.augmentation, criterion, optimiser, scaler, parts
+                    )
                 except torch.cuda.OutOfMemoryError as error:
                     if parts == 2:
                         raise EnvironmentFailure(
@@ -144,16 +131,14 @@ def fit(
             return Fit(curve, best_epoch, "diverged", parts, time.perf_counter() - began)
         schedule.step()
         if val is not None:
-            measured = evaluate(network, val, recipe.loss)
+            measured = evaluate(network, val)
             row |= {"val_loss": measured["loss"], "val_auc": measured["auc"]}
-            value = np.nan_to_num(
-                measured["auc"] if recipe.watch == "auc" else -measured["loss"], nan=-np.inf
-            )
-            if recipe.patience and (value > best or epoch == 0):
+            value = np.nan_to_num(measured["auc"] if watch == "auc" else -measured["loss"], nan=-np.inf)
+            if patience and (value > best or epoch == 0):
                 best, best_epoch, kept = value, epoch, copy.deepcopy(network.state_dict())
         if report:
-            report((epoch + 1) / recipe.epochs, f"epoch {epoch + 1} of {recipe.epochs}")
-        if recipe.patience and epoch - best_epoch >= recipe.patience:
+            report((epoch + 1) / protocol.epochs, f"epoch {epoch + 1} of {protocol.epochs}")
+        if patience and epoch - best_epoch >= patience:
             break
     if kept is not None:
         network.load_state_dict(kept)
@@ -161,14 +146,14 @@ def fit(
 
 
 def batches(
-    count: int, recipe: Recipe, rng: np.random.Generator, weights: np.ndarray | None, device: Any
+    count: int, protocol: SourceProtocol, rng: np.random.Generator, weights: np.ndarray | None, device: Any
 ) -> Iterator[Tensor]:
     """Indices of one epoch's batches. Batch norm cannot work on one image: a last one joins the batch before."""
-    if recipe.images_per_epoch is None:
+    if weights is None:
         order = rng.permutation(count)
     else:
-        order = rng.choice(count, size=recipe.images_per_epoch, p=weights)
-    ends = list(range(recipe.batch_size, len(order) - 1, recipe.batch_size))
+        order = rng.choice(count, size=protocol.images_per_epoch or count, p=weights)
+    ends = list(range(protocol.batch_size, len(order) - 1, protocol.batch_size))
     return iter(torch.from_numpy(order).to(device).tensor_split(ends))
 
 
@@ -176,7 +161,7 @@ def step(
     network: nn.Module,
     train: Resident,
     index: Tensor,
-    recipe: Recipe,
+    augmentation: str,
     criterion: nn.Module,
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -186,9 +171,9 @@ def step(
     optimiser.zero_grad(set_to_none=True)
     total = torch.zeros((), device=index.device)
     for part in index.chunk(parts):
-        images, labels = train.batch(part, recipe.augmentation)
+        images, labels = train.batch(part, augmentation)
         with torch.autocast(images.device.type, torch.float16, enabled=images.is_cuda):
-            loss = criterion(network(images), labels.float() if recipe.loss == "bce" else labels)
+            loss = criterion(network(images), labels if labels.ndim == 1 else labels.float())
         scaler.scale(loss * (len(part) / len(index))).backward()
         total += loss.detach() * (len(part) / len(index))
     scaler.step(optimiser)
@@ -198,7 +183,7 @@ def step(
 
 @one_core_left_free()
 @torch.inference_mode()
-def evaluate(network: nn.Module, data: Resident, loss: str, batch_size: int = 256) -> dict[str, Any]:
+def evaluate(network: nn.Module, data: Resident, batch_size: int = 256) -> dict[str, Any]:
     """Loss and, for single labels, AUC (macro and per class) and accuracy of a network in evaluation mode."""
     network.eval()
     found = []
@@ -206,7 +191,7 @@ def evaluate(network: nn.Module, data: Resident, loss: str, batch_size: int = 25
         with torch.autocast(data.images.device.type, torch.float16, enabled=data.images.is_cuda):
             found.append(network(data.batch(index)[0]).float())
     logits = torch.cat(found)
-    if loss == "bce":
+    if data.labels.ndim > 1:
         value = nn.functional.binary_cross_entropy_with_logits(logits, data.labels.float())
         return {"loss": float(value), "auc": float("nan")}
     value = nn.functional.cross_entropy(logits, data.labels)

@@ -43,7 +43,7 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
 
 @dataclass(frozen=True, config=STRICT)
 class SourceProtocol:
-    """How a source model is trained: SGD from random weights, every class equally likely to be drawn."""
+    """How a network is trained by SGD; a source starts from random weights, and draws every class equally often."""
 
     name: FileName
     epochs: PositiveInt  # at most
@@ -55,7 +55,8 @@ class SourceProtocol:
     weight_decay: NonNegativeFloat = 1e-4
     schedule: Literal["cosine", "step"] = "cosine"  # half a cosine to zero, or a tenth every `step_epochs`
     step_epochs: PositiveInt = 15
-    # Epochs without a lower validation loss; the weights of the lowest are kept. None: the last are.
+    # Epochs without a better one on the validation images, for a source one of lower loss; the weights of the best are
+    # kept. None: the last are.
     patience: PositiveInt | None = None
     loss: Literal["cross-entropy", "bce"] | None = None  # None: "bce" on multi-hot labels only
     augmentation: Augmenting = "light"
@@ -169,7 +170,8 @@ def _explain(item: Mapping[str, Any], known: list[str]) -> str:
         return f"unknown key {path!r}.{did_you_mean(str(item['loc'][-1]), known)}"
     if item["type"] in ("missing", "missing_argument"):
         return f"key {path!r} is missing"
-    return f"{path} is {brief(item['input'])}: {item['msg'][0].lower()}{item['msg'][1:]}"
+    reason = item["msg"].removeprefix("Value error, ")
+    return f"{path} is {brief(item['input'])}: {reason[0].lower()}{reason[1:]}"
 
 
 def as_dict(protocol: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from companion.datasets import Dataset
 from companion.errors import InputError
 from companion.models import PLAIN_NORMALISATION, SourceModel, best_device, build, check_takes, split_head
-from companion.training.loop import Recipe, Report, Resident, fit
+from companion.training.loop import Report, Resident, fit
 from companion.training.protocols import QUICK, SEED, SourceProtocol, as_dict
 
 
@@ -65,24 +65,13 @@ def train_source(
             f"protocol {protocol.name!r} asks for cross-entropy, but {dataset.name} has several labels an image: "
             "use bce"
         )
-    loss = protocol.loss or ("bce" if multi_label else "cross-entropy")
-    if loss == "bce" and not multi_label:
+    if protocol.loss == "bce" and not multi_label:
         labels = {split: np.eye(dataset.n_classes, dtype=np.int64)[own] for split, own in labels.items()}
-    watched = bool(protocol.patience and len(labels.get("val", ())))
+    watched = protocol.patience and len(labels.get("val", ()))
     resident = {
         split: Resident(dataset.images[split], labels[split], PLAIN_NORMALISATION, device)
         for split in (("train", "val") if watched else ("train",))
     }
-    train = resident["train"]
-    recipe = Recipe(
-        **{name: value for name, value in as_dict(protocol).items() if name != "name"}
-        | {
-            "loss": loss,
-            "patience": protocol.patience if watched else None,
-            "watch": "loss",
-            "images_per_epoch": protocol.images_per_epoch or len(train),
-        }
-    )
 
     def report(fraction: float, text: str) -> None:
         if progress:
@@ -94,10 +83,11 @@ def train_source(
         check_takes(network, architecture, dataset.size, device)
         done = fit(
             network,
-            train,
+            resident["train"],
             resident.get("val"),
-            recipe,
+            protocol,
             seed=seed,
+            watch="loss",
             weights=balanced_weights(dataset.labels["train"]),
             report=report,
         )
@@ -118,7 +108,7 @@ def train_source(
             "data_hash": dataset.content_hash,
             "lineage": sorted(dataset.lineage),
             "synthetic": dataset.synthetic,
-            "images": len(train),
+            "images": len(resident["train"]),
             "classes": dataset.n_classes,
             "protocol": as_dict(protocol),
             "seed": seed,
