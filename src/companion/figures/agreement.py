@@ -91,8 +91,8 @@ def scores_against_auc(
 
 def _thinned(line: mpl.lines.Line2D, band: mpl.collections.PolyCollection) -> None:
     """Keep a tenth of the 100 points that seaborn gives each side of a band, and the ends of its straight line."""
-    line.set_data(*line.get_xydata()[[0, -1]].T)
-    band.set_verts([band.get_paths()[0].vertices[np.r_[0:101:10, 101:203:10]]])
+    line.set_data(*np.asarray(line.get_xydata())[[0, -1]].T)
+    band.set_verts([np.asarray(band.get_paths()[0].vertices)[np.r_[0:101:10, 101:203:10]]])
 
 
 def tau_table(taus: pd.DataFrame, title: str) -> Figure:
