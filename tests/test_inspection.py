@@ -51,7 +51,8 @@ def test_duplicates_are_found_whatever_their_format(scans):
 def test_images_in_several_splits_are_counted(scans):
     shutil.copy(scans / "train" / "a" / "a-0.png", scans / "train" / "a" / "again.png")  # within a split only
     dataset = datasets.load_dataset(scans, size=28)
-    assert datasets.in_several_splits(dataset) == 5  # all of test: it has the names, so the pixels, of train
+    # All of test: it has the names, so the pixels, of train.
+    assert datasets.cautions(dataset)[0].startswith("5 image(s) lie in more than one split")
 
 
 def test_what_cannot_be_read_is_listed_and_the_rest_counted(scans):
@@ -201,13 +202,16 @@ def test_without_images_nothing_is_named_or_shown(command, scans, tmp_path):
 
 
 def test_every_class_with_few_images_is_named():
-    notes = datasets.too_few(
-        {"train": {"a": 280, "b": 4, "c": 21}, "val": {"a": 9, "b": 0}, "test": {"a": 3, "b": 1}}
-    )
+    def cautions(**counts: list[int]) -> list[str]:
+        labels = {split: np.repeat(range(len(each)), each) for split, each in counts.items()}
+        rng = np.random.default_rng(0)
+        images = {split: rng.integers(0, 256, (len(of), 4, 4)) for split, of in labels.items()}
+        classes = tuple("abcdefgh"[: len(counts["train"])])
+        return datasets.cautions(datasets.Dataset("x", images, labels, classes, "multi-class", "made up"))
+
+    notes = cautions(train=[280, 4, 21], val=[9, 0, 9])
     assert notes[0].startswith("few training images: b (4), c (21):")
     assert notes[1] == "class 'a' has 280 training images and 'b' 4"
     assert notes[2].startswith("hardly any val images: b (0):")
-    assert notes[3].startswith("hardly any test images: b (1):")
-    assert datasets.too_few({"train": {"a": 100, "b": 90}}) == []
-    many = datasets.too_few({"train": {str(number): 9 for number in range(8)}})
-    assert many[0].endswith("and 3 more: scores will be unsteady")
+    assert cautions(train=[100, 90], test=[3, 3]) == []
+    assert cautions(train=[9] * 8)[0].endswith("and 3 more: scores will be unsteady")

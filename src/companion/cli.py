@@ -184,7 +184,7 @@ def rank(
     how = _given(context, "seed", "per_class", "variant", "device", "architecture", "trust")
     with store.data_directory(data_dir):
         # What cannot be ranked is refused before the images are loaded.
-        named = list(by_name(source).values()) if source else None
+        named = by_name(source) if source else None
         with _progress() as progress:
             reading = _given(context, *READING)
             dataset = load_dataset(target, progress=lambda line: progress(0.0, line), **reading)

@@ -17,8 +17,8 @@ from companion.datasets import Dataset, Fold, fold
 from companion.errors import InputError
 from companion.models import SourceModel, best_device
 from companion.sources import Source, called, load_source, save
-from companion.training import FINE_TUNING_PROTOCOLS, SEED, fine_tune
-from companion.training.loop import Report
+from companion.training import FINE_TUNING_PROTOCOLS, SEED, FineTuning, fine_tune
+from companion.training.loop import Report, part_of
 from companion.training.metrics import auc_per_class, macro_auc
 
 LEARNING_RATES = (0.001, 0.01)  # of each seed the run with the lower validation loss counts
@@ -175,8 +175,7 @@ def tune(
     InputError
         If the protocol is unknown, a split is missing, or training diverges with both learning rates.
     """
-    if protocol not in FINE_TUNING_PROTOCOLS:
-        raise InputError(f"protocol {protocol!r} is none of {', '.join(FINE_TUNING_PROTOCOLS)}")
+    check_protocol(protocol)
     most = max(len(labels) for labels in dataset.labels.values())
     images = images or fold(dataset, 1, train_per_class=most, val_per_class=most)
     device = str(best_device(device))
@@ -214,14 +213,11 @@ def tune(
     )
 
 
-def part_of(progress: Report | None, index: int, count: int, label: str = "") -> Report:
-    """Report of one of `count` equal parts of some work, from that of the whole; `label` goes before its lines."""
-
-    def report(fraction: float, text: str) -> None:
-        if progress:
-            progress((index + fraction) / count, f"{label}{text}")
-
-    return report
+def check_protocol(name: str) -> FineTuning:
+    """Fine-tuning protocol of a name; an `InputError` where there is none."""
+    if name not in FINE_TUNING_PROTOCOLS:
+        raise InputError(f"protocol {name!r} is none of {', '.join(FINE_TUNING_PROTOCOLS)}")
+    return FINE_TUNING_PROTOCOLS[name]
 
 
 def _best_run(

@@ -119,23 +119,22 @@ def sample(dataset: Dataset) -> Dataset:
     return Dataset(dataset.name, images, few, classes, "", "", synthetic=dataset.synthetic)
 
 
-def in_several_splits(dataset: Dataset) -> int:
-    """How many distinct images of a dataset lie in more than one split: what is tested there has been seen."""
-    where = Counter(digest for images in dataset.images.values() for digest in set(digests(images)))
-    return sum(count > 1 for count in where.values())
-
-
-def too_few(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """What people should know of classes with few images, one line each; `counts` is split -> class -> images."""
-    notes, train = [], counts["train"]
+def cautions(dataset: Dataset) -> list[str]:
+    """What people should know of a dataset before they rank for it or fine-tune on it, one line each."""
+    notes, where = [], Counter(one for images in dataset.images.values() for one in set(digests(images)))
+    if across := sum(count > 1 for count in where.values()):
+        seen = "what is tested there has been seen; companion inspect lists them"
+        notes.append(f"{across} image(s) lie in more than one split: {seen}")
+    notes += dataset.notes
+    train = dataset.class_counts()
     if rare := _below(MIN_TRAIN, train):
         notes.append(f"few training images: {_named(rare)}: scores will be unsteady")
     smallest, largest = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
     if train[largest] > UNBALANCED * max(1, train[smallest]):
         most = f"class {largest!r} has {train[largest]} training images"
         notes.append(f"{most} and {smallest!r} {train[smallest]}")
-    for split in ("val", "test"):
-        if rare := _below(MIN_EVALUATED, counts.get(split, {})):
+    for split in [split for split in dataset.labels if split != "train"]:
+        if rare := _below(MIN_EVALUATED, dataset.class_counts(split)):
             notes.append(f"hardly any {split} images: {_named(rare)}: an AUC on them says little")
     return notes
 
@@ -162,7 +161,6 @@ def _facts(found: Reading) -> Inspection:
     warnings = {
         f"{unreadable} file(s) cannot be read": unreadable,
         f"{len(shared)} patient(s) lie in more than one split: ranking refuses this": len(shared),
-        f"{across} image(s) lie in more than one split: what is tested there has been seen": across,
         f"{contradictory} image(s) come with more than one label": contradictory,
     }
     sizes = [(header.width, header.height) for header in headers] or [(dataset.size,) * 2] * len(rows)
@@ -178,7 +176,7 @@ def _facts(found: Reading) -> Inspection:
         duplicates=tuple(tuple(group["split"] + ": " + group["name"]) for _, group in again),
         across=across,
         contradictory=contradictory,
-        warnings=(*(line for line, many in warnings.items() if many), *dataset.notes, *too_few(counts)),
+        warnings=(*(line for line, many in warnings.items() if many), *cautions(dataset)),
         examples=sample(dataset),
         patients=len(whose) if whose else None,
         shared_patients=shared,

@@ -11,9 +11,8 @@ import pandas as pd
 from companion.datasets import Dataset, Fold, fold
 from companion.errors import InputError
 from companion.sources import load_source
-from companion.training import FINE_TUNING_PROTOCOLS
-from companion.training.loop import Report
-from companion.tuning import LEARNING_RATES, Tuned, interval, mean_auc, part_of, tune
+from companion.training.loop import Report, part_of
+from companion.tuning import LEARNING_RATES, Tuned, check_protocol, interval, mean_auc, tune
 
 if TYPE_CHECKING:
     from companion.ranking.ranking import Ranking
@@ -35,7 +34,6 @@ class Verification:
     protocol: str
     runs: str
     """How many runs stand behind a row."""
-    test_images: int
 
 
 def check_verifiable(dataset: Dataset, count: int, protocol: str = "quick") -> Fold:
@@ -48,9 +46,7 @@ def check_verifiable(dataset: Dataset, count: int, protocol: str = "quick") -> F
     """
     if count < 2:
         raise InputError(f"{count} source(s) cannot be compared: verify at least 2")
-    if protocol not in FINE_TUNING_PROTOCOLS:
-        raise InputError(f"protocol {protocol!r} is none of {', '.join(FINE_TUNING_PROTOCOLS)}")
-    plan = FINE_TUNING_PROTOCOLS[protocol]
+    plan = check_protocol(protocol)
     return fold(dataset, 1, train_per_class=plan.train_per_class, val_per_class=plan.val_per_class)
 
 
@@ -82,20 +78,13 @@ def verify(
     """
     drawn, names = check_verifiable(ranking.dataset, count, protocol), ranking.first(count)
     seed, device = ranking.scoring["seed"], ranking.scoring["device"]
-    found = {
-        name: tune(
-            load_source(ranking.sources[name], **ranking.loading),
-            ranking.dataset,
-            protocol=protocol,
-            seeds=range(seed, seed + SEEDS),
-            images=drawn,
-            device=device,
-            progress=part_of(progress, index, len(names)),
-        )
-        for index, name in enumerate(names)
-    }
-    table = pd.DataFrame([_row(name, one) for name, one in found.items()])
-    table.insert(1, "place", range(1, len(table) + 1))
+    found = {}
+    for index, name in enumerate(names):
+        model = load_source(ranking.sources[name], **ranking.loading)
+        seeds, step = range(seed, seed + SEEDS), part_of(progress, index, len(names))
+        how = {"protocol": protocol, "seeds": seeds, "images": drawn, "device": device}
+        found[name] = tune(model, ranking.dataset, **how, progress=step)
+    table = pd.DataFrame([_row(name, place, one) for place, (name, one) in enumerate(found.items(), 1)])
     remarks = [f"{name}: {line}" for name, one in found.items() for line in one.remarks]
     frozen = table.loc[table["frozen_auc"].idxmax()]
     if frozen["frozen_auc"] > table["test_auc"].max():
@@ -103,21 +92,23 @@ def verify(
             f"{frozen['source']} with all layers frozen and a linear classifier on its features reached "
             f"{frozen['frozen_auc']:.3f}, more than any fine-tuning here: freezing costs seconds"
         )
-    chances = {name: one.probabilities for name, one in found.items()}
-    summary = _summary(chances, ranking.dataset, seed=seed)
+    summary = compare({name: one.probabilities for name, one in found.items()}, ranking.dataset, seed=seed)
     runs = f"{SEEDS} seeds, the better of {len(LEARNING_RATES)} learning rates by validation loss"
-    return Verification(table, summary, tuple(remarks), protocol, runs, len(ranking.dataset.labels["test"]))
+    return Verification(table, summary, tuple(remarks), protocol, runs)
 
 
-def _row(name: str, one: Tuned) -> dict[str, object]:
+def _row(name: str, place: int, one: Tuned) -> dict[str, object]:
     auc, low, high = one.test_auc
-    row = {"source": name, "test_auc": auc, "low": low, "high": high, "frozen_auc": one.frozen_auc}
-    row |= {f"auc of {kind}": auc for kind, auc in one.per_class.set_index("class")["auc"].items()}
-    return row | {"seconds": one.runs["seconds"].sum()}
+    row = {"source": name, "place": place, "test_auc": auc, "low": low, "high": high}
+    row |= {"frozen_auc": one.frozen_auc, "seconds": one.runs["seconds"].sum()}
+    return row | {f"auc of {kind}": auc for kind, auc in one.per_class.set_index("class")["auc"].items()}
 
 
-def _summary(chances: dict[str, np.ndarray], dataset: Dataset, *, seed: int) -> str:
-    """Compare the first with the best of the others: the difference, and its interval over seeds and test images."""
+def compare(chances: dict[str, np.ndarray], dataset: Dataset, *, seed: int) -> str:
+    """Compare the first with the best of the others: the difference, and its interval over seeds and test images.
+
+    `chances` are the probabilities of each source, (seeds, test images, classes), in the ranking's order.
+    """
     labels = dataset.labels["test"]
     aucs = {name: mean_auc(labels, each) for name, each in chances.items()}
     first, *others = aucs
