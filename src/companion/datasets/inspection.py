@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ class Inspection:
     origin: str
     official_split: bool  # otherwise the counts are of splits that are drawn here
     counts: dict[str, dict[str, int]]  # split -> class -> images
-    sizes: dict[tuple[int, int], int]  # (width, height) -> files, most frequent first
+    sizes: dict[str, int]  # "width x height" -> files, most frequent first
     modes: dict[str, int]  # mode -> files
     duplicates: tuple[tuple[str, ...], ...]  # groups of images with the same content, each as "split: name"
     across: int  # of these groups lie in more than one split: what is tested there has been seen
@@ -47,23 +47,17 @@ class Inspection:
     skipped: tuple[tuple[str, str], ...] = ()  # (what, why) of what was found beside the images
     errors: tuple[str, ...] = ()  # why `companion.load_dataset` refuses the target, in its words
 
-    def as_document(self, *, names: bool = True) -> dict[str, Any]:
-        """Everything as JSON-able values; without `names` nothing that names a file or a patient."""
-        found = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "examples"}
-        found["sizes"] = {f"{width} x {height}": count for (width, height), count in self.sizes.items()}
-        if not names:
-            for key in ("duplicates", "unreadable", "skipped", "shared_patients", "errors"):
-                found[key] = len(found[key])
-        return found
+    def as_document(self) -> dict[str, Any]:
+        """Everything but the examples as JSON-able values."""
+        return {name: value for name, value in vars(self).items() if name != "examples"}
 
-    def as_text(self, *, names: bool = True) -> str:
-        """Everything for a terminal; without `names` no file or patient is named."""
+    def __str__(self) -> str:
+        """Everything for a terminal."""
         counts, split = pd.DataFrame(self.counts), "given" if self.official_split else DRAWN_HERE
-        sizes = {f"{width} x {height}": count for (width, height), count in self.sizes.items()}
         lines = [
             f"{self.name} ({self.origin}): {int(counts.to_numpy().sum())} images, {len(counts)} classes",
             f"\nimages per class (splits: {split})\n{counts.to_string()}\n",
-            f"sizes: {_named(sizes)}",
+            f"sizes: {_named(self.sizes)}",
             f"kinds: {_named(self.modes)}",
             f"patients: {'unknown' if self.patients is None else self.patients}",
             *(f"! {warning}" for warning in self.warnings),
@@ -76,9 +70,8 @@ class Inspection:
         listed["why ranking refuses it"] = list(self.errors)
         listed["left out"] = [f"{what}: {why}" for what, why in self.skipped]
         for title, entries in listed.items():
-            lines.append(f"{title}: {len(entries)}")
-            lines += [f"  {entry}" for entry in entries[:SHOWN] if names]
-            if names and len(entries) > SHOWN:
+            lines += [f"{title}: {len(entries)}", *(f"  {entry}" for entry in entries[:SHOWN])]
+            if len(entries) > SHOWN:
                 lines.append(f"  and {len(entries) - SHOWN} more (--json lists them)")
         return "\n".join(lines)
 
@@ -163,7 +156,8 @@ def _facts(found: Reading) -> Inspection:
         f"{len(shared)} patient(s) lie in more than one split: ranking refuses this": len(shared),
         f"{contradictory} image(s) come with more than one label": contradictory,
     }
-    sizes = [(header.width, header.height) for header in headers] or [(dataset.size,) * 2] * len(rows)
+    side = dataset.size
+    sizes = [f"{one.width} x {one.height}" for one in headers] or [f"{side} x {side}"] * len(rows)
     kinds = [header.mode for header in headers] or ["RGB" if dataset.channels == 3 else "grey"] * len(rows)
     whose = set().union(*dataset.patients.values())
     return Inspection(

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from companion.ranking.stability import Stability
     from companion.ranking.verification import Verification
 
-# Seconds of training over seconds of the pass, an image: from 1.2 to 1.7 at 64 px and more, 2.3 to 3.4 at 28 px.
-STEP_OVER_PASS = 2.0
+# Seconds of training and evaluating over seconds of the pass, an image: from 1.5 at 64 px and more to 4 at 28 px.
+STEP_OVER_PASS = 2.5
 
 
 @dataclass(frozen=True, repr=False)
