@@ -84,22 +84,13 @@ def _named(counts: Mapping[str, int]) -> str:
     )
 
 
-def inspect(
-    target: str | os.PathLike,
-    *,
-    size: int | None = None,
-    seed: int = 0,
-    data_dir: str | os.PathLike | None = None,
-    progress: Progress | None = None,
-    **reading: Any,
-) -> Inspection:
+def inspect(target: str | os.PathLike, *, progress: Progress | None = None, **reading: Any) -> Inspection:
     """Report facts about a target before anything is computed from it.
 
-    Parameters and errors are those of `companion.load_dataset`, `reading` being its options ``root``,
-    ``patients_from_folder``, ``skip_unreadable`` and ``drop_classes``. Images are compared at the size they are loaded
-    at; what would only be refused for its content is reported in `Inspection.errors`.
+    Parameters and errors are those of `companion.load_dataset`, `reading` being its other options. Images are compared
+    at the size they are loaded at; what would only be refused for its content is reported in `Inspection.errors`.
     """
-    return _facts(read_target(os.fspath(target), Options(**reading), size, data_dir, seed, progress))
+    return _facts(read_target(target, Options(**reading), progress))
 
 
 def sample(dataset: Dataset) -> Dataset:
