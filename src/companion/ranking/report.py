@@ -310,7 +310,7 @@ def as_page(ranking: Ranking, picture: bytes, examples: bytes = b"") -> str:
 
 
 def as_document(ranking: Ranking) -> dict[str, Any]:
-    """Turn the ranking into what ``--json`` prints; JSON has no NaN: missing numbers become null."""
+    """Turn the ranking into what ``--json`` prints."""
     best = ranking.best
     sets = [vars(one) | {"ordered": one.ordered, "agreement": agreement(one)} for one in ranking.sets]
     kept = ("name", "remarks", "normalisation", "seconds")
@@ -328,13 +328,7 @@ def as_document(ranking: Ranking) -> dict[str, Any]:
         "verification": ranking.verification and vars(ranking.verification),
         "provenance": ranking.provenance,
     }
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, pd.DataFrame):
-            return value.astype(object).where(value.notna(), None).to_dict("records")
-        return value.item() if hasattr(value, "item") else str(value)
-
-    return json.loads(json.dumps(document, default=plain))
+    return pages.json_able(document)
 
 
 def save(
