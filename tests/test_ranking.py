@@ -795,11 +795,10 @@ def test_everything_is_in_the_report(ranked, repeated, tmp_path):
     text = str(whole)
     for wanted in (
         "How stable the order is (5 random halves of the images)",
-        "95 % interval over images",
-        "place 1 to ",
+        "interval over images like these",
         "40 training images were scored, no others",
         "Checked by fine-tuning: the first came first.",
-        "a: test AUC 0.900 (0.800 to 0.950), frozen 0.700, x 0.900",
+        "Source Place Test AUC  From    To Frozen auc of x\n     a     1    0.900 0.800 0.950  0.700    0.900\n",
         "frozen does",
         "imagenet: not on this machine",
         "fine-tuning each of them once would take about",

@@ -34,8 +34,20 @@ TITLES = {name: info.title for name, info in REGISTRY.items()} | {
     "linear_probe": "Linear probe accuracy",
     "knn": "k-NN accuracy",
     "rank": "Place",
+    "place": "Place",
     "source": "Source",
+    "candidate_set": "Candidate set",
+    "first": "First",
+    "gap": "Lead",
+    "highest": "Highest",
+    "lowest": "Lowest",
+    **dict.fromkeys(("low", "gap_low"), "From"),
+    **dict.fromkeys(("high", "gap_high"), "To"),
+    "test_auc": "Test AUC",
+    "frozen_auc": "Frozen",
+    "seconds": "Seconds",
 }
+WHOLE = ("rank", "place", "highest", "lowest", "seconds")  # columns of whole numbers
 MAIN = ("rank", "source", COMBINED, FEATURE_RANK, "linear_probe", "knn", "nca")  # and the gradient ratio
 
 
@@ -45,7 +57,7 @@ class Section(NamedTuple):
     title: str
     lines: Sequence[str]
     tables: Sequence[pd.DataFrame] = ()
-    """Of a candidate set: the columns that people compare, as text, and the other scores."""
+    """Cells as text; of a candidate set the columns that people compare, then the other scores."""
     folded: bool = False
     """Whether the page shows it only when it is asked for."""
 
@@ -230,8 +242,8 @@ def shown(candidates: CandidateSet) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _as_text(table: pd.DataFrame) -> pd.DataFrame:
     text = table.dropna(axis="columns", how="all").copy()
-    for column in text.columns.difference(["source"]):
-        digits = {"rank": 0, FEATURE_RANK: 1}.get(column, 3)
+    for column in text.columns.difference(["source", "candidate_set"]):
+        digits = {FEATURE_RANK: 1}.get(column, 0 if column in WHOLE else 3)
         text[column] = ["–" if pd.isna(value) else f"{value:.{digits}f}" for value in text[column]]
     return text.rename(columns=TITLES)
 
@@ -240,24 +252,20 @@ def _checks(ranking: Ranking) -> list[Section]:
     """What was asked for besides: other images, fine-tuning. Their summaries stand in the recommendation."""
     found = []
     if (again := ranking.stability) is not None:
-        told = ranking.best and ranking.best.title
-        lines = [line for title, line in again.summaries.items() if title != told]
-        for row in again.table.itertuples():
-            places = f"{row.highest} to {row.lowest}" if row.highest != row.lowest else row.highest
-            lines.append(f"{row.source}: first in {row.first:.0%}, place {places}")
         title = f"How stable the order is ({again.repeats} random halves of the {again.of})"
-        found.append(Section(title, lines))
+        told = ranking.best and ranking.best.title
+        others = [line for title, line in again.summaries.items() if title != told]
+        read = (
+            "First: share of the halves. Lead: over the next, with its 95 % interval over images like these."
+        )
+        one_set = again.table.drop(columns="candidate_set", errors="ignore")
+        table = again.table if len(again.summaries) > 1 else one_set
+        found.append(Section(title, [read, *others], [_as_text(table)]))
     if (checked := ranking.verification) is not None:
-        rows = [_fine_tuned(row) for row in checked.table.to_dict("records")]
-        title = f"Fine-tuned to see ({checked.protocol} protocol; {checked.runs})"
-        found.append(Section(title, [*checked.remarks, *rows]))
+        title = f"Fine-tuned to see ({checked.protocol} protocol)"
+        read = f"Mean over {checked.runs}; 95 % interval over seeds and test images; frozen: a linear classifier only."
+        found.append(Section(title, [read, *checked.remarks], [_as_text(checked.table)]))
     return found
-
-
-def _fine_tuned(row: dict[str, Any]) -> str:
-    form = "{source}: test AUC {test_auc:.3f} ({low:.3f} to {high:.3f}), frozen {frozen_auc:.3f}"
-    classes = {name.removeprefix("auc of "): row[name] for name in row if name.startswith("auc of ")}
-    return ", ".join([form.format(**row), *(f"{name} {auc:.3f}" for name, auc in classes.items())])
 
 
 def _origin(one: Scored) -> str:
