@@ -611,7 +611,7 @@ def test_what_cannot_be_verified_is_reported_before_any_work(target, five):
 def test_costs_are_measured_and_scale(ranked):
     spent = [one.seconds for one in ranked.scored]
     assert all(0 < each["network"] <= each["scoring"] for each in spent) and ranked.images == 40
-    assert ranked.seconds >= sum(each["scoring"] + each["loading"] for each in spent)
+    assert ranked.seconds >= sum(each["scoring"] for each in spent)
     assert ranked.fine_tuning_seconds("standard") > ranked.fine_tuning_seconds("quick") > 0
     assert ranking.stability_cost(ranked, 10) == pytest.approx(10 * ranking.stability_cost(ranked, 1))
     both = ranked.fine_tuning_seconds("quick", ranked.first(2))

@@ -103,9 +103,9 @@ class Ranking:
         return names
 
     @property
-    def remarks(self) -> dict[str, list[str]]:
+    def remarks(self) -> dict[str, Sequence[str]]:
         """Source -> what to know of its scores."""
-        return {one.name: list(one.remarks) for one in self.scored}
+        return {one.name: one.remarks for one in self.scored}
 
     @property
     def synthetic(self) -> str:
@@ -197,9 +197,8 @@ def rank(
         step, started = part_of(tell, index, len(named)), time.perf_counter()
         step(0.0, f"{name}: loading ({index + 1} of {len(named)})")
         model = replace(load_source(source, progress=step, **loading), name=name)
-        loaded = time.perf_counter() - started
         step(0.5, f"{name}: scoring")
-        scored.append(score_source(model, images, labels, loading=loaded, scores=wanted, **scoring))
+        scored.append(score_source(model, images, labels, scores=wanted, **scoring))
         took = time.perf_counter() - started
         to_go = (time.perf_counter() - began) / (index + 1) * (len(named) - index - 1)
         step(1.0, f"{name}: scored in {took:.1f} s, about {to_go:.0f} s to go")

@@ -94,7 +94,7 @@ class Scored:
     scores: dict[str, float]
     ncti_terms: NCTITerms | None
     remarks: Sequence[str]  # what to know of the scores
-    seconds: dict[str, float]  # of "loading", of "scoring" and, of the latter, in the "network"
+    seconds: dict[str, float]  # of "scoring" and, of these, in the "network"
 
     def learnt_from(self, dataset: Dataset) -> bool:
         """Whether the source learnt from a target's images, at whatever size and in whatever pool of datasets."""
@@ -102,13 +102,11 @@ class Scored:
         return bool(learnt & {*dataset.lineage, dataset.content_hash})
 
 
-def score_source(
-    model: SourceModel, images: np.ndarray, labels: np.ndarray, *, loading: float, **scoring: Any
-) -> Scored:
-    """Score a source that took `loading` seconds to load, with the options of `score_images`."""
+def score_source(model: SourceModel, images: np.ndarray, labels: np.ndarray, **scoring: Any) -> Scored:
+    """Score a source with the options of `score_images`, and keep all but its network and features."""
     began = time.perf_counter()
     found = score_images(model, images, labels, **scoring)
-    spent = {"loading": loading, "scoring": time.perf_counter() - began, "network": found.seconds}
+    spent = {"scoring": time.perf_counter() - began, "network": found.seconds}
     remarks = [*found.reasons.values(), *model.provenance.get("remarks", ())]
     if extended(model):
         new = "an extension to networks without two convolutions, which nobody has validated"
