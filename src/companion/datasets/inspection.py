@@ -15,7 +15,6 @@ from companion.datasets.dataset import Dataset, digests
 from companion.datasets.images import Progress
 from companion.datasets.listing import Options
 from companion.datasets.load import read_target
-from companion.datasets.reading import Reading
 
 MIN_TRAIN = 25  # images of a class, under which scores are unsteady
 MIN_EVALUATED = 3  # images of a class to validate or test on, under which an AUC is next to nothing
@@ -90,7 +89,44 @@ def inspect(target: str | os.PathLike, *, progress: Progress | None = None, **re
     Parameters and errors are those of `companion.load_dataset`, `reading` being its other options. Images are compared
     at the size they are loaded at; what would only be refused for its content is reported in `Inspection.errors`.
     """
-    return _facts(read_target(target, Options(**reading), progress))
+    found = read_target(target, Options(**reading), progress)
+    dataset, headers, unreadable = found.dataset, found.headers, len(found.unreadable)
+    parts = []
+    for split, pixels in dataset.images.items():
+        columns: dict[str, Any] = {"split": split, "label": [str(label) for label in dataset.labels[split]]}
+        columns["name"] = found.names.get(split) or [*map(str, range(len(pixels)))]
+        columns["patient"] = dataset.patients.get(split, "")
+        parts.append(pd.DataFrame(columns | {"digest": digests(pixels)}))
+    images = pd.concat(parts)
+    again = images[images.duplicated("digest", keep=False)].groupby("digest", sort=False)
+    across, contradictory = (int((again[column].nunique() > 1).sum()) for column in ("split", "label"))
+    known = images[images["patient"] != ""].groupby("patient")["split"].unique()
+    shared = {str(who): list(splits) for who, splits in known.items() if len(splits) > 1}
+    warnings = {
+        f"{unreadable} file(s) cannot be read": unreadable,
+        f"{len(shared)} patient(s) lie in more than one split: ranking refuses this": len(shared),
+        f"{contradictory} image(s) come with more than one label": contradictory,
+    }
+    side, colours = f"{dataset.size} x {dataset.size}", "RGB" if dataset.channels == 3 else "grey"
+    sizes = [f"{header.width} x {header.height}" for header in headers] or [side] * len(images)
+    return Inspection(
+        name=dataset.name,
+        origin=dataset.origin,
+        official_split=dataset.official_split,
+        counts={split: dataset.class_counts(split) for split in dataset.labels},
+        sizes=dict(Counter(sizes).most_common()),
+        modes=dict(Counter([header.mode for header in headers] or [colours] * len(images)).most_common()),
+        duplicates=tuple(tuple(group["split"] + ": " + group["name"]) for _, group in again),
+        across=across,
+        contradictory=contradictory,
+        warnings=(*(line for line, many in warnings.items() if many), *cautions(dataset)),
+        examples=sample(dataset),
+        patients=len(known) or None,
+        shared_patients=shared,
+        unreadable=found.unreadable,
+        skipped=found.skipped,
+        errors=found.errors,
+    )
 
 
 def sample(dataset: Dataset) -> Dataset:
@@ -127,54 +163,3 @@ def _below(least: int, counts: Mapping[str, int]) -> dict[str, int]:
     """Classes of fewer images, the rarest first."""
     ordered = sorted(counts.items(), key=lambda item: item[1])
     return {name: count for name, count in ordered if count < least}
-
-
-def _facts(found: Reading) -> Inspection:
-    dataset, headers = found.dataset, found.headers
-    names = found.names or {split: [*map(str, range(len(of)))] for split, of in dataset.labels.items()}
-    rows = [
-        (split, str(label), name, digest)
-        for split, images in dataset.images.items()
-        for label, name, digest in zip(dataset.labels[split], names[split], digests(images), strict=True)
-    ]
-    images = pd.DataFrame(rows, columns=["split", "label", "name", "digest"])
-    again = images[images.duplicated("digest", keep=False)].groupby("digest", sort=False)
-    across, contradictory = (int((again[column].nunique() > 1).sum()) for column in ("split", "label"))
-    counts = {split: dataset.class_counts(split) for split in dataset.labels}
-    shared, unreadable = _shared_patients(dataset), len(found.unreadable)
-    warnings = {
-        f"{unreadable} file(s) cannot be read": unreadable,
-        f"{len(shared)} patient(s) lie in more than one split: ranking refuses this": len(shared),
-        f"{contradictory} image(s) come with more than one label": contradictory,
-    }
-    side = dataset.size
-    sizes = [f"{one.width} x {one.height}" for one in headers] or [f"{side} x {side}"] * len(rows)
-    kinds = [header.mode for header in headers] or ["RGB" if dataset.channels == 3 else "grey"] * len(rows)
-    whose = set().union(*dataset.patients.values())
-    return Inspection(
-        name=dataset.name,
-        origin=dataset.origin,
-        official_split=dataset.official_split,
-        counts=counts,
-        sizes=dict(Counter(sizes).most_common()),
-        modes=dict(Counter(kinds).most_common()),
-        duplicates=tuple(tuple(group["split"] + ": " + group["name"]) for _, group in again),
-        across=across,
-        contradictory=contradictory,
-        warnings=(*(line for line, many in warnings.items() if many), *cautions(dataset)),
-        examples=sample(dataset),
-        patients=len(whose) if whose else None,
-        shared_patients=shared,
-        unreadable=found.unreadable,
-        skipped=found.skipped,
-        errors=found.errors,
-    )
-
-
-def _shared_patients(dataset: Dataset) -> dict[str, list[str]]:
-    """Patients that lie in more than one split, with these."""
-    where: dict[str, list[str]] = {}
-    for split, patients in dataset.patients.items():
-        for patient in np.unique(patients):
-            where.setdefault(str(patient), []).append(split)
-    return {patient: splits for patient, splits in where.items() if len(splits) > 1}
