@@ -31,10 +31,7 @@ TITLES = {name: info.title for name, info in REGISTRY.items()} | {
     PAPER_SCORE: "Combined, paper's form",
     "gradient_ratio": "Gradient ratio, paper's form",
     SCALE_INVARIANT: "Gradient ratio",
-    "linear_probe": "Linear probe accuracy",
-    "knn": "k-NN accuracy",
-    "rank": "Place",
-    "place": "Place",
+    **dict.fromkeys(("rank", "place"), "Place"),
     "source": "Source",
     "candidate_set": "Candidate set",
     "first": "First",
@@ -264,7 +261,13 @@ def _checks(ranking: Ranking) -> list[Section]:
     if (checked := ranking.verification) is not None:
         title = f"Fine-tuned to see ({checked.protocol} protocol)"
         read = f"Mean over {checked.runs}; 95 % interval over seeds and test images; frozen: a linear classifier only."
-        found.append(Section(title, [read, *checked.remarks], [_as_text(checked.table)]))
+        classes = checked.table.set_index("source").filter(regex="^auc of ")
+        by_class = [
+            f"{source}: {', '.join(f'{name} {auc:.3f}' for name, auc in row.items())}"
+            for source, row in classes.iterrows()
+        ]
+        table = checked.table.drop(columns=classes.columns)
+        found.append(Section(title, [read, *checked.remarks, *by_class], [_as_text(table)]))
     return found
 
 
