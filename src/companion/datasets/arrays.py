@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from companion.datasets.dataset import digests
+from companion.datasets.dataset import Options, digests
 from companion.datasets.images import file_digest
-from companion.datasets.listing import ONE_LABEL, Options
+from companion.datasets.listing import ONE_LABEL
 from companion.datasets.reading import Reading, assemble, check_memory
 from companion.datasets.splits import SPLITS
 from companion.errors import InputError

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.datasets.dataset import Dataset, digests
+from companion.datasets.dataset import Dataset, Options, digests
 from companion.datasets.images import Progress
-from companion.datasets.listing import Options
 from companion.datasets.load import read_target
 
 MIN_TRAIN = 25  # images of a class, under which scores are unsteady

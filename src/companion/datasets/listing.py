@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from companion.datasets.dataset import SIZES
-from companion.datasets.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_image
+from companion.datasets.dataset import Options
+from companion.datasets.images import is_image
 from companion.errors import InputError, did_you_mean, shown
 
 MANIFEST_SUFFIXES = (".csv", ".tsv")
@@ -34,67 +33,6 @@ MANY = 5  # top folders, from which on they may be patients
 
 
 @dataclass(frozen=True)
-class Options:
-    """How a target is read; `companion.load_dataset` explains each."""
-
-    size: int | None = None
-    data_dir: str | os.PathLike | None = None
-    seed: int = 0
-    root: str | os.PathLike | None = None
-    patients_from_folder: int | None = None
-    skip_unreadable: bool = False
-    drop_classes: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        if self.size is not None and self.size not in SIZES:
-            raise InputError(f"size {self.size} is not offered: choose one of {', '.join(map(str, SIZES))}")
-        if self.root is not None and not Path(self.root).is_dir():
-            raise InputError(f"--root {shown(self.root)}: there is no such folder")
-        if self.patients_from_folder is not None and self.patients_from_folder < 0:
-            raise InputError(f"--patients-from-folder {self.patients_from_folder}: 0 for none, or 1 and more")
-
-    def refuse(self, kind: str, *unused: str) -> None:
-        """Raise `InputError` for an option that is given and that this kind of target does not use."""
-        for name in unused:
-            if getattr(self, name) not in (None, False, (), []):
-                raise InputError(f"--{name.replace('_', '-')} does not apply to {kind}")
-
-    def kept(self, origin: str, table: pd.DataFrame) -> np.ndarray:
-        """Which rows of a table (label, split) stay, as booleans, once classes are dropped.
-
-        What is no dataset without them is an `InputError`, and so are names that cannot be printed or are not there.
-        """
-        classes = sorted(table["label"].unique())
-        for name in classes:
-            if not name.isprintable():  # so are bytes that are not UTF-8
-                problem = "the name of this class cannot be printed or is not UTF-8"
-                raise InputError(f"{origin}: {shown(name)}: {problem}: rename it")
-        for name in self.drop_classes:
-            if name not in classes:
-                hint = did_you_mean(name, classes)
-                raise InputError(
-                    f"{origin}: no class {name!r} to drop: there are {', '.join(classes)}.{hint}"
-                )
-        kept = ~table["label"].isin(self.drop_classes)
-        check_images(origin, table[kept])
-        return kept.to_numpy()
-
-
-def check_images(origin: str, table: pd.DataFrame) -> None:
-    """Raise `InputError` where images, with label and split, are of fewer than two classes or none is to train on."""
-    classes = sorted(table["label"].unique())
-    if len(classes) < 2:
-        there = f"images of one class only ({classes[0]!r})" if classes else "no images"
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES | DICOM_SUFFIXES))
-        raise InputError(
-            f"{origin} has {there}: wanted are two or more folders named by class, holding files ending in "
-            f"{suffixes}, a .csv or .tsv that lists paths and labels, or a .npz file with two or more labels"
-        )
-    if (table["split"] != "").any() and not (table["split"] == "train").any():
-        raise InputError(f"{origin} has images to test or validate on but none with split train")
-
-
-@dataclass(frozen=True)
 class Listing:
     """Labelled image files, in an order that depends on their names only."""
 
@@ -111,7 +49,7 @@ def below(path: Path, root: Path) -> str:
     return shown(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
-def list_images(path: Path, options: Options = Options()) -> Listing | None:
+def list_images(path: Path, options: Options) -> Listing | None:
     """List the images of a folder or manifest; None where the path is a file of another kind.
 
     In a folder everything below a class folder belongs to the class, and links are followed. A manifest's first row

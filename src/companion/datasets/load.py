@@ -9,9 +9,9 @@ from pathlib import Path
 from companion import store
 from companion.datasets import medmnist, natural, procedural
 from companion.datasets.arrays import load_npz
-from companion.datasets.dataset import Dataset
+from companion.datasets.dataset import Dataset, Options
 from companion.datasets.images import Progress
-from companion.datasets.listing import Options, list_images
+from companion.datasets.listing import list_images
 from companion.datasets.reading import Reading, read_files
 from companion.errors import InputError, did_you_mean, shown
 

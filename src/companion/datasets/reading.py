@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.datasets.dataset import SIZES, Dataset, task_of
+from companion.datasets.dataset import SIZES, Dataset, Options, check_images, task_of
 from companion.datasets.images import Header, Progress, in_parallel, probe, read
-from companion.datasets.listing import Listing, Options, below, check_images
+from companion.datasets.listing import Listing, below
 from companion.datasets.splits import divide
 from companion.errors import InputError
 

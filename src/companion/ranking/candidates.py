@@ -50,17 +50,11 @@ def default_sources(
         If there is nothing to compare.
     """
     check_architecture(architecture)
-    found = _released(target, architecture) | _own_checkpoints()
-    samples, flags = medmnist_samples(), medmnist_flags(single_label=True)
-    here = [flag for flag in flags if flag != target and cached_file(flag, 28) is not None]
-    smallest_first = sorted(here, key=lambda flag: samples[flag]["train"])
-    trained = {f"train:{flag}": _is_trained(flag, architecture, seed) for flag in smallest_first}
+    found = _released(target, architecture) | _own_checkpoints() | _trained_here(target, architecture, seed)
     chosen = [source for source, reason in found.items() if not reason]
-    chosen += [source for source, here in trained.items() if here]
-    of_one_kind = sum(not source.startswith("torchvision:") for source in chosen) + 1  # with random weights
-    missing = [source for source, here in trained.items() if not here]
-    wanted = max(0, MIN_CANDIDATES - of_one_kind)
-    added, rest = missing[:wanted], missing[wanted:]
+    missing = MIN_CANDIDATES - 1 - sum(not source.startswith("torchvision:") for source in chosen)
+    untrained = [source for source, reason in found.items() if reason and source.startswith("train:")]
+    added = untrained[: max(0, missing)]  # with random weights there is then an order
     if added and progress:
         progress(0.0, f"{len(added)} source(s) are trained here first, once: about {len(added)} min")
     if not chosen + added:
@@ -68,8 +62,7 @@ def default_sources(
             "only random weights can be had here without a download: name sources (--source), or bring some, as "
             "companion fetch imagenet does"
         )
-    left_out = {source: reason for source, reason in found.items() if reason}
-    left_out |= dict.fromkeys(rest, "not trained yet, about a minute each: name it with --source")
+    left_out = {source: reason for source, reason in found.items() if reason and source not in added}
     return [*chosen, *added, "scratch"], left_out
 
 
@@ -111,9 +104,16 @@ def _own_checkpoints() -> dict[str, str]:
     return found
 
 
-def _is_trained(flag: str, architecture: str, seed: int) -> bool:
-    """Tell whether a model trained on a MedMNIST set lies in the cache; large sets are read only where one may."""
-    with contextlib.suppress(CompanionError):  # a damaged file is reported where it is named
-        if any((store.cache_dir() / "sources").glob(f"{flag}-*.safetensors")):
-            return trained_file(load_dataset(flag, size=28), architecture=architecture, seed=seed).is_file()
-    return False
+def _trained_here(target: str, architecture: str, seed: int) -> dict[str, str]:
+    """Models trained on MedMNIST sets of this machine, smallest set first, and those still to be trained."""
+    samples, found = medmnist_samples(), {}
+    for flag in sorted(medmnist_flags(single_label=True), key=lambda flag: samples[flag]["train"]):
+        if flag != target and cached_file(flag, 28) is not None:
+            found[f"train:{flag}"] = "not trained yet, about a minute each: name it with --source"
+            with contextlib.suppress(CompanionError):  # a damaged file is reported where it is named
+                # A large set is read only where a model of it may lie.
+                if any((store.cache_dir() / "sources").glob(f"{flag}-*.safetensors")):
+                    learnt = load_dataset(flag, size=28)
+                    if trained_file(learnt, architecture=architecture, seed=seed).is_file():
+                        found[f"train:{flag}"] = ""
+    return found
