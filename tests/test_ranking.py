@@ -296,8 +296,6 @@ def test_the_same_seed_gives_the_same_numbers(five, target, sources):
     torch.manual_seed(99)
     again = rank(target, sources, per_class=20, scores=QUICK_SCORES)
     pd.testing.assert_frame_equal(again.table, five.table, check_exact=True)
-    other = rank(target, sources, per_class=20, scores=QUICK_SCORES, seed=1)
-    assert not np.array_equal(other.table["gradient_ratio"], five.table["gradient_ratio"])
 
 
 def test_progress_rises_to_one(target, sources):
@@ -595,8 +593,6 @@ def test_the_summary_of_a_verification(chances, says, apart, target):
 def test_what_cannot_be_verified_is_reported_before_any_work(target, five):
     with pytest.raises(InputError, match="verify at least 2"):
         ranking.check_verifiable(target, 1)
-    with pytest.raises(InputError, match="'best' is none of quick"):
-        ranking.check_verifiable(target, 2, "best")
     (one,) = replace(five, sets=five.sets[-1:]).recommendation
     assert one == "No recommendation: every source was trained on the target itself."
     alone = [replace(five.sets[0], kind="mixed", table=five.sets[0].table.iloc[:1]), five.sets[-1]]
@@ -742,7 +738,7 @@ def test_everything_is_in_the_report(ranked, repeated, tmp_path):
     text = str(whole)
     for wanted in (
         "How stable the order is (5 random halves of the images)",
-        "interval over images like these",
+        "95 % interval over images",
         "40 training images were scored, no others",
         "Checked by fine-tuning: the first came first.",
         "Source Place Test AUC  From    To Frozen\n     a     1    0.900 0.800 0.950  0.700\n",

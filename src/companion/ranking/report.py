@@ -252,12 +252,14 @@ def _checks(ranking: Ranking) -> list[Section]:
         title = f"How stable the order is ({again.repeats} random halves of the {again.of})"
         told = ranking.best and ranking.best.title
         others = [line for title, line in again.summaries.items() if title != told]
-        read = (
-            "First: share of the halves. Lead: over the next, with its 95 % interval over images like these."
-        )
-        one_set = again.table.drop(columns="candidate_set", errors="ignore")
-        table = again.table if len(again.summaries) > 1 else one_set
-        found.append(Section(title, [read, *others], [_as_text(table)]))
+        table = again.table
+        if len(again.summaries) == 1:
+            table = table.drop(columns="candidate_set", errors="ignore")
+        if len(table):
+            others.append(
+                "First: share of the halves. Lead: over the next, with its 95 % interval over images."
+            )
+        found.append(Section(title, others, [_as_text(table)] if len(table) else []))
     if (checked := ranking.verification) is not None:
         title = f"Fine-tuned to see ({checked.protocol} protocol)"
         read = f"Mean over {checked.runs}; 95 % interval over seeds and test images; frozen: a linear classifier only."
