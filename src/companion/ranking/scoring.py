@@ -74,8 +74,6 @@ def score(
         source=model.name,
         source_provenance=model.provenance,
         normalisation=model.normalisation,
-        batch_norm=model.batch_norm,
-        seconds_in_the_network=found.seconds,
         data={dataset.name: dataset.content_hash},
     )
     return replace(found, provenance=record)
