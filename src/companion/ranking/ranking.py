@@ -17,7 +17,7 @@ from companion.errors import InputError
 from companion.models import best_device, check_architecture
 from companion.ranking import report
 from companion.ranking.candidates import default_sources
-from companion.ranking.scoring import DEFAULT_SCORES, Scored, score_source
+from companion.ranking.scoring import DEFAULT_SCORES, Scored, learnt_from, score_source
 from companion.ranking.sets import ALWAYS, COMBINED, FEATURE_RANK, CandidateSet, candidate_sets
 from companion.scores import PAPER_SCORE
 from companion.scores.registry import check_scores
@@ -40,9 +40,9 @@ class Ranking:
     Attributes
     ----------
     sets
-        Candidate sets, each with its own order; the last holds the sources that were trained on the target itself.
+        Candidate sets, each with its own order.
     dataset, sources
-        The target, and the sources by their names in the tables.
+        The target, and all sources named, by their names in the tables.
     scored
         One record a source, in the order in which they were named.
     per_class, loading, scoring
@@ -50,7 +50,7 @@ class Ranking:
     images, seconds, provenance
         How many images were scored, what that took, how it came about.
     left_out
-        Sources that are no default candidates -> the reason; empty where sources were named.
+        Sources that were trained on the target itself, or are no default candidates -> the reason.
     stability, verification
         As `companion.ranking.stability` and `companion.ranking.verify` return them; None where not asked for.
     """
@@ -85,22 +85,13 @@ class Ranking:
         return table[[*first, *table.columns.difference([*first, *last], sort=False), *last]]
 
     @property
-    def best(self) -> CandidateSet | None:
+    def best(self) -> CandidateSet:
         """The candidate set that the recommendation is about: the largest, one with an order before all others."""
-        advised = (one for one in self.sets if one.advised)
-        return max(advised, key=lambda one: (one.ordered, len(one.table)), default=None)
+        return max(self.sets, key=lambda one: (one.ordered, len(one.advised)))
 
     def first(self, count: int) -> list[str]:
-        """Name the first `count` sources of the set that the recommendation is about; see `CandidateSet.advised`.
-
-        An `InputError` where there are none, or not the two that a comparison needs.
-        """
-        names = self.best.advised[:count] if self.best else []
-        if len(names) < min(count, 2):
-            raise InputError(
-                "all sources but one, or all, were trained on the target itself: name others to compare"
-            )
-        return names
+        """Name the first `count` sources of the set that the recommendation is about; see `CandidateSet.advised`."""
+        return self.best.advised[:count]
 
     @property
     def remarks(self) -> dict[str, Sequence[str]]:
@@ -197,11 +188,17 @@ def rank(
         step, started = part_of(tell, index, len(named)), time.perf_counter()
         step(0.0, f"{name}: loading ({index + 1} of {len(named)})")
         model = replace(load_source(source, progress=step, **loading), name=name)
+        if learnt_from(model, target):
+            left_out[name] = "trained on the target itself, which flatters every score"
+            continue
         step(0.5, f"{name}: scoring")
         scored.append(score_source(model, images, labels, scores=wanted, **scoring))
         took = time.perf_counter() - started
         to_go = (time.perf_counter() - began) / (index + 1) * (len(named) - index - 1)
         step(1.0, f"{name}: scored in {took:.1f} s, about {to_go:.0f} s to go")
+    if len(scored) < 2:
+        few = f"only {len(scored)} of {len(named)} sources did not learn from {target.name} itself"
+        raise InputError(f"{few}, and a ranking needs at least two: name others")
     seconds = time.perf_counter() - began
     record = store.provenance(
         seed=seed,
@@ -213,7 +210,7 @@ def rank(
         seconds=round(seconds, 2),
     )
     return Ranking(
-        sets=candidate_sets(scored, target, variant),
+        sets=candidate_sets(scored, variant=variant),
         dataset=target,
         sources=named,
         scored=scored,

@@ -65,12 +65,7 @@ class Section(NamedTuple):
 def recommendation(ranking: Ranking) -> list[str]:
     """What to do, in plain words: which to fine-tune first, how sure that is, the baseline, what checking costs."""
     best = ranking.best
-    if best is None:
-        return ["No recommendation: every source was trained on the target itself."]
-    first, *others = best.advised
-    if not others:
-        only = f"{first} is the only candidate that was not trained on the target itself"
-        return [f"No recommendation: {only}."]
+    first, second = best.advised[:2]
     known = elsewhere(best, ranking.dataset.name)
     votes, scores, tau = _votes(best)
     basis = "combined score" if best.ordered else "mean rank by linear probe, k-NN, NCA and LogME"
@@ -84,7 +79,7 @@ def recommendation(ranking: Ranking) -> list[str]:
     else:
         stable = ranking.stability.summaries.get(best.title, "It was not ranked again")
     lines = [
-        f"Fine-tune {first} first, then {others[0]}: {verdict(ranking, known, votes / max(scores, 1))}.",
+        f"Fine-tune {first} first, then {second}: {verdict(ranking, known, votes / max(scores, 1))}.",
         f"The order is that of the {basis} over {len(best.table)} candidates ({best.title}).",
         f"How sure: {agreed}. {stable}.",
         *_other_orders(best, ranking.dataset.name),
@@ -219,8 +214,6 @@ def sections(ranking: Ranking) -> list[Section]:
 
 def _reading(candidates: CandidateSet) -> list[str]:
     """How to read a set's table: what of its order is undetermined and why, and its warnings."""
-    if candidates.kind == "left_out":
-        return [candidates.reason]
     none = "" if candidates.ordered else "No combined score: "
     read = (
         "Higher is better in every column but the mean rank; linear probe and k-NN are cross-validated on the "
@@ -250,8 +243,7 @@ def _checks(ranking: Ranking) -> list[Section]:
     found = []
     if (again := ranking.stability) is not None:
         title = f"How stable the order is ({again.repeats} random halves of the {again.of})"
-        told = ranking.best and ranking.best.title
-        others = [line for title, line in again.summaries.items() if title != told]
+        others = [line for title, line in again.summaries.items() if title != ranking.best.title]
         table = again.table
         if len(again.summaries) == 1:
             table = table.drop(columns="candidate_set", errors="ignore")
@@ -329,11 +321,11 @@ def as_document(ranking: Ranking) -> dict[str, Any]:
     kept = ("name", "remarks", "normalisation", "seconds")
     document = {
         "recommendation": ranking.recommendation,
-        "order": best.advised if best else [],
+        "order": best.advised,
         "target": repr(ranking.dataset),
         "synthetic": ranking.synthetic,
         "candidate_sets": sets,
-        "elsewhere": elsewhere(best, ranking.dataset.name) if best else [],
+        "elsewhere": elsewhere(best, ranking.dataset.name),
         "sections": {section.title: section.lines for section in ranking.sections},
         "sources": [{name: getattr(one, name) for name in kept} for one in ranking.scored],
         "left_out": ranking.left_out,

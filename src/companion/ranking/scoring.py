@@ -94,10 +94,11 @@ class Scored:
     remarks: Sequence[str]  # what to know of the scores
     seconds: dict[str, float]  # of "scoring" and, of these, in the "network"
 
-    def learnt_from(self, dataset: Dataset) -> bool:
-        """Whether the source learnt from a target's images, at whatever size and in whatever pool of datasets."""
-        learnt = {*self.provenance.get("lineage", ()), self.pretraining, self.provenance.get("data_hash")}
-        return bool(learnt & {*dataset.lineage, dataset.content_hash})
+
+def learnt_from(model: SourceModel, dataset: Dataset) -> bool:
+    """Whether a source learnt from a target's images, at whatever size and in whatever pool of datasets."""
+    learnt = {*model.provenance.get("lineage", ()), model.pretraining, model.provenance.get("data_hash")}
+    return bool(learnt & {*dataset.lineage, dataset.content_hash})
 
 
 def score_source(model: SourceModel, images: np.ndarray, labels: np.ndarray, **scoring: Any) -> Scored:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from companion.datasets import Dataset
 from companion.models import family
 from companion.scores import INVERTED_ACROSS_DOMAINS, PAPER_SCORE, REGISTRY, TERMS, combine, combine_ncti
 
@@ -34,7 +33,7 @@ class CandidateSet:
 
     kind: str
     """``"source_datasets"`` (one architecture), ``"architectures"`` (one pre-training: both terms are inverted),
-    ``"mixed"`` (too few of one kind: no combined score), or ``"left_out"`` (trained on the target itself)."""
+    or ``"mixed"`` (too few of one kind: no combined score)."""
     title: str
     table: pd.DataFrame
     """One row per source, best first; see `order`."""
@@ -59,7 +58,7 @@ class CandidateSet:
 
     @property
     def advised(self) -> list[str]:
-        """Sources in the order in which to try them; none where they were trained on the target itself."""
+        """Sources in the order in which to try them."""
         known = merits(self.table, self.by).dropna()
         return list(known.sort_values(ascending=False, kind="stable").index)
 
@@ -75,15 +74,11 @@ def ratio_of(kind: str) -> str:
     return "gradient_ratio" if kind == "architectures" else SCALE_INVARIANT
 
 
-def candidate_sets(scored: Sequence[Scored], target: Dataset, variant: str) -> list[CandidateSet]:
-    """Put the sources of each candidate set in order; those trained on the target itself stand apart, at the end."""
-    own = [one for one in scored if one.learnt_from(target)]
-    others = [one for one in scored if not one.learnt_from(target)]
-    groups = [(kind, title, [others[place] for place in places]) for kind, title, places in grouped(others)]
-    if own:
-        groups.append(("left_out", "left out: trained on the target itself", own))
+def candidate_sets(scored: Sequence[Scored], *, variant: str) -> list[CandidateSet]:
+    """Put the sources of each candidate set in order."""
     sets = []
-    for kind, title, members in groups:
+    for kind, title, places in grouped(scored):
+        members = [scored[place] for place in places]
         rows = [
             {
                 "source": one.name,
@@ -95,11 +90,10 @@ def candidate_sets(scored: Sequence[Scored], target: Dataset, variant: str) -> l
         ]
         block = pd.DataFrame(rows)
         terms = np.array([one.ncti_terms or (np.nan,) * 3 for one in members])
-        if kind in ("source_datasets", "architectures") and np.isfinite(terms).any():
+        if kind != "mixed" and np.isfinite(terms).any():
             block["ncti"] = combine_ncti(terms, variant=variant)
         table, reason = order(block, kind=kind)
-        warnings = [] if kind == "left_out" else _warnings(members)
-        sets.append(CandidateSet(kind, title, table, reason, tuple(warnings)))
+        sets.append(CandidateSet(kind, title, table, reason, tuple(_warnings(members))))
     return sets
 
 
@@ -154,9 +148,6 @@ def order(scores: pd.DataFrame, *, kind: str) -> tuple[pd.DataFrame, str]:
     table[COMBINED] = combine(table["nca"], table[ratio], invert=inverted)
     table["rank"] = pd.array([pd.NA] * len(table), dtype="Int64")
     table["gap"], table["order"] = np.nan, "undetermined"
-    if kind == "left_out":
-        table[[COMBINED, PAPER_SCORE, FEATURE_RANK]] = np.nan
-        return table, "features learnt from the target's own images flatter every score"
     if kind == "mixed" or len(table) < MIN_CANDIDATES:
         table[[COMBINED, PAPER_SCORE]] = np.nan
         reason = f"it needs {MIN_CANDIDATES} candidates of one architecture, or of one pre-training"
