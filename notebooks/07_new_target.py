@@ -178,7 +178,7 @@ if repeats:
     cost = duration(stability_cost(ranking, repeats))
     display(Markdown(f"{repeats} repeats take at most about {cost}."))
     ranking = replace(ranking, stability=stability(ranking, repeats))
-    display(Markdown("\n\n".join(ranking.stability.summaries.values())))
+    display(Markdown(ranking.stability.summary))
 ranking.stability.table.round(2) if ranking.stability else "not repeated"
 
 # %% [markdown]

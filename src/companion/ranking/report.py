@@ -33,7 +33,6 @@ TITLES = {name: info.title for name, info in REGISTRY.items()} | {
     SCALE_INVARIANT: "Gradient ratio",
     **dict.fromkeys(("rank", "place"), "Place"),
     "source": "Source",
-    "candidate_set": "Candidate set",
     "first": "First",
     "gap": "Lead",
     "highest": "Highest",
@@ -77,7 +76,7 @@ def recommendation(ranking: Ranking) -> list[str]:
         cure = f"add --repeats 10, about {duration(stability_cost(ranking, 10))}"
         stable = f"Not checked: whether other images would change the order ({cure})"
     else:
-        stable = ranking.stability.summaries.get(best.title, "It was not ranked again")
+        stable = ranking.stability.summary
     lines = [
         f"Fine-tune {first} first, then {second}: {verdict(ranking, known, votes / max(scores, 1))}.",
         f"The order is that of the {basis} over {len(best.table)} candidates ({best.title}).",
@@ -118,7 +117,7 @@ def verdict(ranking: Ranking, known: pd.DataFrame, share: float) -> str:
     if elsewhere_first != first:
         return f"the evidence conflicts, since {elsewhere_first} did better elsewhere"
     if ranking.stability is not None and len(spread := ranking.stability.table):
-        if not (spread["gap_low"][spread["source"] == first] > 0).any():
+        if not spread["gap_low"].iloc[0] > 0:
             return "too close to call"
     return "most of the evidence agrees" if share > 0.5 else "too close to call"
 
@@ -232,7 +231,7 @@ def shown(candidates: CandidateSet) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _as_text(table: pd.DataFrame) -> pd.DataFrame:
     text = table.dropna(axis="columns", how="all").copy()
-    for column in text.columns.difference(["source", "candidate_set"]):
+    for column in text.columns.difference(["source"]):
         digits = {FEATURE_RANK: 1}.get(column, 0 if column in WHOLE else 3)
         text[column] = ["–" if pd.isna(value) else f"{value:.{digits}f}" for value in text[column]]
     return text.rename(columns=TITLES)
@@ -241,17 +240,10 @@ def _as_text(table: pd.DataFrame) -> pd.DataFrame:
 def _checks(ranking: Ranking) -> list[Section]:
     """What was asked for besides: other images, fine-tuning. Their summaries stand in the recommendation."""
     found = []
-    if (again := ranking.stability) is not None:
+    if (again := ranking.stability) is not None and len(again.table):
         title = f"How stable the order is ({again.repeats} random halves of the {again.of})"
-        others = [line for title, line in again.summaries.items() if title != ranking.best.title]
-        table = again.table
-        if len(again.summaries) == 1:
-            table = table.drop(columns="candidate_set", errors="ignore")
-        if len(table):
-            others.append(
-                "First: share of the halves. Lead: over the next, with its 95 % interval over images."
-            )
-        found.append(Section(title, others, [_as_text(table)] if len(table) else []))
+        read = "First: share of the halves. Lead: over the next, with its 95 % interval over images."
+        found.append(Section(title, [read], [_as_text(again.table)]))
     if (checked := ranking.verification) is not None:
         title = f"Fine-tuned to see ({checked.protocol} protocol)"
         read = f"Mean over {checked.runs}; 95 % interval over seeds and test images; frozen: a linear classifier only."

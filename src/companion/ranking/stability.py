@@ -26,15 +26,15 @@ WIDER = 1.2
 
 @dataclass(frozen=True)
 class Stability:
-    """How far other images could move the order of a ranking."""
+    """How far other images could move the order that the recommendation is about."""
 
     table: pd.DataFrame
-    """One row per source of every candidate set: ``candidate_set``, ``source``, ``highest`` and ``lowest`` (the 2.5 %
-    and 97.5 % quantiles of its place), ``first`` (share of halves in which it came first), ``gap`` (lead over the next
-    in the combined score, or in mean rank by the scores of features where there is none), ``gap_low`` and ``gap_high``
-    (95 % interval over images)."""
-    summaries: dict[str, str]
-    """Candidate set -> a sentence."""
+    """One row per source, best first: ``source``, ``highest`` and ``lowest`` (the 2.5 % and 97.5 % quantiles of its
+    place), ``first`` (share of halves in which it came first), ``gap`` (lead over the next in the combined score, or in
+    mean rank by the scores of features where there is none), ``gap_low`` and ``gap_high`` (95 % interval over images).
+    Empty where too few halves had an order."""
+    summary: str
+    """A sentence on the first two."""
     repeats: int
     of: str
     """What the halves are of: ``"images"``, or ``"patients"`` where they are known."""
@@ -42,7 +42,8 @@ class Stability:
 
 def stability_cost(ranking: Ranking, repeats: int) -> float:
     """Seconds that `stability` will take, about: from what the ranking itself took."""
-    return repeats * PART * sum(one.seconds["scoring"] for one in ranking.scored)
+    ranked = ranking.best.advised
+    return repeats * PART * sum(one.seconds["scoring"] for one in ranking.scored if one.name in ranked)
 
 
 def stability(ranking: Ranking, repeats: int = 20, *, progress: Report | None = None) -> Stability:
@@ -77,26 +78,20 @@ def stability(ranking: Ranking, repeats: int = 20, *, progress: Report | None = 
     whose = None if patients is None else patients[dataset.drawn(ranking.per_class, seed=seed)]
     images, labels = dataset.draw(ranking.per_class, seed=seed)
     parts, of = halves(labels, repeats, seed=seed, patients=whose), "images" if whose is None else "patients"
-    sets = [one for one in ranking.sets if len(one.advised) > 1]
-    names = list(dict.fromkeys(name for one in sets for name in one.table["source"]))
-    rows = []
-    for index, name in enumerate(names):
+    best, rows = ranking.best, []
+    for index, name in enumerate(best.advised):
         model = load_source(ranking.sources[name], **ranking.loading)
-        tell = part_of(progress, index, len(names))
+        tell = part_of(progress, index, len(best.advised))
         for number, part in enumerate(parts):
             tell(number / repeats, f"{name}: half {number + 1} of {repeats}")
             scores = score_images(model, images[part], labels[part], scores=ALWAYS, **ranking.scoring)
             rows.append({"source": name, "half": number, **scores})
-    tables, summaries = [pd.DataFrame()], {}
-    for one in sets:
-        values = values_in_halves(one, pd.DataFrame(rows))
-        if len(values) < MIN_REPEATS:
-            few = f"only {len(values)} of {repeats} halves of the {of} had an order"
-            summaries[one.title] = f"{few}: nothing can be said"
-            continue
-        tables.append(spread(one, values))
-        summaries[one.title] = summary(one, tables[-1], len(values), repeats, of)
-    return Stability(pd.concat(tables, ignore_index=True), summaries, repeats, of)
+    values = values_in_halves(best, pd.DataFrame(rows))
+    if len(values) < MIN_REPEATS:
+        few = f"Only {len(values)} of {repeats} halves of the {of} had an order: nothing can be said"
+        return Stability(pd.DataFrame(), few, repeats, of)
+    table = spread(best, values)
+    return Stability(table, summary(best, table, len(values), repeats, of), repeats, of)
 
 
 def halves(
@@ -144,7 +139,7 @@ def spread(candidates: CandidateSet, values: pd.DataFrame) -> pd.DataFrame:
     highest, lowest = ranks.quantile([0.025, 0.975], interpolation="nearest").to_numpy()
     columns = {"source": candidates.advised, "highest": highest, "lowest": lowest}
     columns |= {"first": (ranks == 1).mean().to_numpy(), "gap": gap.to_numpy()}
-    return pd.DataFrame({"candidate_set": candidates.title} | columns | {"gap_low": low, "gap_high": high})
+    return pd.DataFrame(columns | {"gap_low": low, "gap_high": high})
 
 
 def summary(candidates: CandidateSet, table: pd.DataFrame, ordered: int, repeats: int, of: str) -> str:
