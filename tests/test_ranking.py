@@ -715,7 +715,7 @@ def _checked(summary: str) -> ranking.Verification:
         "frozen_auc": 0.7,
         "auc of x": 0.9,
     }
-    return ranking.Verification(pd.DataFrame([row]), summary, ("frozen does",), "quick", "six runs")
+    return ranking.Verification(pd.DataFrame([row]), summary, ("frozen does",), "six runs")
 
 
 def test_everything_is_in_the_report(ranked, repeated, tmp_path):

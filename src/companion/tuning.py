@@ -17,7 +17,7 @@ from companion.datasets import Dataset, Fold, fold
 from companion.errors import InputError
 from companion.models import SourceModel, best_device
 from companion.sources import Source, called, load_source, save
-from companion.training import FINE_TUNING_PROTOCOLS, SEED, FineTuning, fine_tune
+from companion.training import FINE_TUNING_PROTOCOLS, SEED, fine_tune
 from companion.training.loop import Report, part_of
 from companion.training.metrics import auc_per_class, macro_auc
 
@@ -174,7 +174,8 @@ def tune(
     InputError
         If the protocol is unknown, a split is missing, or training diverges with both learning rates.
     """
-    check_protocol(protocol)
+    if protocol not in FINE_TUNING_PROTOCOLS:
+        raise InputError(f"protocol {protocol!r} is none of {', '.join(FINE_TUNING_PROTOCOLS)}")
     most = max(len(labels) for labels in dataset.labels.values())
     images = images or fold(dataset, 1, train_per_class=most, val_per_class=most)
     device = str(best_device(device))
@@ -209,13 +210,6 @@ def tune(
         tuple(_disagreement(**aucs)),
         record,
     )
-
-
-def check_protocol(name: str) -> FineTuning:
-    """Fine-tuning protocol of a name; an `InputError` where there is none."""
-    if name not in FINE_TUNING_PROTOCOLS:
-        raise InputError(f"protocol {name!r} is none of {', '.join(FINE_TUNING_PROTOCOLS)}")
-    return FINE_TUNING_PROTOCOLS[name]
 
 
 def _best_run(

@@ -245,15 +245,14 @@ def _checks(ranking: Ranking) -> list[Section]:
         read = "First: share of the halves. Lead: over the next, with its 95 % interval over images."
         found.append(Section(title, [read], [_as_text(again.table)]))
     if (checked := ranking.verification) is not None:
-        title = f"Fine-tuned to see ({checked.protocol} protocol)"
-        read = f"Mean over {checked.runs}; 95 % interval over seeds and test images; frozen: a linear classifier only."
+        read = f"{checked.runs}; 95 % interval over seeds and test images; frozen: a linear classifier only"
         classes = checked.table.set_index("source").filter(regex="^auc of ")
         by_class = [
             f"{source}: {', '.join(f'{name} {auc:.3f}' for name, auc in row.items())}"
             for source, row in classes.iterrows()
         ]
         table = checked.table.drop(columns=classes.columns)
-        found.append(Section(title, [read, *checked.remarks, *by_class], [_as_text(table)]))
+        found.append(Section("Fine-tuned to see", [read, *checked.remarks, *by_class], [_as_text(table)]))
     return found
 
 

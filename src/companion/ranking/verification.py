@@ -11,13 +11,14 @@ import pandas as pd
 from companion.datasets import Dataset, Fold, fold
 from companion.errors import InputError
 from companion.sources import load_source
+from companion.training import FINE_TUNING_PROTOCOLS
 from companion.training.loop import Report, part_of
-from companion.tuning import LEARNING_RATES, Tuned, check_protocol, interval, mean_auc, tune
+from companion.tuning import LEARNING_RATES, Tuned, interval, mean_auc, tune
 
 if TYPE_CHECKING:
     from companion.ranking.ranking import Ranking
 
-SEEDS = 3
+PROTOCOL, SEEDS = "quick", 3
 
 
 @dataclass(frozen=True)
@@ -31,33 +32,30 @@ class Verification:
     summary: str
     """A line: which was ahead, by how much, and what the interval of the difference is."""
     remarks: tuple[str, ...]
-    protocol: str
     runs: str
-    """How many runs stand behind a row."""
+    """Which runs stand behind a row."""
 
 
-def check_verifiable(dataset: Dataset, count: int, protocol: str = "quick") -> Fold:
+def check_verifiable(dataset: Dataset, count: int) -> Fold:
     """Draw the images that `verify` fine-tunes on; this tells before any work whether it can.
 
     Raises
     ------
     InputError
-        If `count` is under two, the protocol is unknown, or the target lacks images in a split.
+        If `count` is under two, or the target lacks images in a split.
     """
     if count < 2:
         raise InputError(f"{count} source(s) cannot be compared: verify at least 2")
-    plan = check_protocol(protocol)
+    plan = FINE_TUNING_PROTOCOLS[PROTOCOL]
     return fold(dataset, 1, train_per_class=plan.train_per_class, val_per_class=plan.val_per_class)
 
 
-def verification_cost(ranking: Ranking, count: int, protocol: str = "quick") -> float:
+def verification_cost(ranking: Ranking, count: int) -> float:
     """Seconds that `verify` will take, about: from what the ranking itself took."""
-    return ranking.fine_tuning_seconds(protocol, ranking.first(count)) * SEEDS * len(LEARNING_RATES)
+    return ranking.fine_tuning_seconds(PROTOCOL, ranking.first(count)) * SEEDS * len(LEARNING_RATES)
 
 
-def verify(
-    ranking: Ranking, count: int = 2, *, protocol: str = "quick", progress: Report | None = None
-) -> Verification:
+def verify(ranking: Ranking, count: int = 2, *, progress: Report | None = None) -> Verification:
     """Fine-tune the first few sources of a ranking with three seeds and two learning rates, and say how they compare.
 
     Parameters
@@ -66,8 +64,6 @@ def verify(
         What `companion.rank` returned.
     count
         How many sources of the set that the recommendation is about, from the first on.
-    protocol
-        Fine-tuning protocol: quick, standard or paper.
     progress
         Called with the fraction done and a line of text.
 
@@ -76,13 +72,13 @@ def verify(
     InputError
         If there is nothing to compare, the target lacks validation or test images, or training diverges.
     """
-    drawn, names = check_verifiable(ranking.dataset, count, protocol), ranking.first(count)
+    drawn, names = check_verifiable(ranking.dataset, count), ranking.first(count)
     seed, device = ranking.scoring["seed"], ranking.scoring["device"]
     found = {}
     for index, name in enumerate(names):
         model = load_source(ranking.sources[name], **ranking.loading)
         seeds, step = range(seed, seed + SEEDS), part_of(progress, index, len(names))
-        how = {"protocol": protocol, "seeds": seeds, "images": drawn, "device": device}
+        how = {"protocol": PROTOCOL, "seeds": seeds, "images": drawn, "device": device}
         found[name] = tune(model, ranking.dataset, **how, progress=step)
     table = pd.DataFrame([_row(name, place, one) for place, (name, one) in enumerate(found.items(), 1)])
     remarks = [f"{name}: {line}" for name, one in found.items() for line in one.remarks]
@@ -93,8 +89,8 @@ def verify(
             f"{frozen['frozen_auc']:.3f}, more than any fine-tuning here: freezing costs seconds"
         )
     summary = compare({name: one.probabilities for name, one in found.items()}, ranking.dataset, seed=seed)
-    runs = f"{SEEDS} seeds, the better of {len(LEARNING_RATES)} learning rates by validation loss"
-    return Verification(table, summary, tuple(remarks), protocol, runs)
+    rates = f"the better of {len(LEARNING_RATES)} learning rates by validation loss"
+    return Verification(table, summary, tuple(remarks), f"{PROTOCOL} protocol, {SEEDS} seeds, {rates}")
 
 
 def _row(name: str, place: int, one: Tuned) -> dict[str, object]:
