@@ -8,7 +8,7 @@ import torch
 from companion.datasets import Dataset
 from companion.errors import InputError
 from companion.models import PLAIN_NORMALISATION, SourceModel, best_device, build, check_takes, split_head
-from companion.training.loop import Recipe, Report, Resident, fit, part_of
+from companion.training.loop import Recipe, Report, Resident, fit
 from companion.training.protocols import QUICK, SEED, SourceProtocol, as_dict
 
 
@@ -84,6 +84,10 @@ def train_source(
         }
     )
 
+    def report(fraction: float, text: str) -> None:
+        if progress:
+            progress(fraction, f"training on {dataset.name}, {text}")
+
     with torch.random.fork_rng():
         network = build(architecture, classes=dataset.n_classes, seed=seed)
         network.to(device)
@@ -95,7 +99,7 @@ def train_source(
             recipe,
             seed=seed,
             weights=balanced_weights(dataset.labels["train"]),
-            report=part_of(progress, 0, 1, f"training on {dataset.name}, "),
+            report=report,
         )
     if done.status == "diverged":
         raise InputError(
