@@ -159,15 +159,6 @@ def test_channels_may_come_first_or_last(tmp_path, shape, size):
 OTHERS = ("val_images", "val_labels", "test_images", "test_labels")
 
 
-def test_val_is_drawn_from_train_where_there_is_a_test_split_only(tmp_path):
-    path = npz(tmp_path / "own.npz", val_images=None, val_labels=None)
-    found, plain = load_dataset(path), arrays()
-    assert [len(found.labels[split]) for split in ("train", "val", "test")] == [22, 2, 12]
-    assert found.notes == ("no val split is given: 2 images of train became val, an eighth by class",)
-    both = {image.tobytes() for split in ("train", "val") for image in found.images[split]}
-    assert both == {image.tobytes() for image in plain["train_images"]}
-
-
 def test_classes_can_be_left_out(tmp_path):
     labels = {f"{split}_labels": np.arange(count) % 3 for split, count in COUNTS.items()}
     path = npz(tmp_path / "own.npz", **labels)

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from companion.datasets import images, in_several_splits, load_dataset, reading
-from companion.datasets.listing import Options, list_images
+from companion.datasets import cautions, images, load_dataset, reading
+from companion.datasets.dataset import Options
+from companion.datasets.listing import list_images
 from companion.datasets.splits import draw_splits, merged
 from companion.errors import InputError
 from image_files import folder, manifest, picture
@@ -127,7 +128,7 @@ def test_what_is_left_out_is_listed_with_the_reason(tmp_path):
     picture(root / ".git" / "x.png")
     picture(root / "loose.png")
     (root / "b" / "gone.png").symlink_to(root / "nowhere.png")
-    assert dict(list_images(root).skipped) == {
+    assert dict(list_images(root, Options()).skipped) == {
         "a/Thumbs.db": "not an image (.db)",
         "a/volume.nii.gz": "not an image (.gz)",
         "loose.png": "in no class folder",
@@ -142,7 +143,7 @@ def test_split_folders_in_any_case_and_what_lies_beside_them(tmp_path):
         folder(tmp_path / "scans" / split, {"a": count, "b": count})
     folder(tmp_path / "scans" / "extra", {"a": 1})
     picture(tmp_path / "scans" / "TRAIN" / "loose.PNG")
-    assert dict(list_images(tmp_path / "scans").skipped) == {
+    assert dict(list_images(tmp_path / "scans", Options()).skipped) == {
         "extra/a/a-0.png": "beside the folders of the splits",
         "TRAIN/loose.PNG": "in no class folder",
     }
@@ -157,7 +158,7 @@ def test_links_and_folders_below_a_class_belong_to_it_wherever_the_folder_lies(t
     for place in ("here", "there"):
         root = folder(tmp_path / place / "scans", {"a/patient 1": 10, "a/patient 2": 5, "b": 13})
         (root / "b" / "more").symlink_to(tmp_path / "elsewhere" / "more")
-        assert list(list_images(root).table["label"]) == ["a"] * 15 + ["b"] * 15
+        assert list(list_images(root, Options()).table["label"]) == ["a"] * 15 + ["b"] * 15
     first, second = (load_dataset(tmp_path / place / "scans", size=28) for place in ("here", "there"))
     assert first.content_hash == second.content_hash
     assert load_dataset(tmp_path / "here" / "scans", size=28, seed=1).content_hash != first.content_hash
@@ -187,10 +188,10 @@ def test_folders_of_patients_that_hold_classes_are_refused(tmp_path):
         tmp_path / "scans", {f"P{n}/{name}": 1 for n in range(6) for name in ("benign", "malignant")}
     )
     with pytest.raises(InputError, match=r"its 6 folders hold the same few \(benign, malignant\)"):
-        list_images(root)
-    assert len(list_images(root, Options(patients_from_folder=0)).classes) == 6
+        list_images(root, Options())
+    assert list_images(root, Options(patients_from_folder=0)).table["label"].nunique() == 6
     folder(root, {"P0": 1})  # an image beside the folders: no such layout
-    assert len(list_images(root).classes) == 6
+    assert list_images(root, Options()).table["label"].nunique() == 6
 
 
 def test_grey_stays_grey_and_one_colour_image_makes_all_rgb(tmp_path):
@@ -328,7 +329,7 @@ def test_copies_of_a_file_are_drawn_into_one_split(tmp_path):
         shutil.copy(path, path.with_name(f"again-{path.name}"))
     found = load_dataset(root, size=28)
     assert [len(labels) for labels in found.labels.values()] == [56, 8, 16]
-    assert in_several_splits(found) == 0
+    assert not any("more than one split" in line for line in cautions(found))
 
 
 def test_rare_classes_keep_patients_to_train_on():

@@ -141,7 +141,7 @@ FOLDERS = {
     "an empty folder": (lambda root: (root / "f").mkdir() or root / "f", "f has no images"),
     "images without class folders": (lambda root: picture(root / "f" / "x.png").parent, "folders named by class"),
     "one class folder": (class_folders(a=3), "images of one class only ('a')"),
-    "a manifest beside the images, the folder named": (_manifest_beside, "or a .csv or .tsv that lists paths and labels"),
+    "a manifest beside the images, the folder named": (_manifest_beside, "a .csv or .tsv that lists paths and labels"),
     "a class of one image": (class_folders(a=3, b=1), "class 'b' has 1 training image(s)"),
     "no folder to train on": (class_folders(val__a=2, val__b=2), "none with split train"),
     "two folders to train on": (_two_train_folders, "two folders for train, one of them train"),
@@ -252,7 +252,7 @@ ARRAYS = {
     "labels with NaN": (lambda root: npz(root, train_labels=np.where(HALF, np.nan, 0)), "train_labels has fractions, NaN"),
     "labels with fractions": (lambda root: npz(root, train_labels=HALF / 2), "train_labels has fractions"),
     "several labels an image": (lambda root: npz(root, train_labels=np.ones((24, 3), int)), "one label an image"),
-    "labels of one class": (lambda root: npz(root, train_labels=0 * HALF), "only one class ('0')"),
+    "labels of one class": (lambda root: npz(root, train_labels=0 * HALF), "one class only ('0')"),
     "a label used once": (lambda root: npz(root, train_labels=np.arange(24) // 23), "class '1' has 1 training"),
     "volumes of 28 slices": (lambda root: npz(root, train_images=np.zeros((24, 28, 28, 28), np.uint8)), "(24, 28, 28, 28)"),
     "images as a table": (lambda root: npz(root, train_images=np.zeros((24, 784), np.uint8)), "(24, 784)"),
@@ -261,7 +261,7 @@ ARRAYS = {
     "images with an alpha channel": (lambda root: npz(root, train_images=np.zeros((24, 28, 28, 4), np.uint8)), "28, 4)"),
     "oblong images": (lambda root: npz(root, train_images=np.zeros((24, 28, 30), np.uint8)), "square ones are wanted"),
     "no images": (
-        lambda root: npz(root, train_images=np.zeros((0, 28, 28), np.uint8), train_labels=np.zeros(0, int)), "no training images"),
+        lambda root: npz(root, train_images=np.zeros((0, 28, 28), np.uint8), train_labels=np.zeros(0, int)), "x.npz has no images"),
     "labels that move the cursor": (
         lambda root: npz(root, train_labels=np.array(["a\x1b[2J", "b"] * 12)), "a\\x1b[2J: the name of this class"),
     "a single array": (_single_array, "x.npz is a single array, not a .npz archive"),

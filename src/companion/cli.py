@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -90,18 +91,18 @@ def _note(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def _answer(document: Callable[[], Any], text: Callable[[], str], as_json: bool, written: list[Path]) -> None:
-    """Print one JSON document and nothing else, or a text and the files that were written."""
+def _answer(found: Any, as_json: bool, written: list[Path]) -> None:
+    """Print a result as one JSON document and nothing else, or as text with the files that were written."""
     if as_json:
-        typer.echo(json.dumps(document(), indent=1))
+        typer.echo(json.dumps(found.as_document(), indent=1))
         return
-    typer.echo(text())
+    typer.echo(str(found))
     for path in written:
         typer.echo(f"written: {path}")
 
 
 # How a target is read, as `load_dataset` takes it.
-READING = ("size", "data_dir", "root", "patients_from_folder", "skip_unreadable", "drop_classes")
+READING = ("size", "root", "patients_from_folder", "skip_unreadable", "drop_classes")
 
 
 def _given(context: typer.Context, *names: str) -> dict[str, Any]:
@@ -114,7 +115,6 @@ def inspect(
     context: typer.Context,
     target: Annotated[str, Argument(help="As for rank.")],
     out: Annotated[Path | None, Option(help="Folder for the facts and example images.")] = None,
-    images: Annotated[bool, Option(help="With pictures, and names of files and patients.")] = True,
     size: Size = None,
     seed: Seed = 0,
     root: Root = None,
@@ -126,27 +126,20 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Summarise TARGET before it is ranked for: counts, sizes, duplicates, what is left out."""
-    from companion import store
+    from companion import figures, store
     from companion.datasets import inspect as look
 
     files = ("inspection.json", "examples.png")
     if out is not None:
         store.check_folder(out, files, force=force)
-    with _progress() as progress:
-        how = _given(context, "seed", *READING)
-        facts = look(target, progress=lambda line: progress(0.0, line), **how)
-    document = facts.as_document(names=images)
+    with store.data_directory(data_dir), _progress() as progress:
+        facts = look(target, progress=partial(progress, 0.0), **_given(context, "seed", *READING))
     written = []
     if out is not None:
-        contents = {files[0]: json.dumps(document, indent=1).encode()}
-        if images:
-            from companion import figures
-
-            contents[files[1]] = figures.png(figures.examples(facts.examples), dpi=100)
-        written = store.write_files(out, contents)
-        if not images:  # of an earlier look, which --force lets go
-            (out / files[1]).unlink(missing_ok=True)
-    _answer(lambda: document, lambda: facts.as_text(names=images), as_json, written)
+        document = json.dumps(facts.as_document(), indent=1).encode()
+        picture = figures.png(figures.examples(facts.examples), dpi=100)
+        written = store.write_files(out, dict(zip(files, (document, picture), strict=True)))
+    _answer(facts, as_json, written)
 
 
 @app.command()
@@ -183,11 +176,9 @@ def rank(
         store.check_folder(out, FILES, force=force)
     how = _given(context, "seed", "per_class", "variant", "device", "architecture", "trust")
     with store.data_directory(data_dir):
-        # What cannot be ranked is refused before the images are loaded.
-        named = list(by_name(source).values()) if source else None
+        named = by_name(source) if source else None  # refused before the images are loaded
         with _progress() as progress:
-            reading = _given(context, *READING)
-            dataset = load_dataset(target, progress=lambda line: progress(0.0, line), **reading)
+            dataset = load_dataset(target, progress=partial(progress, 0.0), **_given(context, *READING))
             if verify:
                 ranking.check_verifiable(dataset, verify)
             found = ranking.rank(dataset, named, progress=progress, **how)
@@ -201,7 +192,7 @@ def rank(
             with _progress() as progress:
                 found = replace(found, verification=ranking.verify(found, verify, progress=progress))
     written = found.save(out, force=force, images=images) if out is not None else []
-    _answer(found.as_document, lambda: str(found), as_json, written)
+    _answer(found, as_json, written)
 
 
 @app.command()
@@ -233,13 +224,12 @@ def tune(
     store.check_folder(out, tuning.FILES, force=force)
     check_name(source)
     with store.data_directory(data_dir), _progress() as progress:
-        reading = _given(context, *READING)
-        dataset = load_dataset(target, progress=lambda line: progress(0.0, line), **reading)
+        dataset = load_dataset(target, progress=partial(progress, 0.0), **_given(context, *READING))
         how = _given(context, "architecture", "seed", "device", "trust")
         model = load_source(source, target=dataset.name, progress=progress, **how)
         model.name, wanted = called(source), range(seed, seed + seeds)
         done = tuning.tune(model, dataset, protocol=protocol, seeds=wanted, device=device, progress=progress)
-    _answer(done.as_document, lambda: str(done), as_json, done.save(out, force=force))
+    _answer(done, as_json, done.save(out, force=force))
 
 
 # Typer has no option of two values, so that what it does not know is read here: papermill's -p NAME VALUE.
@@ -325,23 +315,22 @@ def replicate(
     runs, scores = replication.frames(plan)
     written = [] if dry_run else replication.write(plan, (runs, scores))
 
-    def document() -> dict[str, Any]:
-        tables = {"runs": runs, "scores": scores}
-        return {
+    if as_json:
+        document = {
             "folder": str(folder),
             "planned": len(plan.runs),
             "stored": len(plan.stored),
             "provenance": runs.attrs["provenance"],
-            **{name: json.loads(table.to_json(orient="records")) for name, table in tables.items()},
+            "runs": json.loads(runs.to_json(orient="records")),
+            "scores": json.loads(scores.to_json(orient="records")),
         }
-
-    def text() -> str:
+        typer.echo(json.dumps(document, indent=1))
+    elif len(runs):
+        typer.echo("test AUC of the run with the lowest validation loss, mean over folds")
         wide = replication.select(runs).pivot_table(index="source", columns="target", values="auc")
-        title = "test AUC of the run with the lowest validation loss, mean over folds"
-        return f"{title}\n{wide.round(3).to_string()}"
-
-    if as_json or len(runs):
-        _answer(document, text, as_json, written)
+        typer.echo(wide.round(3).to_string())
+        for path in written:
+            typer.echo(f"written: {path}")
 
 
 @app.command()

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -205,16 +205,18 @@ def check_name(source: str | os.PathLike) -> None:
         raise InputError(f"no source {name!r}: give {', '.join(KINDS)}, {files}.{near}")
 
 
-def by_name(sources: Source | Sequence[Source]) -> dict[str, Source]:
+def by_name(sources: Source | Sequence[Source] | Mapping[str, Source]) -> dict[str, Source]:
     """Sources by what they are `called`; those that cannot be ranked are refused before any work.
 
-    A ``.csv`` stands for the checkpoints that it lists; networks are numbered.
+    A ``.csv`` stands for the checkpoints that it lists; networks are numbered. A mapping is by name already.
 
     Raises
     ------
     InputError
         If there are fewer than two, one is named twice, or one does not exist.
     """
+    if isinstance(sources, Mapping):
+        return dict(sources)
     given = [sources] if isinstance(sources, Source) else list(sources)
     found: dict[str, Source] = {}
     for one in given:

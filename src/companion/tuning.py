@@ -18,7 +18,7 @@ from companion.errors import InputError
 from companion.models import SourceModel, best_device
 from companion.sources import Source, called, load_source, save
 from companion.training import FINE_TUNING_PROTOCOLS, SEED, fine_tune
-from companion.training.loop import Report
+from companion.training.loop import Report, part_of
 from companion.training.metrics import auc_per_class, macro_auc
 
 LEARNING_RATES = (0.001, 0.01)  # of each seed the run with the lower validation loss counts
@@ -67,10 +67,10 @@ class Tuned:
         """One row a class, first seed: ``class``, ``images``, ``auc``, ``sensitivity``, ``precision``."""
         counts = self.confusion.to_numpy()
         right, images, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-        columns = {"class": self.dataset.classes, "images": images}
-        columns["auc"] = auc_per_class(self.dataset.labels["test"], self.probabilities[0])
+        auc = auc_per_class(self.dataset.labels["test"], self.probabilities[0])
         with np.errstate(invalid="ignore"):  # no such images, or none called so
-            return pd.DataFrame(columns | {"sensitivity": right / images, "precision": right / predicted})
+            shares = {"sensitivity": right / images, "precision": right / predicted}
+        return pd.DataFrame({"class": self.dataset.classes, "images": images, "auc": auc} | shares)
 
     @property
     def confusion(self) -> pd.DataFrame:
@@ -105,14 +105,13 @@ class Tuned:
             "test_auc": dict(zip(("mean", "low", "high"), self.test_auc, strict=True)),
             "frozen_auc": self.frozen_auc,
             "remarks": self.remarks,
-            "runs": self.runs.to_dict("records"),
-            "per_class": self.per_class.to_dict("records"),
-            "confusion": self.confusion.to_dict("split", index=True),
-            "calibration": self.calibration.to_dict("records"),
+            "runs": self.runs,
+            "per_class": self.per_class,
+            "confusion": self.confusion.reset_index(names="class"),
+            "calibration": self.calibration,
             "provenance": self.provenance,
         }
-        text = json.dumps(document, default=lambda value: getattr(value, "item", lambda: str(value))())
-        return json.loads(text, parse_constant=lambda _: None)
+        return pages.json_able(document)
 
     def save(self, folder: str | os.PathLike, *, force: bool = False) -> list[Path]:
         """Write weights, predictions, per-class table, document and report to a folder, all of them or none.
@@ -182,12 +181,11 @@ def tune(
     device = str(best_device(device))
     loaded = load_source(model, target=dataset.name, seed=int(seeds[0]), device=device, progress=progress)
     model = replace(loaded, name=called(model))
-    networks, rows = [], []
-    for number, seed in enumerate(seeds):
-        step = part_of(progress, number, len(seeds))
-        network, row = _best_run(model, dataset, images, protocol, seed=seed, device=device, report=step)
-        networks.append(network)
-        rows.append(row)
+    steps = (part_of(progress, number, len(seeds)) for number in range(len(seeds)))
+    runs = [
+        _best_run(model, dataset, images, protocol, seed=seed, device=device, report=step)
+        for seed, step in zip(seeds, steps, strict=True)
+    ]
     record = store.provenance(
         seed=int(seeds[0]),
         device=device,
@@ -196,7 +194,7 @@ def tune(
         protocol=protocol,
         source_provenance=model.provenance,
     )
-    tuned = [_as_model(network, model, dataset, record) for network in networks]
+    tuned = [_as_model(network, model, dataset, record) for network, _ in runs]
     aucs, chances = {}, {}
     for split in ("val", "test"):
         chances[split] = np.stack([one.predict(dataset.images[split], device=device) for one in tuned])
@@ -205,23 +203,13 @@ def tune(
     return Tuned(
         tuned[0],
         dataset,
-        pd.DataFrame(rows),
+        pd.DataFrame([row for _, row in runs]),
         chances["test"],
         aucs["test"],
         _frozen(model, dataset, images, device),
         tuple(_disagreement(**aucs)),
         record,
     )
-
-
-def part_of(progress: Report | None, index: int, count: int, label: str = "") -> Report:
-    """Report of one of `count` equal parts of some work, from that of the whole; `label` goes before its lines."""
-
-    def report(fraction: float, text: str) -> None:
-        if progress:
-            progress((index + fraction) / count, f"{label}{text}")
-
-    return report
 
 
 def _best_run(
@@ -236,12 +224,12 @@ def _best_run(
 ) -> tuple[Any, dict[str, Any]]:
     """Network and row of the learning rate with the lower validation loss."""
     plan, found = FINE_TUNING_PROTOCOLS[protocol], []
-    how = (model, dataset, images)
     for number, lr in enumerate(LEARNING_RATES):
         label = f"{model.name}: seed {seed}, learning rate {lr}, "
-        step = part_of(report, number, len(LEARNING_RATES), label)
         settings = replace(plan.settings(dataset.name)[0], lr=lr)
-        found.append(fine_tune(*how, settings, plan, seed=seed, device=device, progress=step))
+        how: dict[str, Any] = {"seed": seed, "device": device}
+        how["progress"] = part_of(report, number, len(LEARNING_RATES), label)
+        found.append(fine_tune(model, dataset, images, settings, plan, **how))
     network, row = min(found, key=lambda run: run.row.get("val_loss", np.inf))
     if row["status"] != "finished":
         rates = " and ".join(map(str, LEARNING_RATES))

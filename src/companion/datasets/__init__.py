@@ -6,7 +6,7 @@ and returns a `Dataset`: images as uint8, labels as integers, splits, class name
 
 from companion.datasets.dataset import SIZES, Dataset
 from companion.datasets.folds import Fold, fold
-from companion.datasets.inspection import Inspection, in_several_splits, inspect, sample, too_few
+from companion.datasets.inspection import Inspection, cautions, inspect, sample
 from companion.datasets.joint import joint_columns, pool
 from companion.datasets.load import find, load_dataset
 from companion.datasets.medmnist import cached_file, medmnist_classes, medmnist_flags, medmnist_samples
@@ -16,7 +16,7 @@ from companion.datasets.procedural import GENERATORS
 # fmt: off
 __all__ = [
     "GENERATORS", "NATURAL", "SIZES", "Dataset", "Fold", "Inspection", "cached_file",
-    "find", "fold", "in_several_splits", "inspect", "joint_columns", "load_dataset", "medmnist_classes",
-    "medmnist_flags", "medmnist_samples", "pool", "sample", "too_few",
+    "cautions", "find", "fold", "inspect", "joint_columns", "load_dataset", "medmnist_classes",
+    "medmnist_flags", "medmnist_samples", "pool", "sample",
 ]
 # fmt: on

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from companion.datasets.dataset import digests
+from companion.datasets.dataset import Options, digests
 from companion.datasets.images import file_digest
-from companion.datasets.listing import ONE_LABEL, Options
+from companion.datasets.listing import ONE_LABEL
 from companion.datasets.reading import Reading, assemble, check_memory
 from companion.datasets.splits import SPLITS
 from companion.errors import InputError
@@ -46,42 +46,32 @@ def read_npz(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return {split: (arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in found}
 
 
-def load_npz(path: Path, options: Options, *, name: str, size: int | None, seed: int) -> Reading:
-    """Load a ``.npz`` file, brought to `size` where one is given; what cannot be worked with is an `InputError`."""
+def load_npz(path: Path, options: Options, *, name: str) -> Reading:
+    """Load a ``.npz`` file, brought to a size where one is given; what cannot be worked with is an `InputError`."""
     images, labels = {}, {}
     for split, (pixels, values) in read_npz(path).items():
-        images[split] = _images(f"{path}: {split}_images", pixels, size)
+        images[split] = _images(f"{path}: {split}_images", pixels, options.size)
         labels[split] = _labels(f"{path}: {split}_labels", values)
         shape, first = images[split].shape[1:], images["train"].shape[1:]
         if shape != first:
             raise InputError(f"{path}: {split} images have shape {shape}, train images {first}")
-        if len(images[split]) != len(labels[split]):
-            raise InputError(
-                f"{path}: {split} has {len(images[split])} images but {len(labels[split])} labels"
-            )
+        if (n := len(images[split])) != len(labels[split]):
+            raise InputError(f"{path}: {split} has {n} images but {len(labels[split])} labels")
     if len({values.dtype.kind == "U" for values in labels.values()}) > 1:
         raise InputError(f"{path}: labels are numbers in one split and names in another")
-    if not len(labels["train"]):
-        raise InputError(f"{path}: there are no training images")
     values = np.concatenate(list(labels.values()))
     pixels = np.concatenate(list(images.values()))
     images.clear()  # now they are here once
     whose = np.repeat(list(labels), [len(of) for of in labels.values()])
     table = pd.DataFrame({"label": values.astype(str), "split": whose, "patient": ""})
-    classes = [str(name) for name in np.unique(values)]
-    options.check_classes(path.name, classes)
-    if options.drop_classes:
-        classes = [name for name in classes if name not in options.drop_classes]
-        kept = table["label"].isin(classes).to_numpy()
-        table, pixels = table[kept].reset_index(drop=True), pixels[kept]
-        if not (table["split"] == "train").any():
-            raise InputError(
-                f"{path}: without {', '.join(options.drop_classes)} there are no training images left"
-            )
+    origin = f"file {path.name}"
+    kept = options.kept(origin, table)
+    table, pixels = table[kept].reset_index(drop=True), pixels if kept.all() else pixels[kept]
     table["content"] = digests(pixels)
-    about = {"origin": f"file {path.name}", "files_hash": file_digest(path).hex()}
+    classes = [label for label in np.unique(values).astype(str).tolist() if label not in options.drop_classes]
+    about = {"origin": origin, "files_hash": file_digest(path).hex()}
     name = Path(name).stem if name.endswith(".npz") else name
-    return assemble(table, pixels, classes, seed=seed, name=name, **about)
+    return assemble(table, pixels, classes, seed=options.seed, name=name, **about)
 
 
 def _labels(where: str, values: np.ndarray) -> np.ndarray:

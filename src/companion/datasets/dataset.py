@@ -1,15 +1,19 @@
-"""The dataset object and the checks every way of loading goes through."""
+"""The dataset object, the options with which one is read, and the checks every way of reading goes through."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from companion.errors import InputError
+from companion.datasets.images import DICOM_SUFFIXES, IMAGE_SUFFIXES
+from companion.errors import InputError, did_you_mean, shown
 
 SIZES = (28, 64, 128, 224)
 
@@ -107,6 +111,67 @@ class Dataset:
             rare = f"class {self.classes[int(counts.argmin())]!r} has {counts.min()} image(s) {where}"
             advice = "at least 2 are needed: draw more images a class, or leave that class out"
             raise InputError(f"{self.name}: {rare}; {advice}")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a target is read; `companion.load_dataset` explains each."""
+
+    size: int | None = None
+    data_dir: str | os.PathLike | None = None
+    seed: int = 0
+    root: str | os.PathLike | None = None
+    patients_from_folder: int | None = None
+    skip_unreadable: bool = False
+    drop_classes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size not in SIZES:
+            raise InputError(f"size {self.size} is not offered: choose one of {', '.join(map(str, SIZES))}")
+        if self.root is not None and not Path(self.root).is_dir():
+            raise InputError(f"--root {shown(self.root)}: there is no such folder")
+        if self.patients_from_folder is not None and self.patients_from_folder < 0:
+            raise InputError(f"--patients-from-folder {self.patients_from_folder}: 0 for none, or 1 and more")
+
+    def refuse(self, kind: str, *unused: str) -> None:
+        """Raise `InputError` for an option that is given and that this kind of target does not use."""
+        for name in unused:
+            if getattr(self, name) not in (None, False, (), []):
+                raise InputError(f"--{name.replace('_', '-')} does not apply to {kind}")
+
+    def kept(self, origin: str, table: pd.DataFrame) -> np.ndarray:
+        """Which rows of a table (label, split) stay, as booleans, once classes are dropped.
+
+        What is no dataset without them is an `InputError`, and so are names that cannot be printed or are not there.
+        """
+        classes = sorted(table["label"].unique())
+        for name in classes:
+            if not name.isprintable():  # so are bytes that are not UTF-8
+                problem = "the name of this class cannot be printed or is not UTF-8"
+                raise InputError(f"{origin}: {shown(name)}: {problem}: rename it")
+        for name in self.drop_classes:
+            if name not in classes:
+                hint = did_you_mean(name, classes)
+                raise InputError(
+                    f"{origin}: no class {name!r} to drop: there are {', '.join(classes)}.{hint}"
+                )
+        kept = ~table["label"].isin(self.drop_classes)
+        check_images(origin, table[kept])
+        return kept.to_numpy()
+
+
+def check_images(origin: str, table: pd.DataFrame) -> None:
+    """Raise `InputError` where images, with label and split, are of fewer than two classes or none is to train on."""
+    classes = sorted(table["label"].unique())
+    if len(classes) < 2:
+        there = f"images of one class only ({classes[0]!r})" if classes else "no images"
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES | DICOM_SUFFIXES))
+        raise InputError(
+            f"{origin} has {there}: wanted are two or more folders named by class, holding files ending in "
+            f"{suffixes}, a .csv or .tsv that lists paths and labels, or a .npz file with two or more labels"
+        )
+    if (table["split"] != "").any() and not (table["split"] == "train").any():
+        raise InputError(f"{origin} has images to test or validate on but none with split train")
 
 
 def task_of(classes: Sequence[str]) -> str:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from companion.datasets.dataset import Dataset, digests
+from companion.datasets.dataset import Dataset, Options, digests
 from companion.datasets.images import Progress
-from companion.datasets.listing import Options
 from companion.datasets.load import read_target
-from companion.datasets.reading import Reading
 
 MIN_TRAIN = 25  # images of a class, under which scores are unsteady
 MIN_EVALUATED = 3  # images of a class to validate or test on, under which an AUC is next to nothing
@@ -34,7 +32,7 @@ class Inspection:
     origin: str
     official_split: bool  # otherwise the counts are of splits that are drawn here
     counts: dict[str, dict[str, int]]  # split -> class -> images
-    sizes: dict[tuple[int, int], int]  # (width, height) -> files, most frequent first
+    sizes: dict[str, int]  # "width x height" -> files, most frequent first
     modes: dict[str, int]  # mode -> files
     duplicates: tuple[tuple[str, ...], ...]  # groups of images with the same content, each as "split: name"
     across: int  # of these groups lie in more than one split: what is tested there has been seen
@@ -47,23 +45,17 @@ class Inspection:
     skipped: tuple[tuple[str, str], ...] = ()  # (what, why) of what was found beside the images
     errors: tuple[str, ...] = ()  # why `companion.load_dataset` refuses the target, in its words
 
-    def as_document(self, *, names: bool = True) -> dict[str, Any]:
-        """Everything as JSON-able values; without `names` nothing that names a file or a patient."""
-        found = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "examples"}
-        found["sizes"] = {f"{width} x {height}": count for (width, height), count in self.sizes.items()}
-        if not names:
-            for key in ("duplicates", "unreadable", "skipped", "shared_patients", "errors"):
-                found[key] = len(found[key])
-        return found
+    def as_document(self) -> dict[str, Any]:
+        """Everything but the examples as JSON-able values."""
+        return {name: value for name, value in vars(self).items() if name != "examples"}
 
-    def as_text(self, *, names: bool = True) -> str:
-        """Everything for a terminal; without `names` no file or patient is named."""
+    def __str__(self) -> str:
+        """Everything for a terminal."""
         counts, split = pd.DataFrame(self.counts), "given" if self.official_split else DRAWN_HERE
-        sizes = {f"{width} x {height}": count for (width, height), count in self.sizes.items()}
         lines = [
             f"{self.name} ({self.origin}): {int(counts.to_numpy().sum())} images, {len(counts)} classes",
             f"\nimages per class (splits: {split})\n{counts.to_string()}\n",
-            f"sizes: {_named(sizes)}",
+            f"sizes: {_named(self.sizes)}",
             f"kinds: {_named(self.modes)}",
             f"patients: {'unknown' if self.patients is None else self.patients}",
             *(f"! {warning}" for warning in self.warnings),
@@ -76,9 +68,8 @@ class Inspection:
         listed["why ranking refuses it"] = list(self.errors)
         listed["left out"] = [f"{what}: {why}" for what, why in self.skipped]
         for title, entries in listed.items():
-            lines.append(f"{title}: {len(entries)}")
-            lines += [f"  {entry}" for entry in entries[:SHOWN] if names]
-            if names and len(entries) > SHOWN:
+            lines += [f"{title}: {len(entries)}", *(f"  {entry}" for entry in entries[:SHOWN])]
+            if len(entries) > SHOWN:
                 lines.append(f"  and {len(entries) - SHOWN} more (--json lists them)")
         return "\n".join(lines)
 
@@ -91,22 +82,50 @@ def _named(counts: Mapping[str, int]) -> str:
     )
 
 
-def inspect(
-    target: str | os.PathLike,
-    *,
-    size: int | None = None,
-    seed: int = 0,
-    data_dir: str | os.PathLike | None = None,
-    progress: Progress | None = None,
-    **reading: Any,
-) -> Inspection:
+def inspect(target: str | os.PathLike, *, progress: Progress | None = None, **reading: Any) -> Inspection:
     """Report facts about a target before anything is computed from it.
 
-    Parameters and errors are those of `companion.load_dataset`, `reading` being its options ``root``,
-    ``patients_from_folder``, ``skip_unreadable`` and ``drop_classes``. Images are compared at the size they are loaded
-    at; what would only be refused for its content is reported in `Inspection.errors`.
+    Parameters and errors are those of `companion.load_dataset`, `reading` being its other options. Images are compared
+    at the size they are loaded at; what would only be refused for its content is reported in `Inspection.errors`.
     """
-    return _facts(read_target(os.fspath(target), Options(**reading), size, data_dir, seed, progress))
+    found = read_target(target, Options(**reading), progress)
+    dataset, headers, unreadable = found.dataset, found.headers, len(found.unreadable)
+    parts = []
+    for split, pixels in dataset.images.items():
+        columns: dict[str, Any] = {"split": split, "label": [str(label) for label in dataset.labels[split]]}
+        columns["name"] = found.names.get(split) or [*map(str, range(len(pixels)))]
+        columns["patient"] = dataset.patients.get(split, "")
+        parts.append(pd.DataFrame(columns | {"digest": digests(pixels)}))
+    images = pd.concat(parts)
+    again = images[images.duplicated("digest", keep=False)].groupby("digest", sort=False)
+    across, contradictory = (int((again[column].nunique() > 1).sum()) for column in ("split", "label"))
+    known = images[images["patient"] != ""].groupby("patient")["split"].unique()
+    shared = {str(who): list(splits) for who, splits in known.items() if len(splits) > 1}
+    warnings = {
+        f"{unreadable} file(s) cannot be read": unreadable,
+        f"{len(shared)} patient(s) lie in more than one split: ranking refuses this": len(shared),
+        f"{contradictory} image(s) come with more than one label": contradictory,
+    }
+    side, colours = f"{dataset.size} x {dataset.size}", "RGB" if dataset.channels == 3 else "grey"
+    sizes = [f"{header.width} x {header.height}" for header in headers] or [side] * len(images)
+    return Inspection(
+        name=dataset.name,
+        origin=dataset.origin,
+        official_split=dataset.official_split,
+        counts={split: dataset.class_counts(split) for split in dataset.labels},
+        sizes=dict(Counter(sizes).most_common()),
+        modes=dict(Counter([header.mode for header in headers] or [colours] * len(images)).most_common()),
+        duplicates=tuple(tuple(group["split"] + ": " + group["name"]) for _, group in again),
+        across=across,
+        contradictory=contradictory,
+        warnings=(*(line for line, many in warnings.items() if many), *cautions(dataset)),
+        examples=sample(dataset),
+        patients=len(known) or None,
+        shared_patients=shared,
+        unreadable=found.unreadable,
+        skipped=found.skipped,
+        errors=found.errors,
+    )
 
 
 def sample(dataset: Dataset) -> Dataset:
@@ -119,23 +138,22 @@ def sample(dataset: Dataset) -> Dataset:
     return Dataset(dataset.name, images, few, classes, "", "", synthetic=dataset.synthetic)
 
 
-def in_several_splits(dataset: Dataset) -> int:
-    """How many distinct images of a dataset lie in more than one split: what is tested there has been seen."""
-    where = Counter(digest for images in dataset.images.values() for digest in set(digests(images)))
-    return sum(count > 1 for count in where.values())
-
-
-def too_few(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """What people should know of classes with few images, one line each; `counts` is split -> class -> images."""
-    notes, train = [], counts["train"]
+def cautions(dataset: Dataset) -> list[str]:
+    """What people should know of a dataset before they rank for it or fine-tune on it, one line each."""
+    notes, where = [], Counter(one for images in dataset.images.values() for one in set(digests(images)))
+    if across := sum(count > 1 for count in where.values()):
+        seen = "what is tested there has been seen; companion inspect lists them"
+        notes.append(f"{across} image(s) lie in more than one split: {seen}")
+    notes += dataset.notes
+    train = dataset.class_counts()
     if rare := _below(MIN_TRAIN, train):
         notes.append(f"few training images: {_named(rare)}: scores will be unsteady")
     smallest, largest = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
     if train[largest] > UNBALANCED * max(1, train[smallest]):
         most = f"class {largest!r} has {train[largest]} training images"
         notes.append(f"{most} and {smallest!r} {train[smallest]}")
-    for split in ("val", "test"):
-        if rare := _below(MIN_EVALUATED, counts.get(split, {})):
+    for split in [split for split in dataset.labels if split != "train"]:
+        if rare := _below(MIN_EVALUATED, dataset.class_counts(split)):
             notes.append(f"hardly any {split} images: {_named(rare)}: an AUC on them says little")
     return notes
 
@@ -144,54 +162,3 @@ def _below(least: int, counts: Mapping[str, int]) -> dict[str, int]:
     """Classes of fewer images, the rarest first."""
     ordered = sorted(counts.items(), key=lambda item: item[1])
     return {name: count for name, count in ordered if count < least}
-
-
-def _facts(found: Reading) -> Inspection:
-    dataset, headers = found.dataset, found.headers
-    names = found.names or {split: [*map(str, range(len(of)))] for split, of in dataset.labels.items()}
-    rows = [
-        (split, str(label), name, digest)
-        for split, images in dataset.images.items()
-        for label, name, digest in zip(dataset.labels[split], names[split], digests(images), strict=True)
-    ]
-    images = pd.DataFrame(rows, columns=["split", "label", "name", "digest"])
-    again = images[images.duplicated("digest", keep=False)].groupby("digest", sort=False)
-    across, contradictory = (int((again[column].nunique() > 1).sum()) for column in ("split", "label"))
-    counts = {split: dataset.class_counts(split) for split in dataset.labels}
-    shared, unreadable = _shared_patients(dataset), len(found.unreadable)
-    warnings = {
-        f"{unreadable} file(s) cannot be read": unreadable,
-        f"{len(shared)} patient(s) lie in more than one split: ranking refuses this": len(shared),
-        f"{across} image(s) lie in more than one split: what is tested there has been seen": across,
-        f"{contradictory} image(s) come with more than one label": contradictory,
-    }
-    sizes = [(header.width, header.height) for header in headers] or [(dataset.size,) * 2] * len(rows)
-    kinds = [header.mode for header in headers] or ["RGB" if dataset.channels == 3 else "grey"] * len(rows)
-    whose = set().union(*dataset.patients.values())
-    return Inspection(
-        name=dataset.name,
-        origin=dataset.origin,
-        official_split=dataset.official_split,
-        counts=counts,
-        sizes=dict(Counter(sizes).most_common()),
-        modes=dict(Counter(kinds).most_common()),
-        duplicates=tuple(tuple(group["split"] + ": " + group["name"]) for _, group in again),
-        across=across,
-        contradictory=contradictory,
-        warnings=(*(line for line, many in warnings.items() if many), *dataset.notes, *too_few(counts)),
-        examples=sample(dataset),
-        patients=len(whose) if whose else None,
-        shared_patients=shared,
-        unreadable=found.unreadable,
-        skipped=found.skipped,
-        errors=found.errors,
-    )
-
-
-def _shared_patients(dataset: Dataset) -> dict[str, list[str]]:
-    """Patients that lie in more than one split, with these."""
-    where: dict[str, list[str]] = {}
-    for split, patients in dataset.patients.items():
-        for patient in np.unique(patients):
-            where.setdefault(str(patient), []).append(split)
-    return {patient: splits for patient, splits in where.items() if len(splits) > 1}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from companion.datasets.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, is_image
+from companion.datasets.dataset import Options
+from companion.datasets.images import is_image
 from companion.errors import InputError, did_you_mean, shown
 
 MANIFEST_SUFFIXES = (".csv", ".tsv")
@@ -32,39 +33,6 @@ MANY = 5  # top folders, from which on they may be patients
 
 
 @dataclass(frozen=True)
-class Options:
-    """How a target of one's own is read; `companion.load_dataset` explains each."""
-
-    root: str | os.PathLike | None = None
-    patients_from_folder: int | None = None
-    skip_unreadable: bool = False
-    drop_classes: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        if self.root is not None and not Path(self.root).is_dir():
-            raise InputError(f"--root {shown(self.root)}: there is no such folder")
-        if self.patients_from_folder is not None and self.patients_from_folder < 0:
-            raise InputError(f"--patients-from-folder {self.patients_from_folder}: 0 for none, or 1 and more")
-
-    def check(self, kind: str, *unused: str) -> None:
-        """Raise `InputError` for an option that is given and that this kind of target does not use."""
-        for name in unused:
-            if getattr(self, name) not in (None, False, (), []):
-                raise InputError(f"--{name.replace('_', '-')} does not apply to {kind}")
-
-    def check_classes(self, where: str, classes: Sequence[str]) -> None:
-        """Raise `InputError` for the name of a class that cannot be, or of one to drop that is not there."""
-        for name in classes:
-            if not name.isprintable():  # so are bytes that are not UTF-8
-                problem = "the name of this class cannot be printed or is not UTF-8"
-                raise InputError(f"{where}: {shown(name)}: {problem}: rename it")
-        for name in self.drop_classes:
-            if name not in classes:
-                hint = did_you_mean(name, classes)
-                raise InputError(f"{where}: no class {name!r} to drop: there are {', '.join(classes)}.{hint}")
-
-
-@dataclass(frozen=True)
 class Listing:
     """Labelled image files, in an order that depends on their names only."""
 
@@ -72,24 +40,8 @@ class Listing:
     name: str  # as of the `Dataset` they become, like the next
     origin: str
     table: pd.DataFrame  # path, label, split and patient of every image; the last two "" where nobody says
-    skipped: tuple[tuple[str, str], ...]  # (what, why) of everything that is no image of the dataset
+    skipped: tuple[tuple[str, str], ...] = ()  # (what, why) of everything that is no image of the dataset
     notes: tuple[str, ...] = ()  # what was decided on the way that people should know
-
-    def __post_init__(self) -> None:
-        if len(self.classes) < 2:
-            there = f"images of one class only ({self.classes[0]!r})" if self.classes else "no images"
-            suffixes = ", ".join(sorted(IMAGE_SUFFIXES | DICOM_SUFFIXES))
-            raise InputError(
-                f"{self.origin} has {there}: wanted are two or more folders named by class, holding files ending in "
-                f"{suffixes}, or a .csv or .tsv that lists paths and labels"
-            )
-        if (self.table["split"] != "").any() and not (self.table["split"] == "train").any():
-            raise InputError(f"{self.origin} has images to test or validate on but none with split train")
-
-    @property
-    def classes(self) -> list[str]:
-        """Class names, sorted."""
-        return sorted(self.table["label"].unique())
 
 
 def below(path: Path, root: Path) -> str:
@@ -97,7 +49,7 @@ def below(path: Path, root: Path) -> str:
     return shown(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
-def list_images(path: Path, options: Options = Options()) -> Listing | None:
+def list_images(path: Path, options: Options) -> Listing | None:
     """List the images of a folder or manifest; None where the path is a file of another kind.
 
     In a folder everything below a class folder belongs to the class, and links are followed. A manifest's first row
@@ -105,19 +57,16 @@ def list_images(path: Path, options: Options = Options()) -> Listing | None:
     test) and ``patient``. Commas, semicolons and tabs separate. What cannot be a dataset is an `InputError`.
     """
     if path.is_dir():
-        options.check("a folder", "root")
+        options.refuse("a folder", "root")
         found = _list_folder(path, options.patients_from_folder)
     elif path.suffix.lower() in MANIFEST_SUFFIXES:
-        options.check("a manifest, which has a column for that", "patients_from_folder")
+        options.refuse("a manifest, which has a column for that", "patients_from_folder")
         found = _list_manifest(path, Path(options.root or path.parent))
     else:
         return None
-    options.check_classes(found.origin, found.classes)
-    if not options.drop_classes:
-        return found
-    left_out = f"classes left out: {', '.join(options.drop_classes)}"
-    kept = ~found.table["label"].isin(options.drop_classes)
-    return replace(found, table=found.table[kept], notes=(*found.notes, left_out))
+    kept = options.kept(found.origin, found.table)
+    left_out = [f"classes left out: {', '.join(options.drop_classes)}"] if options.drop_classes else []
+    return replace(found, table=found.table[kept], notes=(*found.notes, *left_out))
 
 
 def _table(rows: list[tuple]) -> pd.DataFrame:
@@ -221,7 +170,7 @@ def _list_manifest(manifest: Path, root: Path) -> Listing:
         rows[path] = (path, *_checked(row, where))
     table = _table([rows[path] for path in sorted(rows, key=os.fsencode)])
     name = shown(f"{manifest.resolve().parent.name}/{manifest.stem}")
-    return Listing(root, name, f"manifest {shown(manifest.name)}", table, (), tuple(notes))
+    return Listing(root, name, f"manifest {shown(manifest.name)}", table, notes=tuple(notes))
 
 
 def _rows(manifest: str, text: str) -> Iterator[tuple[str, dict[str, str]]]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from companion import store
 from companion.datasets import medmnist, natural, procedural
 from companion.datasets.arrays import load_npz
-from companion.datasets.dataset import SIZES, Dataset
+from companion.datasets.dataset import Dataset, Options
 from companion.datasets.images import Progress
-from companion.datasets.listing import Options, list_images
+from companion.datasets.listing import list_images
 from companion.datasets.reading import Reading, read_files
 from companion.errors import InputError, did_you_mean, shown
 
@@ -77,41 +77,37 @@ def load_dataset(
     no val split, an eighth of train becomes val. Both are stratified, with all copies of a file in one split and,
     where patients are known (from the manifest, DICOM headers or folders), each patient in one only.
     """
-    options = Options(root, patients_from_folder, skip_unreadable, drop_classes)
-    found = read_target(os.fspath(target), options, size, data_dir, seed, progress)
+    options = Options(size, data_dir, seed, root, patients_from_folder, skip_unreadable, drop_classes)
+    found = read_target(target, options, progress)
     if found.errors:
         raise InputError(found.errors[0])
     return found.dataset
 
 
-def read_target(
-    name: str,
-    options: Options,
-    size: int | None,
-    data_dir: str | os.PathLike | None,
-    seed: int,
-    progress: Progress | None,
-) -> Reading:
+def read_target(target: str | os.PathLike, options: Options, progress: Progress | None = None) -> Reading:
     """Read what `load_dataset` loads, and keep what was seen on the way; its `errors` are not raised."""
-    if size is not None and size not in SIZES:
-        raise InputError(f"size {size} is not offered: choose one of {', '.join(map(str, SIZES))}")
-    of_files = ("root", "patients_from_folder", "skip_unreadable")
-    with store.data_directory(data_dir):
+    name, size, of_files = (
+        os.fspath(target),
+        options.size,
+        ("root", "patients_from_folder", "skip_unreadable"),
+    )
+    with store.data_directory(options.data_dir):
         path = find(name)
         if path is None and name == natural.NAME:
             path = natural.make(store.data_dir() / f"{natural.NAME}.npz", progress=progress)
         if path is None:
-            options.check("a dataset that comes with its own classes and splits", *of_files, "drop_classes")
+            options.refuse("a dataset that comes with its own classes and splits", *of_files, "drop_classes")
             if name.startswith(SYNTHETIC):
-                return Reading(procedural.generate(name.removeprefix(SYNTHETIC), size=size or 28, seed=seed))
+                synthetic = name.removeprefix(SYNTHETIC)
+                return Reading(procedural.generate(synthetic, size=size or 28, seed=options.seed))
             return Reading(medmnist.load(name, size or 28, progress=progress))
         if listing := list_images(path, options):
-            return read_files(listing, size, skip=options.skip_unreadable, seed=seed, progress=progress)
+            return read_files(listing, options, progress)
         if path.suffix.lower() != ".npz":
             wanted = "wanted is a folder of class folders, a .csv or .tsv of paths and labels, or a .npz file"
             raise InputError(f"{shown(path)} is no target: {wanted}")
-        options.check("a .npz file", *of_files)
-        return load_npz(path, options, name=name, size=size, seed=seed)
+        options.refuse("a .npz file", *of_files)
+        return load_npz(path, options, name=name)
 
 
 def find(name: str) -> Path | None:

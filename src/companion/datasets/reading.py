@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.datasets.dataset import SIZES, Dataset, task_of
+from companion.datasets.dataset import SIZES, Dataset, Options, check_images, task_of
 from companion.datasets.images import Header, Progress, in_parallel, probe, read
 from companion.datasets.listing import Listing, below
 from companion.datasets.splits import divide
 from companion.errors import InputError
 
-NAMED = 3  # unreadable files that a line names
 try:
     MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes
 except (AttributeError, ValueError):  # Windows
@@ -59,6 +58,7 @@ def assemble(
     parts, remark, problem = divide(table, seed=seed)
     patients = table["patient"].to_numpy(str)
     labels = pd.Categorical(table["label"], categories=list(classes)).codes.astype(np.int64)
+    notes = (*filter(None, [remark]), *about.pop("notes", ()))
     dataset = Dataset(
         images={split: _taken(images, index) for split, index in parts.items()},
         labels={split: labels[index] for split, index in parts.items()},
@@ -66,11 +66,16 @@ def assemble(
         task=task_of(classes),
         official_split=bool((table["split"] != "").any()),
         patients={split: patients[index] for split, index in parts.items() if (patients != "").any()},
-        **about | {"notes": (*filter(None, [remark]), *about.get("notes", ()))},
+        notes=notes,
+        **about,
     )
-    problems = [problem and f"{dataset.name}: {problem}", _rare_classes(dataset)]
+    errors = [problem] if problem else []
+    if rare := [label for label, count in dataset.class_counts().items() if count < 2]:
+        few = f"class {rare[0]!r} has {dataset.class_counts()[rare[0]]} training image(s)"
+        leave = " ".join(f"--drop-classes {label!r}" for label in rare[:3])
+        errors.append(f"{few}; at least 2 are needed, or leave the class out with {leave}")
     names = {split: table["name"].iloc[index].tolist() for split, index in parts.items() if "name" in table}
-    return Reading(dataset, names, errors=tuple(filter(None, problems)))
+    return Reading(dataset, names, errors=tuple(f"{dataset.name}: {error}" for error in errors))
 
 
 def _taken(images: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -79,58 +84,57 @@ def _taken(images: np.ndarray, index: np.ndarray) -> np.ndarray:
     return images[index[0] : index[-1] + 1] if together else images[index]
 
 
-def _rare_classes(dataset: Dataset) -> str:
-    """What stands against ranking with these classes, if anything."""
-    counts = dataset.class_counts()
-    if len(counts) < 2:
-        return f"{dataset.name}: there is only one class ({dataset.classes[0]!r}); at least two are needed"
-    if not (rare := [label for label, count in counts.items() if count < 2]):
-        return ""
-    few = f"class {rare[0]!r} has {counts[rare[0]]} training image(s)"
-    leave = " ".join(f"--drop-classes {label!r}" for label in rare[:3])
-    return f"{dataset.name}: {few}; at least 2 are needed, or leave the class out with {leave}"
-
-
-def read_files(
-    listing: Listing, size: int | None, *, skip: bool, seed: int, progress: Progress | None = None
-) -> Reading:
-    """Decode all listed files, at the size asked for or one that fits them; `skip` those that cannot be read."""
+def read_files(listing: Listing, options: Options, progress: Progress | None = None) -> Reading:
+    """Decode all listed files, at the size asked for or one that fits them."""
     paths = list(listing.table["path"])
     headers = in_parallel(probe, paths, what="reading headers", progress=progress)
-    images, failed, notes = _decoded(listing, headers, size, progress)
+    images, failed, notes = _decoded(listing, headers, options.size, progress)
+    kept = np.array([why is None for why in failed])
     unreadable = tuple(
         (below(path, listing.root), str(why)) for path, why in zip(paths, failed, strict=True) if why
     )
-    if unreadable:
-        kept = np.array([why is None for why in failed])
-        listing, images = _without(listing, kept, unreadable, skip), images[kept]
-    headers = [header for header, why in zip(headers, failed, strict=True) if not why]
-    table = _described(listing, headers)
+    table, images = listing.table[kept].reset_index(drop=True), images if kept.all() else images[kept]
+    refusal = ""
+    if unreadable and options.skip_unreadable:
+        notes.insert(0, f"{len(unreadable)} unreadable file(s) left out: companion inspect lists them")
+        check_images(listing.origin, table)
+    elif unreadable:
+        more = ", ".join(name for name, _ in unreadable[1:4]) + (", …" if len(unreadable) > 4 else "")
+        others = f"; {len(unreadable) - 1} more cannot be read: {more}" if more else ""
+        refusal = f"{unreadable[0][1]}{others}; --skip-unreadable leaves out what cannot be read"
+        if table["label"].nunique() < 2 or not table["split"].isin(["", "train"]).any():
+            raise InputError(refusal)
+    headers = [header for header, good in zip(headers, kept, strict=True) if good]
+    table["content"] = [header.digest for header in headers]
+    table["name"] = [below(path, listing.root) for path in table["path"]]
+    # Patients of DICOM headers where nobody else names them; one for all, as anonymised files have, says nothing.
+    named = [header.patient for header in headers]
+    if not (table["patient"] != "").any() and all(named) and len(set(named)) > 1:
+        table["patient"] = named
     if listing.skipped:
         notes.append(f"{len(listing.skipped)} files or folders were left out: companion inspect lists them")
     if not (table["patient"] != "").any():
         notes.append(PATIENTS_UNKNOWN)
-    found = assemble(
-        table,
-        images,
-        listing.classes,
-        seed=seed,
-        name=listing.name,
-        origin=listing.origin,
-        files_hash=hashlib.sha256(b"".join(sorted(table["content"]))).hexdigest(),
-        notes=(*listing.notes, *notes),
-    )
-    if unreadable and not skip:
-        found = replace(found, errors=(_refusal(unreadable), *found.errors))
-    return replace(found, headers=headers, unreadable=unreadable, skipped=listing.skipped)
+    about = {"name": listing.name, "origin": listing.origin, "notes": (*listing.notes, *notes)}
+    files_hash = hashlib.sha256(b"".join(sorted(table["content"]))).hexdigest()
+    classes = sorted(table["label"].unique())
+    found = assemble(table, images, classes, seed=options.seed, files_hash=files_hash, **about)
+    errors = (*filter(None, [refusal]), *found.errors)
+    return replace(found, headers=headers, unreadable=unreadable, skipped=listing.skipped, errors=errors)
 
 
 def _decoded(
     listing: Listing, headers: Sequence[Header | InputError], size: int | None, progress: Progress | None
 ) -> tuple[np.ndarray, list[InputError | None], list[str]]:
     """Images of all files, why one could not be decoded, and remarks: grey only if all are."""
-    readable = [header for header in headers if isinstance(header, Header)]
-    size, notes = _fitting(size, readable)
+    readable, notes = [header for header in headers if isinstance(header, Header)], []
+    if size is None:  # the least that is offered and not below the longer side of half of the images
+        half = float(np.median([max(header.width, header.height) for header in readable] or [0]))
+        size = next((offered for offered in SIZES if offered >= half), SIZES[-1])
+        notes.append(
+            f"brought to {size} px a side, as half of the images have {half:.0f} px or more; --size gives another, and "
+            "twice the side takes four times as long"
+        )
     grey, highest = all(header.grey for header in readable), max((h.highest for h in readable), default=0)
     bits = max(8, highest.bit_length()) if highest else 16  # 12-bit scans are often stored in 16
     if highest:
@@ -148,48 +152,3 @@ def _decoded(
 
     failed = in_parallel(decode, range(len(paths)), what="reading images", progress=progress)
     return images, failed, notes
-
-
-def _fitting(size: int | None, headers: Sequence[Header]) -> tuple[int, list[str]]:
-    """Size that is given, or the least that is offered and not below the longer side of half of the images."""
-    if size is not None:
-        return size, []
-    half = float(np.median([max(header.width, header.height) for header in headers] or [0]))
-    size = next((offered for offered in SIZES if offered >= half), SIZES[-1])
-    return size, [
-        f"brought to {size} px a side, as half of the images have {half:.0f} px or more; --size gives another, and "
-        "twice the side takes four times as long"
-    ]
-
-
-def _without(
-    listing: Listing, kept: np.ndarray, unreadable: Sequence[tuple[str, str]], skip: bool
-) -> Listing:
-    """Leave out what cannot be read."""
-    remark = f"{len(unreadable)} unreadable file(s) left out: companion inspect lists them"
-    try:
-        return replace(
-            listing, table=listing.table[kept], notes=(*listing.notes, *([remark] if skip else []))
-        )
-    except InputError as error:
-        raise InputError(str(error) if skip else _refusal(unreadable)) from None
-
-
-def _refusal(unreadable: Sequence[tuple[str, str]]) -> str:
-    (_, why), *more = unreadable
-    named = ", ".join(name for name, _ in more[:NAMED]) + (", …" if len(more) > NAMED else "")
-    others = f"; {len(more)} more cannot be read: {named}" if more else ""
-    return f"{why}{others}; --skip-unreadable leaves out what cannot be read"
-
-
-def _described(listing: Listing, headers: Sequence[Header]) -> pd.DataFrame:
-    """The table for `assemble`, with the patients of DICOM headers where nobody else names them.
-
-    One identifier for all, as anonymised files often have, says nothing.
-    """
-    named = [header.patient for header in headers]
-    table = listing.table.assign(content=[header.digest for header in headers])
-    table["name"] = [below(path, listing.root) for path in table["path"]]
-    if not (table["patient"] != "").any() and all(named) and len(set(named)) > 1:
-        table["patient"] = named
-    return table.reset_index(drop=True)

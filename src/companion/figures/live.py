@@ -32,13 +32,9 @@ def ranking(found: Any) -> Figure:
     """
     panels = []
     for one in found.sets:
-        by = (
-            ("combined", "combined score")
-            if one.ordered
-            else ("feature_rank", "mean rank by features (1 is best)")
-        )
+        by = "combined score" if one.ordered else "mean rank by features (1 is best)"
         terms = (("nca", "NCA", GREEN), (one.ratio, "gradient ratio", ORANGE))
-        panels += [(one, *panel) for panel in ((*by, PROPOSED), *terms)]
+        panels += [(one, *panel) for panel in ((one.by, by, PROPOSED), *terms)]
     heights = [len(one.table) + 1.8 for one, *_ in panels]
     figure, axes = figure_of(
         5, 0.3 * sum(heights), len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights}

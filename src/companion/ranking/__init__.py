@@ -5,20 +5,19 @@ set; different architectures with one pre-training form another, in which the pa
 never merged; too few of either kind are compared by the scores of their features alone.
 """
 
-from companion.ranking.candidates import Candidate, default_sources
-from companion.ranking.evidence import context, elsewhere
+from companion.ranking.candidates import default_sources
+from companion.ranking.evidence import elsewhere
 from companion.ranking.ranking import Ranking, rank
-from companion.ranking.report import duration, recommendation
+from companion.ranking.report import duration
 from companion.ranking.scoring import DEFAULT_SCORES, Scored, score
-from companion.ranking.sets import MIN_CANDIDATES, CandidateSet, agreement, candidate_sets, order
+from companion.ranking.sets import MIN_CANDIDATES, CandidateSet, agreement, order
 from companion.ranking.stability import MIN_REPEATS, Stability, stability, stability_cost
 from companion.ranking.verification import Verification, check_verifiable, verification_cost, verify
 
 # fmt: off
 __all__ = [
-    "DEFAULT_SCORES", "MIN_CANDIDATES", "MIN_REPEATS", "Candidate", "CandidateSet", "Ranking", "Scored", "Stability",
-    "Verification", "agreement", "candidate_sets", "check_verifiable", "context", "default_sources",
-    "duration", "elsewhere", "order", "rank", "recommendation", "score", "stability", "stability_cost",
-    "verification_cost", "verify",
+    "DEFAULT_SCORES", "MIN_CANDIDATES", "MIN_REPEATS", "CandidateSet", "Ranking", "Scored", "Stability",
+    "Verification", "agreement", "check_verifiable", "default_sources", "duration", "elsewhere", "order", "rank",
+    "score", "stability", "stability_cost", "verification_cost", "verify",
 ]
 # fmt: on

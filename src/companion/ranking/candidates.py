@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 from companion import store
 from companion.datasets import cached_file, load_dataset, medmnist_flags, medmnist_samples
@@ -24,18 +21,10 @@ from companion.training import SEED
 from companion.training.loop import Report
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A source, as `companion.load_source` takes it, and why it was left out; empty where it is a candidate."""
-
-    source: str
-    reason: str = ""
-
-
 def default_sources(
     target: str, *, architecture: str = "resnet18", seed: int = SEED, progress: Report | None = None
-) -> tuple[list[str], list[Candidate]]:
-    """Sources that can be had without a download, and those left out with the reason.
+) -> tuple[list[str], dict[str, str]]:
+    """Sources that can be had without a download, and those left out.
 
     ImageNet weights, MedMNIST's released weights and RadImageNet's are candidates where their files are here; so are
     this package's own checkpoints in the folder ``weights`` of the data directory, models trained here earlier, and
@@ -50,8 +39,10 @@ def default_sources(
 
     Returns
     -------
-    chosen, left_out
+    chosen : list of str
         In the order in which they are ranked.
+    left_out : dict of str to str
+        Source -> the reason.
 
     Raises
     ------
@@ -59,74 +50,70 @@ def default_sources(
         If there is nothing to compare.
     """
     check_architecture(architecture)
-    files = _files(target, architecture)
-    found = [Candidate(source, "" if path.is_file() else reason) for source, path, reason in files]
-    found += _own()
-    trained = _trained(target, architecture, seed)
-    chosen = [one.source for one in [*found, *trained] if not one.reason]
-    of_one_kind = sum(not source.startswith("torchvision:") for source in chosen) + 1  # with random weights
-    missing = [one for one in trained if one.reason]
-    added = missing[: max(0, MIN_CANDIDATES - of_one_kind)]
-    chosen += [one.source for one in added]
+    found = _released(target, architecture) | _own_checkpoints() | _trained_here(target, architecture, seed)
+    chosen = [source for source, reason in found.items() if not reason]
+    missing = MIN_CANDIDATES - 1 - sum(not source.startswith("torchvision:") for source in chosen)
+    untrained = [source for source, reason in found.items() if reason and source.startswith("train:")]
+    added = untrained[: max(0, missing)]  # with random weights there is then an order
     if added and progress:
         progress(0.0, f"{len(added)} source(s) are trained here first, once: about {len(added)} min")
-    if not chosen:
+    if not chosen + added:
         raise InputError(
             "only random weights can be had here without a download: name sources (--source), or bring some, as "
             "companion fetch imagenet does"
         )
-    return [*chosen, "scratch"], [one for one in found if one.reason] + missing[len(added) :]
+    left_out = {source: reason for source, reason in found.items() if reason and source not in added}
+    return [*chosen, *added, "scratch"], left_out
 
 
-def _files(target: str, architecture: str) -> Iterator[tuple[str, Path, str]]:
-    """Sources whose files have a place of their own: that place, and what to say where nothing lies there."""
+def _released(target: str, architecture: str) -> dict[str, str]:
+    """Sources whose files have a place of their own, with the reason where nothing lies there."""
+    found = {}
     for name in dict.fromkeys((architecture, *ARCHITECTURES)):
         weights, path = imagenet_file(name)
         megabytes = weights.meta.get("_file_size", 0)
+        source = "imagenet" if name == architecture else f"torchvision:{name}"
         reason = f"not on this machine: companion fetch brings it ({megabytes:.0f} MB)"
-        yield "imagenet" if name == architecture else f"torchvision:{name}", path, reason
-    reason = "not on this machine, and without a published checksum: companion fetch weights:NAME --trust"
+        found[source] = "" if path.is_file() else reason
     for flag in medmnist_flags(single_label=True):
         if flag != target:
-            yield flag, medmnist_file(flag), reason
+            reason = (
+                "not on this machine, and without a published checksum: companion fetch weights:NAME --trust"
+            )
+            found[flag] = "" if medmnist_file(flag).is_file() else reason
     for name, where in BY_HAND.items():
         if name != "medmnist" or target in medmnist_flags():  # its weights are for a target that was left out
             path = by_hand_file(name, target)
             # Without the folders above: a report is sent to others.
             place = path.relative_to(store.data_dir()).as_posix()
-            yield name, path, f"fetched by hand from {where}, and saved as {place} in the data directory"
-
-
-def _own() -> Iterator[Candidate]:
-    """Checkpoints in the folder of weights; those that do not say what they are must be named."""
-    known = {by_hand_file(name, "").name for name in BY_HAND}
-    for path in sorted((store.data_dir() / "weights").glob("*.*")):
-        if (
-            path.suffix in CHECKPOINT_SUFFIXES
-            and path.name not in known
-            and not path.name.startswith("medmnist_")
-        ):
-            reason = "not saved by this package, so it must be named: --source FILE@ARCHITECTURE"
-            with contextlib.suppress(CompanionError):  # a damaged one is reported where it is named
-                if path.suffix == ".safetensors" and "companion" in read_state(path)[1]:
-                    reason = ""
-            yield Candidate(str(path), reason)
-
-
-def _trained(target: str, architecture: str, seed: int) -> list[Candidate]:
-    """Sources trained on MedMNIST sets of this machine, smallest first; with a reason where that is still to do."""
-    samples, found = medmnist_samples(), []
-    for flag in sorted(medmnist_flags(single_label=True), key=lambda flag: samples[flag]["train"]):
-        if flag != target and cached_file(flag, 28) is not None:
-            made = _is_trained(flag, architecture, seed)
-            reason = "" if made else "not trained yet, about a minute each: name it with --source"
-            found.append(Candidate(f"train:{flag}", reason))
+            reason = f"fetched by hand from {where}, and saved as {place} in the data directory"
+            found[name] = "" if path.is_file() else reason
     return found
 
 
-def _is_trained(flag: str, architecture: str, seed: int) -> bool:
-    """Tell whether a model trained on a MedMNIST set lies in the cache; large sets are read only where one may."""
-    with contextlib.suppress(CompanionError):  # a damaged file is reported where it is named
-        if any((store.cache_dir() / "sources").glob(f"{flag}-*.safetensors")):
-            return trained_file(load_dataset(flag, size=28), architecture=architecture, seed=seed).is_file()
-    return False
+def _own_checkpoints() -> dict[str, str]:
+    """Checkpoints in the folder of weights; those that do not say what they are must be named."""
+    found = {}
+    for path in sorted((store.data_dir() / "weights").glob("*.*")):
+        released = path.stem in BY_HAND or path.name.startswith("medmnist_")
+        if path.suffix in CHECKPOINT_SUFFIXES and not released:
+            found[str(path)] = "not saved by this package, so it must be named: --source FILE@ARCHITECTURE"
+            with contextlib.suppress(CompanionError):  # a damaged one is reported where it is named
+                if path.suffix == ".safetensors" and "companion" in read_state(path)[1]:
+                    found[str(path)] = ""
+    return found
+
+
+def _trained_here(target: str, architecture: str, seed: int) -> dict[str, str]:
+    """Models trained on MedMNIST sets of this machine, smallest set first, and those still to be trained."""
+    samples, found = medmnist_samples(), {}
+    for flag in sorted(medmnist_flags(single_label=True), key=lambda flag: samples[flag]["train"]):
+        if flag != target and cached_file(flag, 28) is not None:
+            found[f"train:{flag}"] = "not trained yet, about a minute each: name it with --source"
+            with contextlib.suppress(CompanionError):  # a damaged file is reported where it is named
+                # A large set is read only where a model of it may lie.
+                if any((store.cache_dir() / "sources").glob(f"{flag}-*.safetensors")):
+                    learnt = load_dataset(flag, size=28)
+                    if trained_file(learnt, architecture=architecture, seed=seed).is_file():
+                        found[f"train:{flag}"] = ""
+    return found

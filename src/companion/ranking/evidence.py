@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,9 +12,6 @@ from companion.evaluation import hypotheses
 from companion.ranking.sets import FEATURE_SCORES, CandidateSet
 from companion.scores import PAPER_SCORE
 
-if TYPE_CHECKING:
-    from companion.ranking.ranking import Ranking
-
 BASELINE = "imagenet_then_size"
 # Architectures whose sources have a ground truth on other targets.
 KNOWN = {
@@ -24,16 +20,7 @@ KNOWN = {
 }
 
 
-def context(ranking: Ranking) -> list[str]:
-    """What orders like these were worth where the ground truth is known; computed, never typed."""
-    kinds = dict.fromkeys(one.kind for one in ranking.sets if _as_published(one))
-    lines = [_published(kind) for kind in kinds]
-    if ranking.best is None or ranking.best.kind != "architectures":  # of which the replication has one
-        lines.append(_replicated(ranking))
-    return lines
-
-
-def _as_published(one: CandidateSet) -> bool:
+def as_published(one: CandidateSet) -> bool:
     """Whether a candidate set is of the kind that the paper's ground truth speaks of, ImageNet among its sources."""
     if not one.ordered:
         return False
@@ -47,7 +34,8 @@ def _as_published(one: CandidateSet) -> bool:
 
 
 @functools.cache
-def _published(kind: str) -> str:
+def published_worth(kind: str) -> str:
+    """Sentence on the order by the paper's score and on the baseline in the published ground truth."""
     pairs = evaluation.published_pairs(kind)
     taus = evaluation.weighted_tau(pairs.drop(columns=["gradient_ratio", "nca"])).mean()
     line = (
@@ -94,20 +82,6 @@ def replicated(combined: bool, target: str) -> pd.DataFrame:
     return found.assign(targets=len(auc), sources=auc.shape[1], folds=truth["fold"].nunique())
 
 
-def _replicated(ranking: Ranking) -> str:
-    combined = ranking.best is not None and ranking.best.ordered
-    found = replicated(combined, ranking.dataset.name)
-    here, paper, folds = found.loc["here"], found.loc["paper"], int(found["folds"].iloc[0])
-    what = "the combined score" if combined else "the mean rank by linear probe, k-NN, NCA and LogME"
-    return (
-        f"In this package's replication ({here['sources']:.0f} MobileNetV2 sources, {here['targets']:.0f} other "
-        f"medical targets, {folds} fold{'s' if folds > 1 else ''}) the order by {what} had a mean weighted τ of "
-        f"{here['tau']:.2f}; by the paper's own form of the score {paper['tau']:.2f} (difference {paper['gain']:+.2f}, "
-        f"95 % interval over targets {paper['low']:+.2f} to {paper['high']:+.2f}; three of the files have batch norm "
-        "folded in, on which that form depends)."
-    )
-
-
 def elsewhere(one: CandidateSet, target: str) -> pd.DataFrame:
     """Candidates that were fine-tuned on other targets, in the published or the replicated ground truth.
 
@@ -136,3 +110,9 @@ def elsewhere(one: CandidateSet, target: str) -> pd.DataFrame:
     found = pd.DataFrame({name: list(values) for name, values in columns.items()})
     found["mean"], found["targets"] = found[["elsewhere", "here"]].mean(axis=1), len(wide)
     return found.sort_values("mean", ignore_index=True)
+
+
+def is_imagenet(pretraining: str) -> bool:
+    """Whether a name of a pre-training, such as a checkpoint's stem or a tag of timm's, says ImageNet."""
+    name = pretraining.lower().replace("radimagenet", "")
+    return "imagenet" in name or "in1k" in name

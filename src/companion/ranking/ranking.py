@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from companion import store
-from companion.datasets import Dataset, in_several_splits, load_dataset, too_few
+from companion.datasets import Dataset, load_dataset
 from companion.errors import InputError
 from companion.models import best_device, check_architecture
 from companion.ranking import report
-from companion.ranking.candidates import Candidate, default_sources
-from companion.ranking.scoring import DEFAULT_SCORES, Scored, score_source
-from companion.ranking.sets import ALWAYS, COMBINED, LEFT_OUT, CandidateSet, candidate_sets, order
-from companion.scores import PAPER_SCORE, combine_ncti
+from companion.ranking.candidates import default_sources
+from companion.ranking.scoring import DEFAULT_SCORES, Scored, learnt_from, score_source
+from companion.ranking.sets import ALWAYS, COMBINED, FEATURE_RANK, CandidateSet, candidate_sets
+from companion.scores import PAPER_SCORE
 from companion.scores.registry import check_scores
 from companion.sources import Source, by_name, load_source
 from companion.training import FINE_TUNING_PROTOCOLS, SEED
-from companion.training.loop import Report
-from companion.tuning import part_of
+from companion.training.loop import Report, part_of
 
 if TYPE_CHECKING:
     from companion.ranking.stability import Stability
     from companion.ranking.verification import Verification
 
-# Seconds of training over seconds of the pass, an image; evaluation costs a quarter of that. Measured with one thread
-# of a processor: ResNet-18 1.6 to 1.8 from 64 to 224 px, ResNet-50 1.6 and MobileNetV2 1.2 at 64 px; at 28 px 3.4, 2.3
-# and 2.7, where the pass shrinks and the optimiser's step over the weights does not.
-STEP_OVER_PASS, STEP_OVER_PASS_SMALL = 1.7, 3.0
+# Seconds of training and evaluating over seconds of the pass, an image: from 1.5 at 64 px and more to 4 at 28 px.
+STEP_OVER_PASS = 2.5
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,19 +40,17 @@ class Ranking:
     Attributes
     ----------
     sets
-        Candidate sets, each with its own order; the last holds the sources that were trained on the target itself.
+        Candidate sets, each with its own order.
     dataset, sources
-        The target, and the sources by their names in the tables.
+        The target, and all sources named, by their names in the tables.
     scored
         One record a source, in the order in which they were named.
     per_class, loading, scoring
         As for `rank`, and the options with which sources were loaded and scored: see `load_source` and `score`.
-    notes
-        What to know of the target.
-    images, seconds, peak_memory_gb, provenance
-        How many images were scored, what that took (memory: None where the system does not say), how it came about.
+    images, seconds, provenance
+        How many images were scored, what that took, how it came about.
     left_out
-        Sources that are no default candidates, with the reasons; empty where sources were named.
+        Sources that were trained on the target itself, or are no default candidates -> the reason.
     stability, verification
         As `companion.ranking.stability` and `companion.ranking.verify` return them; None where not asked for.
     """
@@ -69,12 +62,10 @@ class Ranking:
     per_class: int
     loading: Mapping[str, Any]
     scoring: Mapping[str, Any]
-    notes: list[str]
     images: int
     seconds: float
-    peak_memory_gb: float | None
     provenance: dict[str, Any]
-    left_out: Sequence[Candidate] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
     stability: Stability | None = None
     verification: Verification | None = None
 
@@ -84,38 +75,28 @@ class Ranking:
 
         ``candidate_set``, ``rank``, ``source``, ``combined`` (what the order goes by: NCA and the scale-invariant
         gradient ratio, among architectures the paper's form), ``gap``, ``order``, ``feature_rank``, ``proposed`` (the
-        paper's form), the scores, ``architecture``, ``pretraining``,
-        ``note``.
+        paper's form), the scores, ``architecture``, ``pretraining``, ``note``.
         """
         parts = [one.table.assign(candidate_set=one.title) for one in self.sets]
         table = pd.concat(parts, ignore_index=True)
         table["note"] = ["; ".join(self.remarks[name]) for name in table["source"]]
-        first = ["candidate_set", "rank", "source", COMBINED, "gap", "order", "feature_rank", PAPER_SCORE]
+        first = ["candidate_set", "rank", "source", COMBINED, "gap", "order", FEATURE_RANK, PAPER_SCORE]
         last = ["architecture", "pretraining", "note"]
         return table[[*first, *table.columns.difference([*first, *last], sort=False), *last]]
 
     @property
-    def best(self) -> CandidateSet | None:
+    def best(self) -> CandidateSet:
         """The candidate set that the recommendation is about: the largest, one with an order before all others."""
-        advised = (one for one in self.sets if one.advised)
-        return max(advised, key=lambda one: (one.ordered, len(one.table)), default=None)
+        return max(self.sets, key=lambda one: (one.ordered, len(one.advised)))
 
     def first(self, count: int) -> list[str]:
-        """Name the first `count` sources of the set that the recommendation is about; see `CandidateSet.advised`.
-
-        Raises
-        ------
-        InputError
-            If there is none.
-        """
-        if self.best is None:
-            raise InputError("every source was trained on the target itself: name others to compare")
+        """Name the first `count` sources of the set that the recommendation is about; see `CandidateSet.advised`."""
         return self.best.advised[:count]
 
     @property
-    def remarks(self) -> dict[str, list[str]]:
+    def remarks(self) -> dict[str, Sequence[str]]:
         """Source -> what to know of its scores."""
-        return {one.name: list(one.remarks) for one in self.scored}
+        return {one.name: one.remarks for one in self.scored}
 
     @property
     def synthetic(self) -> str:
@@ -125,32 +106,19 @@ class Ranking:
         learnt = sum(bool(one.provenance.get("synthetic")) for one in self.scored)
         return f"{learnt} of {len(self.scored)} sources learnt from synthetic images" if learnt else ""
 
-    @property
-    def cost(self) -> dict[str, Any]:
-        """``seconds`` and ``peak_memory_gb`` of the whole, ``images`` scored, ``by_source`` as `Scored.seconds`."""
-        whole = {"seconds": self.seconds, "peak_memory_gb": self.peak_memory_gb, "images": self.images}
-        return whole | {"by_source": {one.name: one.seconds for one in self.scored}}
-
     def fine_tuning_seconds(self, protocol: str, names: Iterable[str] | None = None) -> float:
-        """Seconds that fine-tuning sources once each will take, estimated from the ranking's own pass.
+        """Seconds, about, that fine-tuning `names` (else all sources) once each takes, by those of the pass.
 
-        Parameters
-        ----------
-        protocol
-            ``"quick"``, ``"standard"`` or ``"paper"``.
-        names
-            Sources; all of them by default.
+        `protocol` is ``"quick"``, ``"standard"`` or ``"paper"``.
         """
         plan, dataset = FINE_TUNING_PROTOCOLS[protocol], self.dataset
-        n_train, n_val, n_test = (len(dataset.labels.get(split, ())) for split in ("train", "val", "test"))
-        train = min(n_train, plan.train_per_class * dataset.n_classes)
-        val = min(n_val, plan.val_per_class * dataset.n_classes)
-        factor = STEP_OVER_PASS if dataset.size >= 64 else STEP_OVER_PASS_SMALL
-        images = (plan.epochs * (train + val / 4) + n_test / 4) * factor
+        train = min(len(dataset.labels["train"]), plan.train_per_class * dataset.n_classes)
         asked = set(self.sources if names is None else names)
         passes = sum(one.seconds["network"] for one in self.scored if one.name in asked)
-        return passes / self.images * images
+        return passes / self.images * plan.epochs * train * STEP_OVER_PASS
 
+    recommendation = cached_property(report.recommendation)
+    sections = cached_property(report.sections)
     as_document = report.as_document
     save = report.save
     __str__ = __repr__ = report.as_text
@@ -159,7 +127,7 @@ class Ranking:
 
 def rank(
     target: str | os.PathLike | Dataset,
-    sources: Source | Sequence[Source] | None = None,
+    sources: Source | Sequence[Source] | Mapping[str, Source] | None = None,
     *,
     size: int | None = None,
     seed: int = SEED,
@@ -178,8 +146,8 @@ def rank(
     target, size
         A dataset, or its name and one of the options of `load_dataset`, which has more.
     sources, trust
-        As for `load_source`; at least two. None takes those that can be had here without a download, see
-        `companion.ranking.default_sources`.
+        As for `load_source`; at least two, or a mapping of names to them. None takes those that can be had here without
+        a download, see `companion.ranking.default_sources`.
     seed
         Seed of the draw of images, of random weights and of training.
     per_class, scores, variant, device
@@ -206,7 +174,7 @@ def rank(
     if not isinstance(target, Dataset):
         tell(0.0, f"loading {os.fspath(target)}")
         target = load_dataset(target, size=size, progress=lambda line: tell(0.0, line))
-    left_out: list[Candidate] = []
+    left_out: dict[str, str] = {}
     if named is None:
         chosen, left_out = default_sources(target.name, architecture=architecture, seed=seed, progress=tell)
         named = by_name(chosen)
@@ -217,14 +185,20 @@ def rank(
     scoring = how | {"variant": variant}
     scored: list[Scored] = []
     for index, (name, source) in enumerate(named.items()):
-        step, left = part_of(tell, index, len(named)), len(named) - index - 1
+        step, started = part_of(tell, index, len(named)), time.perf_counter()
         step(0.0, f"{name}: loading ({index + 1} of {len(named)})")
-        model = partial(load_source, source, progress=step, **loading)
-        scored.append(score_source(name, model, images, labels, scores=wanted, progress=step, **scoring))
-        to_go = (time.perf_counter() - began) / (index + 1) * left
-        took = scored[-1].seconds["loading"] + scored[-1].seconds["scoring"]
+        model = replace(load_source(source, progress=step, **loading), name=name)
+        if learnt_from(model, target):
+            left_out[name] = "trained on the target itself, which flatters every score"
+            continue
+        step(0.5, f"{name}: scoring")
+        scored.append(score_source(model, images, labels, scores=wanted, **scoring))
+        took = time.perf_counter() - started
+        to_go = (time.perf_counter() - began) / (index + 1) * (len(named) - index - 1)
         step(1.0, f"{name}: scored in {took:.1f} s, about {to_go:.0f} s to go")
-    sets, notes = _sets(scored, target, variant), _notes(target)
+    if len(scored) < 2:
+        few = f"only {len(scored)} of {len(named)} sources did not learn from {target.name} itself"
+        raise InputError(f"{few}, and a ranking needs at least two: name others")
     seconds = time.perf_counter() - began
     record = store.provenance(
         seed=seed,
@@ -235,73 +209,16 @@ def rank(
         sources={one.name: one.provenance for one in scored},
         seconds=round(seconds, 2),
     )
-    spent = len(labels), seconds, _peak_memory()
-    return Ranking(sets, target, named, scored, per_class, loading, scoring, notes, *spent, record, left_out)
-
-
-def _sets(scored: Sequence[Scored], dataset: Dataset, variant: str) -> list[CandidateSet]:
-    """Put the sources of each candidate set in order; those trained on the target itself stand apart."""
-    own = [one for one in scored if one.learnt_from(dataset)]
-    others = [one for one in scored if not one.learnt_from(dataset)]
-    sets = []
-    for kind, title, places in candidate_sets(others):
-        members = [others[place] for place in places]
-        block = _block(members)
-        terms = np.array([one.scores.ncti_terms or (np.nan,) * 3 for one in members])
-        if kind != "mixed" and np.isfinite(terms).any():
-            block["ncti"] = combine_ncti(terms, variant=variant)
-        table, reason = order(block, kind=kind)
-        sets.append(CandidateSet(kind, title, table, reason, tuple(_warnings(members))))
-    if own:
-        blank = dict.fromkeys((COMBINED, PAPER_SCORE, "feature_rank", "gap"), np.nan)
-        table = _block(own).assign(order="undetermined", rank=pd.array([pd.NA] * len(own), "Int64"), **blank)
-        reason = "features learnt from the target's own images flatter every score"
-        sets.append(CandidateSet("left_out", LEFT_OUT, table, reason))
-    return sets
-
-
-def _block(members: Sequence[Scored]) -> pd.DataFrame:
-    rows = [
-        {"source": one.name, **one.scores, "architecture": one.architecture, "pretraining": one.pretraining}
-        for one in members
-    ]
-    return pd.DataFrame(rows)
-
-
-def _warnings(members: Sequence[Scored]) -> list[str]:
-    """Warn where the gradient ratio as published cannot be compared, since it depends on how a network is written."""
-    warnings = []
-    for what, key in (
-        ("images normalised otherwise", "normalisation"),
-        ("networks without batch norm beside networks with it", "batch_norm"),
-    ):
-        groups: dict[Any, list[str]] = {}
-        for one in members:
-            groups.setdefault(getattr(one, key), []).append(one.name)
-        if len(groups) > 1:
-            rarest = min(groups.values(), key=len)
-            warnings.append(
-                f"{what} ({', '.join(rarest)}): the gradient ratio in the paper's form depends on that, the "
-                "scale-invariant one does not"
-            )
-    return warnings
-
-
-def _notes(dataset: Dataset) -> list[str]:
-    notes = [*dataset.notes, *too_few({split: dataset.class_counts(split) for split in dataset.labels})]
-    if shared := in_several_splits(dataset):
-        notes.append(
-            f"{shared} image(s) lie in more than one split: the scores use training images only, but what fine-tuning "
-            "is tested on has been seen; companion inspect lists them"
-        )
-    return notes
-
-
-def _peak_memory() -> float | None:
-    """Largest memory this process has held so far, in GB; None where the system does not say (Windows)."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e9 if sys.platform == "darwin" else peak / 1e6  # bytes there, kilobytes elsewhere
+    return Ranking(
+        sets=candidate_sets(scored, variant=variant),
+        dataset=target,
+        sources=named,
+        scored=scored,
+        per_class=per_class,
+        loading=loading,
+        scoring=scoring,
+        images=len(labels),
+        seconds=seconds,
+        provenance=record,
+        left_out=left_out,
+    )

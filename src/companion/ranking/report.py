@@ -6,17 +6,16 @@ import base64
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
 from companion import pages, store
-from companion.datasets import sample
-from companion.ranking.evidence import context, elsewhere, replicated
-from companion.ranking.sets import COMBINED, SCALE_INVARIANT, CandidateSet, agreement
+from companion.datasets import cautions, sample
+from companion.ranking.evidence import as_published, elsewhere, is_imagenet, published_worth, replicated
+from companion.ranking.sets import COMBINED, FEATURE_RANK, SCALE_INVARIANT, CandidateSet, agreement
 from companion.ranking.stability import stability_cost
 from companion.ranking.verification import verification_cost
 from companion.scores import PAPER_SCORE, REGISTRY
@@ -28,25 +27,44 @@ if TYPE_CHECKING:
 FILES = ("ranking.csv", "ranking.json", "ranking.png", "ranking.html")
 TITLES = {name: info.title for name, info in REGISTRY.items()} | {
     COMBINED: "Combined",
-    "feature_rank": "Mean rank by features (1 is best)",
+    FEATURE_RANK: "Mean rank by features (1 is best)",
     PAPER_SCORE: "Combined, paper's form",
     "gradient_ratio": "Gradient ratio, paper's form",
     SCALE_INVARIANT: "Gradient ratio",
-    "linear_probe": "Linear probe accuracy",
-    "knn": "k-NN accuracy",
+    **dict.fromkeys(("rank", "place"), "Place"),
+    "source": "Source",
+    "first": "First",
+    "gap": "Lead",
+    "highest": "Highest",
+    "lowest": "Lowest",
+    **dict.fromkeys(("low", "gap_low"), "From"),
+    **dict.fromkeys(("high", "gap_high"), "To"),
+    "test_auc": "Test AUC",
+    "frozen_auc": "Frozen",
+    "seconds": "Seconds",
 }
-MAIN = ("rank", "source", COMBINED, "feature_rank", "linear_probe", "knn", "nca")  # and the gradient ratio
+WHOLE = ("rank", "place", "highest", "lowest", "seconds")  # columns of whole numbers
+MAIN = ("rank", "source", COMBINED, FEATURE_RANK, "linear_probe", "knn", "nca")  # and the gradient ratio
+
+
+class Section(NamedTuple):
+    """A part of a report below the recommendation."""
+
+    title: str
+    lines: Sequence[str]
+    tables: Sequence[pd.DataFrame] = ()
+    """Cells as text; of a candidate set the columns that people compare, then the other scores."""
+    folded: bool = False
+    """Whether the page shows it only when it is asked for."""
+
+
+# --- what to do ---------------------------------------------------------------------------------------------
 
 
 def recommendation(ranking: Ranking) -> list[str]:
     """What to do, in plain words: which to fine-tune first, how sure that is, the baseline, what checking costs."""
     best = ranking.best
-    if best is None:
-        return ["No recommendation: every source was trained on the target itself."]
-    first, *others = best.advised
-    if not others:
-        only = f"{first} is the only candidate that was not trained on the target itself"
-        return [f"No recommendation: {only}."]
+    first, second = best.advised[:2]
     known = elsewhere(best, ranking.dataset.name)
     votes, scores, tau = _votes(best)
     basis = "combined score" if best.ordered else "mean rank by linear probe, k-NN, NCA and LogME"
@@ -58,13 +76,13 @@ def recommendation(ranking: Ranking) -> list[str]:
         cure = f"add --repeats 10, about {duration(stability_cost(ranking, 10))}"
         stable = f"Not checked: whether other images would change the order ({cure})"
     else:
-        stable = ranking.stability.summaries.get(best.title, "It was not ranked again")
+        stable = ranking.stability.summary
     lines = [
-        f"Fine-tune {first} first, then {others[0]}: {_verdict(ranking, known, votes / max(scores, 1))}.",
+        f"Fine-tune {first} first, then {second}: {verdict(ranking, known, votes / max(scores, 1))}.",
         f"The order is that of the {basis} over {len(best.table)} candidates ({best.title}).",
         f"How sure: {agreed}. {stable}.",
-        *_other_orders(best),
-        *_trivial(ranking, best),
+        *_other_orders(best, ranking.dataset.name),
+        *_trivial(best, ranking.dataset.name),
         *_elsewhere(known, first),
     ]
     if ranking.verification is not None:
@@ -87,8 +105,11 @@ def _votes(best: CandidateSet) -> tuple[int, int, float]:
     return int((found["first"] == best.advised[0]).sum()), len(found), float(found["tau"].mean())
 
 
-def _verdict(ranking: Ranking, known: pd.DataFrame, share: float) -> str:
-    """One word for all evidence, the weakest that holds; what was checked by fine-tuning goes before all else."""
+def verdict(ranking: Ranking, known: pd.DataFrame, share: float) -> str:
+    """One word for all evidence, the weakest that holds; what was checked by fine-tuning goes before all else.
+
+    `known` is what `elsewhere` gives, `share` how many of the single scores put the first source first.
+    """
     if ranking.verification is not None:
         return "see what fine-tuning gave, below"
     first = ranking.first(1)[0]
@@ -96,21 +117,23 @@ def _verdict(ranking: Ranking, known: pd.DataFrame, share: float) -> str:
     if elsewhere_first != first:
         return f"the evidence conflicts, since {elsewhere_first} did better elsewhere"
     if ranking.stability is not None and len(spread := ranking.stability.table):
-        if not (spread["gap_low"][spread["source"] == first] > 0).any():
+        if not spread["gap_low"].iloc[0] > 0:
             return "too close to call"
     return "most of the evidence agrees" if share > 0.5 else "too close to call"
 
 
-def _other_orders(best: CandidateSet) -> list[str]:
+def _other_orders(best: CandidateSet, target: str) -> list[str]:
     """Who is first by the paper's own form of the score and by the features alone, where it is somebody else."""
     if not best.ordered:
         return []
     lines, table = [], best.table.set_index("source")
-    first, features = best.advised[0], table["feature_rank"]
+    first, features = best.advised[0], table[FEATURE_RANK]
     if table[PAPER_SCORE].notna().all() and (paper := table[PAPER_SCORE].idxmax()) != first:
+        tau = replicated(True, target)["tau"]
         lines.append(
             f"The paper's own form of the score puts {paper} first; it depends on how a checkpoint was written "
-            "(normalisation, folded batch norm), so the order does not go by it."
+            f"(normalisation, folded batch norm), and in the replication its mean weighted τ was {tau['paper']:.2f} "
+            f"against {tau['here']:.2f}, so the order does not go by it."
         )
     if (ahead := features.idxmin()) != first:
         lines.append(
@@ -120,11 +143,11 @@ def _other_orders(best: CandidateSet) -> list[str]:
     return lines
 
 
-def _trivial(ranking: Ranking, best: CandidateSet) -> list[str]:
+def _trivial(best: CandidateSet, target: str) -> list[str]:
     """The choice that needs no score, ImageNet first, and how good it was where that is known."""
-    if best.kind == "architectures":
+    if best.kind == "architectures":  # of which the replication has one
         return []
-    found = replicated(best.ordered, ranking.dataset.name)
+    found = replicated(best.ordered, target)
     here, simple = found.loc["here"], found.loc["baseline"]
     low, high = simple["low"], simple["high"]
     told = "better than" if low > 0 else "worse than" if high < 0 else "not shown to be better or worse than"
@@ -134,17 +157,12 @@ def _trivial(ranking: Ranking, best: CandidateSet) -> list[str]:
         place = best.advised.index(name.item()) + 1
         choice = f"The trivial choice is ImageNet: {name.item()}, here in place {place} of {len(best.table)}."
     return [
-        f"{choice} In this package's replication the order used here was {told} ImageNet first, then the larger "
-        f"source: mean weighted τ {here['tau']:.2f} against {simple['tau']:.2f} (1 is the right order, 0 none; "
-        f"difference 95 % interval {low:+.2f} to {high:+.2f}), AUC given up by the first choice "
-        f"{here['regret']:.3f} against {simple['regret']:.3f}."
+        f"{choice} In this package's replication ({here['sources']:.0f} MobileNetV2 sources, {here['targets']:.0f} "
+        f"other medical targets) the order used here was {told} ImageNet first, then the larger source: mean weighted "
+        f"τ {here['tau']:.2f} against {simple['tau']:.2f} (1 is the right order, 0 none; difference 95 % interval "
+        f"{low:+.2f} to {high:+.2f}), AUC given up by the first choice {here['regret']:.3f} against "
+        f"{simple['regret']:.3f}."
     ]
-
-
-def is_imagenet(pretraining: str) -> bool:
-    """Whether a name of a pre-training, such as a checkpoint's stem or a tag of timm's, says ImageNet."""
-    name = pretraining.lower().replace("radimagenet", "")
-    return "imagenet" in name or "in1k" in name
 
 
 def _elsewhere(known: pd.DataFrame, first: str) -> list[str]:
@@ -155,10 +173,8 @@ def _elsewhere(known: pd.DataFrame, first: str) -> list[str]:
     line = f"Fine-tuned on {known['targets'].iloc[0]} other targets, these had the mean places {order}."
     if ordered["source"].iloc[0] != first:
         line += f" That speaks for {ordered['source'].iloc[0]}: try both."
-    return [
-        f"{line} The order above does not use it; the mean of the place here and the place there puts "
-        f"{known['source'].iloc[0]} first."
-    ]
+    both = f"the mean of the place here and the place there puts {known['source'].iloc[0]} first"
+    return [f"{line} The order above does not use it; {both}."]
 
 
 def duration(seconds: float) -> str:
@@ -168,15 +184,41 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def cost(ranking: Ranking) -> str:
-    """Say what the ranking took and what it saves."""
-    memory = f" and {ranking.peak_memory_gb:.1f} GB of memory" if ranking.peak_memory_gb else ""
+# --- the order, the evidence, the provenance ----------------------------------------------------------------
+
+
+def sections(ranking: Ranking) -> list[Section]:
+    """Everything below the recommendation: the order of each candidate set, then evidence, provenance last."""
     quick, standard = (duration(ranking.fine_tuning_seconds(name)) for name in ("quick", "standard"))
-    return (
-        f"This took {duration(ranking.seconds)}{memory} for {ranking.images} images and {len(ranking.scored)} sources; "
-        f"fine-tuning each of them once would take about {quick} (quick protocol) or {standard} (standard), estimated "
-        "from the time of the pass."
+    cost = (
+        f"This took {duration(ranking.seconds)} for {ranking.images} images and {len(ranking.scored)} sources; "
+        f"fine-tuning each of them once would take about {quick} (quick protocol) or {standard} (standard)."
     )
+    kinds = dict.fromkeys(one.kind for one in ranking.sets if as_published(one))
+    counts = ", ".join(f"{len(labels)} {split}" for split, labels in ranking.dataset.labels.items())
+    scored = f"{counts}; {ranking.dataset.size} px; {ranking.images} training images were scored, no others"
+    said = ((line, name) for name, lines in ranking.remarks.items() for line in lines)
+    left_out = ((reason, source) for source, reason in ranking.left_out.items())
+    found = [
+        *(Section(one.title, _reading(one), shown(one)) for one in ranking.sets),
+        Section("Images and time", [scored, cost, *cautions(ranking.dataset)]),
+        *_checks(ranking),
+        Section("What such orders were worth", [published_worth(kind) for kind in kinds]),
+        Section("About the scores", _grouped(said), folded=True),
+        Section("Where the sources come from", [_origin(one) for one in ranking.scored], folded=True),
+        Section("Left out", _grouped(left_out), folded=True),
+    ]
+    return [section for section in found if section.lines]
+
+
+def _reading(candidates: CandidateSet) -> list[str]:
+    """How to read a set's table: what of its order is undetermined and why, and its warnings."""
+    none = "" if candidates.ordered else "No combined score: "
+    read = (
+        "Higher is better in every column but the mean rank; linear probe and k-NN are cross-validated on the "
+        f"training images. {none}{candidates.reason}."
+    )
+    return [read, *candidates.warnings]
 
 
 def shown(candidates: CandidateSet) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -190,61 +232,38 @@ def shown(candidates: CandidateSet) -> tuple[pd.DataFrame, pd.DataFrame]:
 def _as_text(table: pd.DataFrame) -> pd.DataFrame:
     text = table.dropna(axis="columns", how="all").copy()
     for column in text.columns.difference(["source"]):
-        digits = {"rank": 0, "feature_rank": 1}.get(column, 3)
+        digits = {FEATURE_RANK: 1}.get(column, 0 if column in WHOLE else 3)
         text[column] = ["–" if pd.isna(value) else f"{value:.{digits}f}" for value in text[column]]
-    return text.rename(columns=TITLES | {"rank": "Place", "source": "Source"})
+    return text.rename(columns=TITLES)
 
 
-def _sections(ranking: Ranking, worth: Sequence[str]) -> dict[str, list[str]]:
-    """What stands below the tables, as titled lists of lines: evidence first, provenance last."""
-    counts = ", ".join(f"{len(labels)} {split}" for split, labels in ranking.dataset.labels.items())
-    scored = f"{counts}; {ranking.dataset.size} px; {ranking.images} training images were scored, no others"
-    sections: dict[str, list[str]] = {"About the images": [scored, *ranking.notes]}
-    if (found := ranking.stability) is not None:
-        title = f"How stable the order is ({found.repeats} random halves of the {found.of})"
-        told = ranking.best and ranking.best.title  # the recommendation has its summary
-        sections[title] = [line for title, line in found.summaries.items() if title != told]
-        for row in found.table.itertuples():
-            places = f"{row.highest} to {row.lowest}" if row.highest != row.lowest else row.highest
-            first = f"first in {row.first * found.repeats:.0f} of {found.repeats}"
-            sections[title].append(f"{row.source}: {first}, place {places}")
+def _checks(ranking: Ranking) -> list[Section]:
+    """What was asked for besides: other images, fine-tuning. Their summaries stand in the recommendation."""
+    found = []
+    if (again := ranking.stability) is not None and len(again.table):
+        title = f"How stable the order is ({again.repeats} random halves of the {again.of})"
+        read = "First: share of the halves. Lead: over the next, with its 95 % interval over images."
+        found.append(Section(title, [read], [_as_text(again.table)]))
     if (checked := ranking.verification) is not None:
-        title = f"Fine-tuned to see ({checked.protocol} protocol; {checked.runs})"
-        rows = [_fine_tuned(row) for row in checked.table.to_dict("records")]
-        sections[title] = [checked.summary, *checked.remarks, *rows]
-    said = ranking.remarks
-    sections["What such a ranking is worth"] = [*worth, cost(ranking)]
-    sections["About the scores"] = _grouped((line, name) for name in said for line in said[name])
-    sections["Where the sources come from"] = [_origin(one) for one in ranking.scored]
-    sections["Left out"] = _grouped((one.reason, one.source) for one in ranking.left_out)
-    return {title: lines for title, lines in sections.items() if lines}
-
-
-def _fine_tuned(row: dict[str, Any]) -> str:
-    form = "{source}: test AUC {test_auc:.3f} ({low:.3f} to {high:.3f}), frozen {frozen_auc:.3f}"
-    classes = {name.removeprefix("auc of "): row[name] for name in row if name.startswith("auc of ")}
-    return ", ".join([form.format(**row), *(f"{name} {auc:.3f}" for name, auc in classes.items())])
-
-
-def origin(one: Scored) -> dict[str, Any]:
-    """Where a source comes from, and how its images are normalised: what JSON says of it."""
-    known = one.provenance
-    return {
-        "source": one.name,
-        "origin": str(known.get("origin") or f"trained on {one.pretraining}"),
-        "licence": known.get("licence"),
-        "input_size": known.get("input_size"),
-        "normalisation": one.normalisation,
-        "normalisation_from": known.get("normalisation_from", "its own"),
-    }
+        read = f"{checked.runs}; 95 % interval over seeds and test images; frozen: a linear classifier only"
+        classes = checked.table.set_index("source").filter(regex="^auc of ")
+        by_class = [
+            f"{source}: {', '.join(f'{name} {auc:.3f}' for name, auc in row.items())}"
+            for source, row in classes.iterrows()
+        ]
+        table = checked.table.drop(columns=classes.columns)
+        found.append(Section("Fine-tuned to see", [read, *checked.remarks, *by_class], [_as_text(table)]))
+    return found
 
 
 def _origin(one: Scored) -> str:
-    found = origin(one)
-    side, licence = found["input_size"] or "not given", found["licence"] or "not given"
+    known = one.provenance
     mean, deviation = (" ".join(f"{value:g}" for value in values) for values in one.normalisation)
-    normalisation = f"normalisation mean {mean}, sd {deviation}, {found['normalisation_from']}"
-    return f"{one.name}: {found['origin']}; image side: {side}; licence: {licence}; {normalisation}"
+    return (
+        f"{one.name}: {known.get('origin') or f'trained on {one.pretraining}'}; "
+        f"image side: {known.get('input_size') or 'not given'}; licence: {known.get('licence') or 'not given'}; "
+        f"normalisation mean {mean}, sd {deviation}, {known.get('normalisation_from', 'its own')}"
+    )
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:
@@ -255,94 +274,57 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
 
 
-def _below(candidates: CandidateSet) -> list[str]:
-    """What stands below a set's table: what of its order is undetermined and why, and its warnings."""
-    state = candidates.reason
-    if candidates.kind != "left_out":
-        none = "" if candidates.ordered else "No combined score: "
-        state = (
-            "Higher is better in every column but the mean rank; linear probe and k-NN are cross-validated on the "
-            f"training images. {none}{state}."
-        )
-    return [line for line in (state, *candidates.warnings) if line]
+# --- text, HTML, JSON, files --------------------------------------------------------------------------------
 
 
 def as_text(ranking: Ranking) -> str:
-    """Lay the ranking out for a terminal: what to do, the tables, and what stands beside them."""
-    lines = recommendation(ranking)
+    """Lay the ranking out for a terminal."""
+    lines = [*ranking.recommendation]
     if ranking.synthetic:
         lines.insert(0, f"{ranking.synthetic.upper()}: such numbers say nothing about medical images")
-    for one in ranking.sets:
-        tables = [f"{table.to_string(index=False)}\n" for table in shown(one)]
-        lines += ["", one.title, *tables, *(f"  {line}" for line in _below(one))]
-    for title, entries in _sections(ranking, context(ranking)).items():
-        lines += ["", title, *(f"  {entry}" for entry in entries)]
+    for section in ranking.sections:
+        tables = (f"{table.to_string(index=False)}\n" for table in section.tables)
+        lines += ["", section.title, *tables, *(f"  {line}" for line in section.lines)]
     return "\n".join([*lines, "", f"Target: {ranking.dataset!r}", pages.NOT_CLINICAL])
 
 
 def as_html(ranking: Ranking) -> str:
     """What to do and the tables, for a notebook."""
-    parts = [f"<p>{escape(line)}</p>" for line in recommendation(ranking)]
-    for one in ranking.sets:
-        parts.append(f"<p><strong>{escape(one.title)}</strong></p>")
-        parts += [table.to_html(index=False, border=0) for table in shown(one)]
-        parts += [f"<p>{escape(line)}</p>" for line in _below(one)]
+    parts = [f"<p>{escape(line)}</p>" for line in ranking.recommendation]
+    for section in ranking.sections:
+        if section.tables:
+            parts.append(f"<p><strong>{escape(section.title)}</strong></p>")
+            parts += [table.to_html(index=False, border=0) for table in section.tables]
+            parts += [f"<p>{escape(line)}</p>" for line in section.lines]
     return "".join(parts)
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON-able mappings; JSON has no NaN: missing numbers become null."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+def as_page(ranking: Ranking, picture: bytes, examples: bytes = b"") -> str:
+    """One self-contained HTML page, with PNGs of the figure and, where wanted, of some of the images."""
+    encoded = {"picture": base64.b64encode(picture).decode(), "examples": base64.b64encode(examples).decode()}
+    return pages.render("ranking.html", ranking=ranking, **encoded)
 
 
 def as_document(ranking: Ranking) -> dict[str, Any]:
     """Turn the ranking into what ``--json`` prints."""
     best = ranking.best
-    costs = {name: ranking.fine_tuning_seconds(name) for name in ("quick", "standard")}
-    document: dict[str, Any] = {
-        "recommendation": recommendation(ranking),
-        "order": best.advised if best else [],
+    sets = [vars(one) | {"ordered": one.ordered, "agreement": agreement(one)} for one in ranking.sets]
+    kept = ("name", "remarks", "normalisation", "seconds")
+    document = {
+        "recommendation": ranking.recommendation,
+        "order": best.advised,
         "target": repr(ranking.dataset),
         "synthetic": ranking.synthetic,
-        "notes": ranking.notes,
-        "candidate_sets": [
-            {
-                "title": one.title,
-                "kind": one.kind,
-                "order": "determined" if one.ordered else "undetermined",
-                "reason": one.reason,
-                "warnings": one.warnings,
-                "rows": _records(one.table),
-                "agreement": _records(agreement(one)),
-            }
-            for one in ranking.sets
-        ],
-        "elsewhere": _records(elsewhere(best, ranking.dataset.name)) if best else [],
-        "remarks": ranking.remarks,
-        "sources": [origin(one) for one in ranking.scored],
-        "left_out": [asdict(candidate) for candidate in ranking.left_out],
-        "context": context(ranking),
-        "cost": ranking.cost | {"fine_tuning": costs},
+        "candidate_sets": sets,
+        "elsewhere": elsewhere(best, ranking.dataset.name),
+        "sections": {section.title: section.lines for section in ranking.sections},
+        "sources": [{name: getattr(one, name) for name in kept} for one in ranking.scored],
+        "left_out": ranking.left_out,
+        "stability": ranking.stability and vars(ranking.stability),
+        "verification": ranking.verification and vars(ranking.verification),
         "provenance": ranking.provenance,
     }
-    for name in ("stability", "verification"):
-        found = getattr(ranking, name)
-        if found is not None:
-            document[name] = {**vars(found), "table": _records(found.table)}
-    return json.loads(json.dumps(document, default=str))
-
-
-def as_page(ranking: Ranking, document: dict[str, Any], picture: bytes, examples: bytes = b"") -> str:
-    """Render the ranking, whose facts its document holds already, as one self-contained HTML page."""
-    return pages.render(
-        "ranking.html",
-        ranking=ranking,
-        recommendation=document["recommendation"],
-        sets=[(one, _below(one), *shown(one)) for one in ranking.sets],
-        sections=_sections(ranking, document["context"]),
-        picture=base64.b64encode(picture).decode(),
-        examples=base64.b64encode(examples).decode(),
-    )
+    return pages.json_able(document)
 
 
 def save(
@@ -368,10 +350,8 @@ def save(
 
     folder = Path(folder)
     store.check_folder(folder, FILES, force=force)
-    document = as_document(ranking)
     picture = figures.png(figures.ranking(ranking), dpi=150)
     examples = figures.png(figures.examples(sample(ranking.dataset)), dpi=80) if images else b""
-    table, text = ranking.table.to_csv(index=False), json.dumps(document, indent=1)
-    page = as_page(ranking, document, picture, examples)
-    contents = (table.encode(), text.encode(), picture, page.encode())
+    table, text = ranking.table.to_csv(index=False), json.dumps(as_document(ranking), indent=1)
+    contents = (table.encode(), text.encode(), picture, as_page(ranking, picture, examples).encode())
     return store.write_files(folder, dict(zip(FILES, contents, strict=True)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,12 +12,11 @@ import numpy as np
 from companion import store
 from companion.datasets import Dataset, load_dataset
 from companion.models import Normalisation, SourceModel, best_device, extended
-from companion.scores import Scores
+from companion.scores import NCTITerms, Scores
 from companion.scores.from_images import score_images
 from companion.scores.registry import check_scores
 from companion.sources import Source, load_source
 from companion.training import SEED
-from companion.training.loop import Report
 
 # The paper's, and the gradient ratio in the form that does not depend on how a network is written.
 DEFAULT_SCORES = (
@@ -75,8 +74,6 @@ def score(
         source=model.name,
         source_provenance=model.provenance,
         normalisation=model.normalisation,
-        batch_norm=model.batch_norm,
-        seconds_in_the_network=found.seconds,
         data={dataset.name: dataset.content_hash},
     )
     return replace(found, provenance=record)
@@ -92,36 +89,27 @@ class Scored:
     normalisation: Normalisation
     batch_norm: bool  # whether the network has any
     provenance: dict[str, Any]  # of the source
-    scores: Scores
+    scores: dict[str, float]
+    ncti_terms: NCTITerms | None
     remarks: Sequence[str]  # what to know of the scores
-    seconds: dict[str, float]  # of "loading", of "scoring" and, of the latter, in the "network"
-
-    def learnt_from(self, dataset: Dataset) -> bool:
-        """Whether the source learnt from a target's images, at whatever size and in whatever pool of datasets."""
-        learnt = {*self.provenance.get("lineage", ()), self.pretraining, self.provenance.get("data_hash")}
-        return bool(learnt & {*dataset.lineage, dataset.content_hash})
+    seconds: dict[str, float]  # of "scoring" and, of these, in the "network"
 
 
-def score_source(
-    name: str,
-    load: Callable[[], SourceModel],
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    progress: Report,
-    **scoring: Any,
-) -> Scored:
-    """Load a source and score it on images with the options of `score_images`; its features are let go."""
+def learnt_from(model: SourceModel, dataset: Dataset) -> bool:
+    """Whether a source learnt from a target's images, at whatever size and in whatever pool of datasets."""
+    learnt = {*model.provenance.get("lineage", ()), model.pretraining, model.provenance.get("data_hash")}
+    return bool(learnt & {*dataset.lineage, dataset.content_hash})
+
+
+def score_source(model: SourceModel, images: np.ndarray, labels: np.ndarray, **scoring: Any) -> Scored:
+    """Score a source with the options of `score_images`, and keep all but its network and features."""
     began = time.perf_counter()
-    model = replace(load(), name=name)
-    loaded = time.perf_counter()
-    progress(0.5, f"{name}: scoring")
-    scores = score_images(model, images, labels, **scoring)
-    spent = {"loading": loaded - began, "scoring": time.perf_counter() - loaded, "network": scores.seconds}
-    remarks = [*scores.reasons.values(), *model.provenance.get("remarks", ())]
+    found = score_images(model, images, labels, **scoring)
+    spent = {"scoring": time.perf_counter() - began, "network": found.seconds}
+    remarks = [*found.reasons.values(), *model.provenance.get("remarks", ())]
     if extended(model):
         new = "an extension to networks without two convolutions, which nobody has validated"
         remarks.append(f"gradient ratio of {model.first_conv} and {model.second_conv}: {new}")
-    kind = (model.architecture, model.pretraining, model.normalisation, model.batch_norm)
-    kept = replace(scores, features=None, labels=None)
-    return Scored(name, *kind, model.provenance, kept, remarks, spent)
+    kept = ("name", "architecture", "pretraining", "normalisation", "batch_norm", "provenance")
+    known = {name: getattr(model, name) for name in kept}
+    return Scored(**known, scores=dict(found), ncti_terms=found.ncti_terms, remarks=remarks, seconds=spent)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from companion.models import family
-from companion.scores import INVERTED_ACROSS_DOMAINS, PAPER_SCORE, REGISTRY, TERMS, combine
+from companion.scores import INVERTED_ACROSS_DOMAINS, PAPER_SCORE, REGISTRY, TERMS, combine, combine_ncti
+
+if TYPE_CHECKING:
+    from companion.ranking.scoring import Scored
 
 MIN_CANDIDATES = 4
 SCALE_INVARIANT = "gradient_ratio_scale_invariant"
@@ -19,11 +22,9 @@ SCALE_INVARIANT = "gradient_ratio_scale_invariant"
 # scale-invariant ratio, since that ranks better in the second replication and does not depend on how a file was written
 # (a test holds both); among architectures, of which the replication has one, it is the paper's.
 COMBINED = "combined"
-# Scores that mean something without other candidates; "feature_rank" is the mean rank by them.
+FEATURE_RANK = "feature_rank"  # mean rank by FEATURE_SCORES, which mean something without other candidates
 FEATURE_SCORES = ("linear_probe", "knn", "nca", "logme")
 ALWAYS = tuple(dict.fromkeys((*TERMS, SCALE_INVARIANT, *FEATURE_SCORES)))  # what orders rest on
-LEFT_OUT = "left out: trained on the target itself"
-TOO_FEW = "too few of one kind for a combined score"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class CandidateSet:
 
     kind: str
     """``"source_datasets"`` (one architecture), ``"architectures"`` (one pre-training: both terms are inverted),
-    ``"mixed"`` (too few of one kind: no combined score), or ``"left_out"`` (trained on the target itself)."""
+    or ``"mixed"`` (too few of one kind: no combined score)."""
     title: str
     table: pd.DataFrame
     """One row per source, best first; see `order`."""
@@ -51,12 +52,21 @@ class CandidateSet:
         return bool(self.table["rank"].notna().any())
 
     @property
+    def by(self) -> str:
+        """Column that the order goes by: the combined score, or where that gives none the mean rank by features."""
+        return COMBINED if self.ordered else FEATURE_RANK
+
+    @property
     def advised(self) -> list[str]:
-        """Sources in the order in which to try them: by the combined score, else by the scores of features."""
-        if self.kind == "left_out":
-            return []
-        by = "rank" if self.ordered else "feature_rank"
-        return list(self.table.dropna(subset=by).sort_values(by, kind="stable")["source"])
+        """Sources in the order in which to try them."""
+        known = merits(self.table, self.by).dropna()
+        return list(known.sort_values(ascending=False, kind="stable").index)
+
+
+def merits(table: pd.DataFrame, by: str) -> pd.Series:
+    """What an order goes by, source -> value, higher is better."""
+    values = table.set_index("source")[by].astype(float)
+    return -values if by == FEATURE_RANK else values
 
 
 def ratio_of(kind: str) -> str:
@@ -64,7 +74,30 @@ def ratio_of(kind: str) -> str:
     return "gradient_ratio" if kind == "architectures" else SCALE_INVARIANT
 
 
-def candidate_sets(models: Sequence[Any]) -> list[tuple[str, str, list[int]]]:
+def candidate_sets(scored: Sequence[Scored], *, variant: str) -> list[CandidateSet]:
+    """Put the sources of each candidate set in order."""
+    sets = []
+    for kind, title, places in grouped(scored):
+        members = [scored[place] for place in places]
+        rows = [
+            {
+                "source": one.name,
+                **one.scores,
+                "architecture": one.architecture,
+                "pretraining": one.pretraining,
+            }
+            for one in members
+        ]
+        block = pd.DataFrame(rows)
+        terms = np.array([one.ncti_terms or (np.nan,) * 3 for one in members])
+        if kind != "mixed" and np.isfinite(terms).any():
+            block["ncti"] = combine_ncti(terms, variant=variant)
+        table, reason = order(block, kind=kind)
+        sets.append(CandidateSet(kind, title, table, reason, tuple(_warnings(members))))
+    return sets
+
+
+def grouped(models: Sequence[Any]) -> list[tuple[str, str, list[int]]]:
     """Group what has an ``architecture`` and a ``pretraining`` into sets: kind, title and places of the members.
 
     Models of one architecture (and its variants of other patch or input size) with different pre-training form a set,
@@ -83,7 +116,7 @@ def candidate_sets(models: Sequence[Any]) -> list[tuple[str, str, list[int]]]:
             if several and len(members) >= MIN_CANDIDATES:
                 found.append((kind, title.format(shared), members))
     rest = [place for place in range(len(models)) if not any(place in members for *_, members in found)]
-    return [*found, *([("mixed", TOO_FEW, rest)] if rest else [])]
+    return [*found, *([("mixed", "too few of one kind for a combined score", rest)] if rest else [])]
 
 
 def order(scores: pd.DataFrame, *, kind: str) -> tuple[pd.DataFrame, str]:
@@ -110,21 +143,18 @@ def order(scores: pd.DataFrame, *, kind: str) -> tuple[pd.DataFrame, str]:
     table, inverted = scores.reset_index(drop=True), kind == "architectures"
     ratio = ratio_of(kind) if ratio_of(kind) in table else "gradient_ratio"
     features = [name for name in FEATURE_SCORES if name in table and table[name].notna().all()]
-    table["feature_rank"] = table[features].rank(ascending=False).mean(axis=1)
+    table[FEATURE_RANK] = table[features].rank(ascending=False).mean(axis=1)
     table[PAPER_SCORE] = combine(table["nca"], table["gradient_ratio"], invert=inverted)
     table[COMBINED] = combine(table["nca"], table[ratio], invert=inverted)
     table["rank"] = pd.array([pd.NA] * len(table), dtype="Int64")
     table["gap"], table["order"] = np.nan, "undetermined"
-    alone = kind == "mixed" or len(table) < MIN_CANDIDATES
-    reason = (
-        f"it needs {MIN_CANDIDATES} candidates of one architecture, or of one pre-training, to be compared with"
-        if alone
-        else _undetermined(table, ("nca", ratio))
-    )
-    if alone:
+    if kind == "mixed" or len(table) < MIN_CANDIDATES:
         table[[COMBINED, PAPER_SCORE]] = np.nan
+        reason = f"it needs {MIN_CANDIDATES} candidates of one architecture, or of one pre-training"
+    else:
+        reason = _undetermined(table, ("nca", ratio))
     if reason:
-        return table.sort_values("feature_rank", kind="stable"), reason
+        return table.sort_values(FEATURE_RANK, kind="stable"), reason
     tied = table[COMBINED].duplicated(keep=False)
     table["rank"] = table[COMBINED].rank(ascending=False, method="min").astype("Int64")
     table["order"] = np.where(tied, "undetermined", "determined")
@@ -143,6 +173,22 @@ def _undetermined(table: pd.DataFrame, terms: Sequence[str]) -> str:
             return f"{term} is the same for every source"
     tied = table["source"][table[COMBINED].duplicated(keep=False) & (table[COMBINED] > 0)]
     return f"{', '.join(tied)} have the same combined score" if len(tied) else ""
+
+
+def _warnings(members: Sequence[Scored]) -> list[str]:
+    """Warn where the gradient ratio as published cannot be compared, since it depends on how a network is written."""
+    warnings = []
+    for what, key in (
+        ("images normalised otherwise", "normalisation"),
+        ("networks without batch norm beside networks with it", "batch_norm"),
+    ):
+        kinds = [getattr(one, key) for one in members]
+        if len(set(kinds)) > 1:
+            rare = min(kinds, key=kinds.count)
+            names = ", ".join(one.name for one, kind in zip(members, kinds, strict=True) if kind == rare)
+            form = "the gradient ratio in the paper's form depends on that, the scale-invariant one does not"
+            warnings.append(f"{what} ({names}): {form}")
+    return warnings
 
 
 def agreement(candidates: CandidateSet) -> pd.DataFrame:

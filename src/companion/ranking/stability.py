@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,11 +9,10 @@ import numpy as np
 import pandas as pd
 
 from companion.errors import InputError
-from companion.ranking.sets import ALWAYS, COMBINED, CandidateSet, order
+from companion.ranking.sets import ALWAYS, CandidateSet, merits, order
 from companion.scores.from_images import score_images
 from companion.sources import load_source
-from companion.training.loop import Report
-from companion.tuning import part_of
+from companion.training.loop import Report, part_of
 
 if TYPE_CHECKING:
     from companion.ranking.ranking import Ranking
@@ -28,24 +26,24 @@ WIDER = 1.2
 
 @dataclass(frozen=True)
 class Stability:
-    """How far other images could move the order of a ranking."""
+    """How far other images could move the order that the recommendation is about."""
 
     table: pd.DataFrame
-    """One row per source of every candidate set: ``candidate_set``, ``source``, ``highest`` and ``lowest`` (the 2.5 %
-    and 97.5 % quantiles of its place), ``first`` (share of halves in which it came first), ``gap`` (lead over the next
-    in the combined score, or in mean rank by the scores of features where there is none), ``gap_low`` and ``gap_high``
-    (95 % interval over images)."""
-    summaries: dict[str, str]
-    """Candidate set -> a sentence."""
+    """One row per source, best first: ``source``, ``highest`` and ``lowest`` (the 2.5 % and 97.5 % quantiles of its
+    place), ``first`` (share of halves in which it came first), ``gap`` (lead over the next in the combined score, or in
+    mean rank by the scores of features where there is none), ``gap_low`` and ``gap_high`` (95 % interval over images).
+    Empty where too few halves had an order."""
+    summary: str
+    """A sentence on the first two."""
     repeats: int
     of: str
     """What the halves are of: ``"images"``, or ``"patients"`` where they are known."""
-    seconds: float
 
 
 def stability_cost(ranking: Ranking, repeats: int) -> float:
     """Seconds that `stability` will take, about: from what the ranking itself took."""
-    return repeats * PART * sum(one.seconds["scoring"] for one in ranking.scored)
+    ranked = ranking.best.advised
+    return repeats * PART * sum(one.seconds["scoring"] for one in ranking.scored if one.name in ranked)
 
 
 def stability(ranking: Ranking, repeats: int = 20, *, progress: Report | None = None) -> Stability:
@@ -75,36 +73,25 @@ def stability(ranking: Ranking, repeats: int = 20, *, progress: Report | None = 
     """
     if repeats < MIN_REPEATS:
         raise InputError(f"{repeats} repeats say too little: give at least {MIN_REPEATS}")
-    began = time.perf_counter()
     dataset, seed = ranking.dataset, ranking.scoring["seed"]
     patients = dataset.patients.get("train")
     whose = None if patients is None else patients[dataset.drawn(ranking.per_class, seed=seed)]
     images, labels = dataset.draw(ranking.per_class, seed=seed)
-    parts = halves(labels, repeats, seed=seed, patients=whose)
-    of = "images" if whose is None else "patients"
-    sets = [one for one in ranking.sets if len(one.advised) > 1]
-    names = list(dict.fromkeys(name for one in sets for name in one.table["source"]))
-    rows = []
-    for index, name in enumerate(names):
-        model, tell = (
-            load_source(ranking.sources[name], **ranking.loading),
-            part_of(progress, index, len(names)),
-        )
+    parts, of = halves(labels, repeats, seed=seed, patients=whose), "images" if whose is None else "patients"
+    best, rows = ranking.best, []
+    for index, name in enumerate(best.advised):
+        model = load_source(ranking.sources[name], **ranking.loading)
+        tell = part_of(progress, index, len(best.advised))
         for number, part in enumerate(parts):
             tell(number / repeats, f"{name}: half {number + 1} of {repeats}")
             scores = score_images(model, images[part], labels[part], scores=ALWAYS, **ranking.scoring)
             rows.append({"source": name, "half": number, **scores})
-    found, tables, summaries = pd.DataFrame(rows), [], {}
-    for one in sets:
-        values = _values(one, found)
-        if len(values) < MIN_REPEATS:
-            few = f"only {len(values)} of {repeats} halves of the {of} had an order"
-            summaries[one.title] = f"{few}: nothing can be said"
-            continue
-        tables.append(_spread(one, values))
-        summaries[one.title] = _summary(one, tables[-1], len(values), repeats, of)
-    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-    return Stability(table, summaries, repeats, of, time.perf_counter() - began)
+    values = values_in_halves(best, pd.DataFrame(rows))
+    if len(values) < MIN_REPEATS:
+        few = f"Only {len(values)} of {repeats} halves of the {of} had an order: nothing can be said"
+        return Stability(pd.DataFrame(), few, repeats, of)
+    table = spread(best, values)
+    return Stability(table, summary(best, table, len(values), repeats, of), repeats, of)
 
 
 def halves(
@@ -135,36 +122,28 @@ def lead(value: float, in_halves: np.ndarray) -> tuple[float, float]:
     return float(value - half_width), float(value + half_width)
 
 
-def _merit(table: pd.DataFrame, candidates: CandidateSet) -> np.ndarray:
-    """What the order goes by, higher is better: the combined score, else the mean rank, inverted."""
-    block = table.set_index("source").loc[candidates.advised]
-    return (block[COMBINED] if candidates.ordered else -block["feature_rank"]).to_numpy(dtype=float)
+def values_in_halves(candidates: CandidateSet, scores: pd.DataFrame) -> pd.DataFrame:
+    """(halves with an order, sources, best first): what the order goes by, within the set as in a ranking."""
+    of_set = scores[scores["source"].isin(candidates.advised)]
+    orders = [order(half, kind=candidates.kind)[0] for _, half in of_set.groupby("half")]
+    return pd.DataFrame([merits(table, candidates.by) for table in orders])[candidates.advised].dropna()
 
 
-def _values(candidates: CandidateSet, found: pd.DataFrame) -> np.ndarray:
-    """(halves with an order, sources): what the order goes by, within its candidate set as in a ranking."""
-    values = []
-    for _, half in found[found["source"].isin(candidates.table["source"])].groupby("half"):
-        table, _ = order(half, kind=candidates.kind)
-        if table["rank" if candidates.ordered else "feature_rank"].notna().any():
-            values.append(_merit(table, candidates))
-    return np.array(values).reshape(-1, len(candidates.advised))
+def spread(candidates: CandidateSet, values: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `Stability.table` for a candidate set, from what `values_in_halves` gives."""
+    ranks = values.rank(axis=1, ascending=False, method="min").astype(int)
+    whole = merits(candidates.table, candidates.by)[candidates.advised]
+    gaps, gap = values.diff(-1, axis=1), whole.diff(-1)
+    limits = [lead(gap[name], gaps[name].to_numpy()) for name in candidates.advised[:-1]]
+    low, high = zip(*limits, (np.nan, np.nan), strict=True)
+    highest, lowest = ranks.quantile([0.025, 0.975], interpolation="nearest").to_numpy()
+    columns = {"source": candidates.advised, "highest": highest, "lowest": lowest}
+    columns |= {"first": (ranks == 1).mean().to_numpy(), "gap": gap.to_numpy()}
+    return pd.DataFrame(columns | {"gap_low": low, "gap_high": high})
 
 
-def _spread(candidates: CandidateSet, values: np.ndarray) -> pd.DataFrame:
-    table = pd.DataFrame({"candidate_set": candidates.title, "source": candidates.advised})
-    ranks = pd.DataFrame(-values).rank(axis=1, method="min").astype(int)
-    table["highest"], table["lowest"] = ranks.quantile([0.025, 0.975], interpolation="nearest").to_numpy()
-    table["first"] = (ranks == 1).mean(axis=0)
-    merits = np.vstack([_merit(candidates.table, candidates), values])  # of the whole, then of every half
-    gaps = merits[:, :-1] - merits[:, 1:]
-    limits = [lead(column[0], column[1:]) for column in gaps.T]
-    table["gap"] = [*gaps[0], np.nan]
-    table[["gap_low", "gap_high"]] = [*limits, (np.nan, np.nan)]
-    return table
-
-
-def _summary(candidates: CandidateSet, table: pd.DataFrame, ordered: int, repeats: int, of: str) -> str:
+def summary(candidates: CandidateSet, table: pd.DataFrame, ordered: int, repeats: int, of: str) -> str:
+    """Sentence on the first two of a candidate set, from its rows of `Stability.table`."""
     first, second = table["source"][:2]
     gap, low, high, share = table.loc[0, ["gap", "gap_low", "gap_high", "first"]]
     what = "of the combined score" if candidates.ordered else "places on average over the scores of features"

@@ -22,7 +22,17 @@ from companion.training.augmentation import augmented
 from companion.training.metrics import auc_per_class, macro_auc
 from companion.training.protocols import SourceProtocol
 
-Report = Callable[[float, str], None]  # called after every epoch with the fraction done and a line of text
+Report = Callable[[float, str], None]  # called with the fraction done and a line of text
+
+
+def part_of(progress: Report | None, index: int, count: int, label: str = "") -> Report:
+    """Report of one of `count` equal parts of some work, from that of the whole; `label` goes before its lines."""
+
+    def report(fraction: float, text: str) -> None:
+        if progress:
+            progress((index + fraction) / count, f"{label}{text}")
+
+    return report
 
 
 class Resident:
