@@ -282,7 +282,7 @@ pd.Series(origin, name=f"weights: {weights}").to_frame()
 ranking = companion.rank(dataset, models, per_class=per_class, seed=seed)
 ranking.table[
     ["source", "rank", "proposed", "nca", "gradient_ratio", "leep"]
-].round(3)
+].rename(columns=title_of).round(3)
 
 # %% mystnb={"image": {"alt": "Bars of the combined score, NCA and gradient ratio of every architecture for the live target"}, "figure": {"caption": "The live ranking of this page: the combined score and its two terms, the first choice on top.", "name": "ranking-architectures"}}
 figures.ranking(ranking)
@@ -309,7 +309,8 @@ truth = {
 live = ranking.table.set_index("source")[
     ["proposed", "nca", "gradient_ratio", "leep", "logme"]
 ].assign(auc=truth)
-live.sort_values("auc", ascending=False).round(3)
+shown = live.sort_values("auc", ascending=False).rename(columns=title_of)
+shown.round(3)
 
 # %%
 plain = companion.scores.combine(live["nca"], live["gradient_ratio"])

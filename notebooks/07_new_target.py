@@ -156,13 +156,16 @@ Markdown("\n".join(f"- {line}" for part in beside for line in part.lines))
 # %% [markdown]
 # Do other scores agree? Each row is one way of ordering the same candidates:
 # the combined score, its two terms, and the other scores of this package.
-# `tau` is the mean Kendall τ of a row's order with the other rows' orders. Where they put different sources first, no score
-# has the last word: fine-tune the first two and compare.
+# `tau` is the mean Kendall τ of a row's order with the other rows' orders.
+# Where they put different sources first, no score has the last word:
+# fine-tune the first two and compare.
 
 # %%
 from companion.ranking import agreement
+from companion.ranking.report import TITLES
 
-pd.concat({one.title: agreement(one) for one in ranking.sets}).round(2)
+orders = pd.concat({one.title: agreement(one) for one in ranking.sets})
+orders.replace({"method": TITLES}).round(2)
 
 # %% [markdown]
 # ## How stable is the order?
@@ -182,7 +185,10 @@ if repeats:
     display(Markdown(f"{repeats} repeats take at most about {cost}."))
     ranking = replace(ranking, stability=stability(ranking, repeats))
     display(Markdown(ranking.stability.summary))
-ranking.stability.table.round(2) if ranking.stability else "not repeated"
+    shown = ranking.stability.table.round(2).astype(object).fillna("–")
+else:
+    shown = Markdown("Not repeated, since `repeats` is 0.")
+shown
 
 # %% [markdown]
 # ## Check it by fine-tuning
@@ -198,7 +204,10 @@ from companion.ranking import verify as fine_tune_first
 if verify:
     ranking = replace(ranking, verification=fine_tune_first(ranking, verify))
     display(Markdown(ranking.verification.summary))
-ranking.verification.table if verify else "not asked for: verify is 0"
+    shown = ranking.verification.table.round(3)
+else:
+    shown = Markdown("Not fine-tuned, since `verify` is 0.")
+shown
 
 # %% [markdown]
 # ## Keep the result
@@ -210,11 +219,11 @@ ranking.verification.table if verify else "not asked for: verify is 0"
 
 # %%
 if out:
-    print("written:", *ranking.save(out, images=images), sep="\n")
+    written = ", ".join(map(str, ranking.save(out, images=images)))
+    shown = f"Written: {written}."
 else:
-    print(
-        "nothing is written: name a folder in out, or use companion rank --out"
-    )
+    shown = "Nothing is written: name a folder in `out`."
+Markdown(shown)
 
 # %% [markdown]
 # **Exercise.** Leave out the first candidate and rank again: does the order of
