@@ -24,7 +24,7 @@ from claims import measures, synthetic
 from companion import evaluation, figures, published, replication, store
 from companion.datasets import cached_file, load_dataset, medmnist_classes, medmnist_flags, medmnist_samples
 from companion.errors import EnvironmentFailure
-from companion.evaluation.hypotheses import interval
+from companion.evaluation.hypotheses import IMAGENET, interval
 from companion.figures import TITLES
 from companion.figures.style import title_of
 from vector import picture, svg
@@ -97,6 +97,23 @@ def replicated_lead(score: str, over: str) -> str:
     lead = (values[score] - values[over]).to_numpy()
     low, high = interval(lead)
     return f"{shown(lead.mean(), 3)} (95 % interval {shown(float(low), 3)} to {shown(float(high), 3)})"
+
+
+def imagenet_replicated() -> str:
+    """Return on how many of the replication's targets ImageNet was the best source, and its mean regret."""
+    pairs = replication.table().query("source != 'scratch'")
+    lost = evaluation.regret(pairs, lambda rows: IMAGENET)
+    return f"{(lost == 0).sum()} of {len(lost)} targets and on average {shown(lost.mean(), 3)} AUC below the best one"
+
+
+def self_first() -> str:
+    """Return how often a feature score puts a target of the replication that is a source itself first, of how often."""
+    scored = replication.scores().query("source != 'scratch'")
+    names = [name for name in (*published.METRICS, "nca") if name in scored and name != "ncti"]
+    ranks = scored.groupby(["target", "fold"])[names].rank(ascending=False)
+    itself = scored["source"] == scored["target"]
+    places = ranks[itself].groupby(scored["target"]).mean()
+    return f"{int((places < 1.5).sum().sum())} of {int(places.notna().sum().sum())}"
 
 
 def fold_agreement() -> str:
@@ -442,7 +459,7 @@ def ceiling_words() -> str:
     """What the caption of that figure says of the noise ceiling."""
     if first_page.ceiling() is None:
         return "The noise ceiling of the published ground truth is missing, since the authors' runs were not available."
-    return "The grey band is the noise ceiling: what a perfect score could reach against this noisy ground truth."
+    return "The grey band on the left is the noise ceiling: what a perfect score could reach against this noisy truth."
 
 
 def available() -> list[str]:

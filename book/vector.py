@@ -45,6 +45,8 @@ def following(drawing: str) -> str:
 
     A hundredth of a point is as fine as anybody sees, and a notebook's file writes every line with its own indentation.
     """
+    drawing = re.sub(r"(?s)<metadata>.*?</metadata>", "", drawing)
+    drawing = re.sub(r"'DejaVu Sans', [^;\"]*sans-serif", "'DejaVu Sans', sans-serif", drawing)
     drawing = re.sub(r"\s*\n\s*", " ", re.sub(r"(\.\d\d)\d{3,}", r"\1", drawing))
     rules = "".join(
         f'{"path" if light == "#ffffff" else ""}[style*="{kind}: {light}"]{{{kind}:{dark}!important}}'

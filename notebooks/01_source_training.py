@@ -56,10 +56,10 @@ run = notebook.start(
 # ## The protocol
 #
 # Everything that decides how a source is trained stands in one object. The
-# paper's protocol for its leave-target-out sources is the last column:
+# paper's protocol for its leave-target-out sources is the column `paper`:
 # stochastic gradient descent, learning rate 0.1 divided by ten every 15
 # epochs, at most 45 epochs, stop when the validation loss has not fallen for
-# 20. RadImageNet has its own (batches of 256, patience 10).
+# 20 epochs. RadImageNet has its own (batches of 256, patience 10).
 
 # %%
 import pandas as pd
@@ -113,7 +113,7 @@ pd.DataFrame(
 # sharpness, autocontrast and equalisation. They are applied to a whole batch
 # at once, with other random numbers for every image, by the library kornia.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Six training images as they are, and below each of them three differently augmented versions"}, "figure": {"caption": "Training images as they are (top), and three draws of the paper's six augmentations below. The label has to survive all of them: what to see is whether a finding still can be seen.", "name": "augmentations"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Six training images as they are, and below each of them three differently augmented versions"}, "figure": {"caption": "Training images as they are (top), and three draws of the paper's six augmentations below. The label has to survive all of them: check that findings remain visible.", "name": "augmentations"}}
 from companion.figures.style import figure_of, mark_synthetic
 
 
@@ -295,8 +295,9 @@ pd.DataFrame(rows).T.round(3)
 # To train on several sets at once, their classes become columns of one 0/1
 # table, and the loss is binary cross-entropy. Most classes get a column of
 # their own. Three cases share: the three organ sets show the same eleven
-# organs; chest's pneumonia is pneumonia's pneumonia; and chest's images
-# without a finding (a fifteenth column) are pneumonia's "normal".
+# organs; ChestMNIST and PneumoniaMNIST share "pneumonia"; and ChestMNIST's
+# images without a finding (a fifteenth column) share PneumoniaMNIST's
+# "normal".
 
 # %%
 from companion.datasets import joint_columns, medmnist_classes, medmnist_flags
@@ -363,8 +364,8 @@ pd.DataFrame(
 # - A source protocol is one object; the paper's stands beside the short one
 #   that this page used.
 # - Class-balanced drawing makes classes equally frequent, whatever their size.
-# - In the joint label space all twelve MedMNIST sets have as many columns as
-#   the table above says, fewer without the target.
+# - The joint label space of all twelve MedMNIST sets has 69 columns, and at
+#   most as many without the target.
 # - The models of this page are small and trained in seconds to minutes: good
 #   for seeing how it works, not for use.
 # :::

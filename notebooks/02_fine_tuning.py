@@ -114,8 +114,8 @@ pd.DataFrame(
 # This is one fine-tuning, without what makes the package's faster: draw the
 # head, then in every epoch shuffle, augment, normalise, step; keep the epoch
 # with the highest validation AUC. Two epochs of it give the training losses of
-# the package on as many threads. (On another number of threads last digits
-# differ, and the validation AUC of so young a network hangs on them.)
+# the package on as many threads. (With another number of threads the last
+# digits differ, and the validation AUC after two epochs is sensitive to them.)
 
 # %%
 import copy
@@ -281,7 +281,7 @@ figures.curves(panels, kept["best_epoch"].to_dict())
 # Sources from the fewest training images (bottom) to the most (top). The
 # dashed line is the best AUC on a target.
 
-# %% mystnb={"image": {"alt": "Eleven panels, one a target: published test AUC of fifteen sources sorted by training-set size; the best source of each target stands out"}, "figure": {"caption": "The paper's Fig. 4, from the released table: test AUC of every source on every target, the smallest source at the bottom. The best source stands out in orange, on the dashed line. A bar is where the AUC of the chosen run would lie in 95 % of draws of as many runs, with replacement.", "name": "transfer-published"}}
+# %% mystnb={"image": {"alt": "Eleven panels, one a target: published test AUC of fifteen sources sorted by training-set size; the best source of each target stands out"}, "figure": {"caption": "The paper's Fig. 4, from the released table: test AUC of every source on every target, the smallest source at the bottom. The best source stands out in orange, on the dashed line. A bar is the 95 % range of the chosen run's AUC when as many runs are resampled.", "name": "transfer-published"}}
 published = companion.published.table("source_datasets")
 published = published[
     published["auc"].notna() & (published["target"] != "chestmnist")
@@ -393,12 +393,12 @@ pd.concat([by_size, by_size.mean().to_frame("mean").T]).rename(
 #
 # Its plan, [](../book/second_plan.md), was committed before its first run:
 # thirteen sources of one architecture (MobileNetV2, three of them released
-# models pre-trained on natural images), seven medical targets that neither the
-# authors nor this project had looked at, 64 px, three folds, two learning
-# rates. Other sources and images and a far smaller grid than the paper's: its
-# numbers cannot be compared with the published ones one by one; what can be
-# compared is what it says of the statements. (A first replication, at 28 px
-# with four targets and eight small sources, left most statements undecided.)
+# models pre-trained on natural images), seven medical targets that had not
+# been fine-tuned on here before, 64 px, three folds, two learning rates. Other
+# sources and images and a far smaller grid than the paper's: its numbers
+# cannot be compared with the published ones one by one; what can be compared
+# is what it says of the statements. (A first replication, at 28 px with four
+# targets and eight small sources, left most statements undecided.)
 
 # %%
 from companion import evaluation
@@ -410,8 +410,8 @@ complete = sorted(truth["fold"].unique())
 counts = about["runs"]
 Markdown(
     f"{counts['stored']} of {counts['planned']} planned runs are stored, "
-    f"{(runs['status'] == 'diverged').sum()} of which diverged. Complete, and "
-    f"alone judged, are the folds {', '.join(map(str, complete))}. They ran "
+    f"{(runs['status'] == 'diverged').sum()} of which diverged. Only "
+    f"the complete folds, {', '.join(map(str, complete))}, are judged. They ran "
     f"on {about['device']}, with results version {about['results_version']}."
 )
 
@@ -512,9 +512,9 @@ shown.astype(object).fillna("–")
 #
 # :::{admonition} Takeaways
 # - A ground truth is a chain of choices: which images, which grid, which
-#   epoch, which run. How far the rules for the last one agree, the table above
-#   says; on a small test set even the same run, made elsewhere, differs by .05
-#   to .13 AUC.
+#   epoch, which run. The table above shows how far the rules for the last
+#   choice agree; on a small test set even the same run, repeated on another
+#   machine, differs by .05 to .13 AUC.
 # - In the published table larger sources do transfer better on average; how
 #   much of that is left without the three large ones, the table above says.
 # - The replication's statements stand in the table above with their intervals.

@@ -127,8 +127,8 @@ pd.DataFrame(
 # The images are the training images of a fold, at most 100 a class. *Before*
 # are the source's penultimate features; *after* are those of the same network
 # when all its layers have been fine-tuned on exactly these images. NCA and LDA
-# are projections of the features before, as the scores of these names fit
-# them. All three adapted ones have seen the labels.
+# project the features from before fine-tuning, fitted as in the scores of
+# these names. *After*, NCA and LDA all use the labels.
 
 # %%
 from dataclasses import replace
@@ -258,9 +258,9 @@ draw_projections(maps, labels, dataset.classes, synthetic=dataset.synthetic)
 
 # %% [markdown]
 # What to see: how far the classes mix in (a), whether they part in (b), and
-# whether (c) or (d) looks more like (b). LDA of two classes is a line, and
-# with fewer images than features it can set the classes apart completely,
-# whatever the features are worth: two clean threads that no fine-tuning gives.
+# whether (c) or (d) looks more like (b). LDA of two classes has one dimension,
+# and with fewer images than features it can separate them almost completely,
+# whatever the features are worth; fine-tuning does not.
 #
 # ## The number that the picture lacks
 #
@@ -438,23 +438,22 @@ stored.groupby("representation")[measures].mean().round(3)
 # %% [markdown]
 # How much closer NCA comes than LDA, and than no projection at all, stands
 # with its 95 % interval over sources in [](../book/claims.md). The first
-# comparison is the paper's. The second asks what the paper does not, and its
-# answer is nearly automatic where fine-tuning hardly changed the separation of
-# the classes (compare `before` with `after` in the table): then whatever
-# changes the features least comes closest. A fine-tuning that changes more
-# might answer differently.
+# comparison is the paper's. The second is not in the paper, and its answer is
+# nearly automatic where fine-tuning hardly changed the separation of the
+# classes (compare `before` with `after` in the table): the smallest change
+# then comes closest. A fine-tuning that changes more might answer differently.
 #
 # **Exercise.** Take `source="scratch"`: does NCA still come closer than LDA to
 # what fine-tuning makes of random features?
 #
 # :::{admonition} Takeaways
 # - NCA and LDA separate the classes of the images they were fitted to; the
-#   stored fine-tunings hardly do so more than the features did before. A
-#   picture of these images cannot say which of them would separate new ones.
+#   stored fine-tunings hardly do so more than the features did before. A map
+#   of these images cannot show which projection would separate new images.
 # - Over the stored sources NCA comes closer to the fine-tuned features than
 #   LDA does, by every measure: the paper's reading of its picture holds here.
-#   The features as they were are closer still, which is what little change in
-#   fine-tuning means.
+#   The features without a projection are closer still, as is to be expected
+#   where fine-tuning changes them little.
 # - This is one target with small images; the paper's picture is of one source
 #   at 224 px. Neither shows that a closer projection makes a better score.
 # :::

@@ -5,14 +5,15 @@
 # - what the adaptability term of the paper's score measures, and how it is
 #   computed;
 # - why one pass over the images gives features, outputs and both gradients;
-# - why the ratio depends on how a network is written, and which form does not;
+# - why the ratio depends on how the weights of a network are scaled, and which
+#   form does not;
 # - what the term says about a target, what it does not, and what it adds to
 #   the feature term.
 # :::
 #
 # A score that looks at features alone asks how well a source model *already*
-# separates the target's classes. That question has a known trap: by it, the
-# best source for a target tends to be the target itself. Juodelyte et al.
+# separates the target's classes. That question has a known flaw: it tends to
+# rank the target itself as its best source. Juodelyte et al.
 # {cite}`juodelyte2024` add a second question: how much would the early layers
 # *change* in fine-tuning? They answer it with two gradients, those of the
 # first and of the second convolution.
@@ -152,7 +153,7 @@ def triplet_loss(features, labels):
 # What does one triplet look like? Of the first source's first batch, the one
 # with the largest loss: another class is nearer to the anchor than its own.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three images, the anchor, one of its class and one of another class, and bars of the two distances from the anchor with the margin"}, "figure": {"caption": "One triplet of the first batch, the one of the largest loss for the first source: anchor, an image of its class, one of another class, and their distances in the feature space. The loss is what the first distance exceeds the second by, plus the margin.", "name": "triplet"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three images, the anchor, one of its class and one of another class, and bars of the two distances from the anchor with the margin"}, "figure": {"caption": "One triplet of the first batch, the one of the largest loss for the first source: anchor, an image of its class, one of another class, and their distances in the feature space. The loss is the first distance minus the second, plus the margin.", "name": "triplet"}}
 from companion.figures.style import (
     BLUE,
     CYCLE,
@@ -350,12 +351,11 @@ pd.DataFrame(rows).set_index("source").round(3)
 # ## The same network, written in another way
 #
 # Multiply the weights of the first convolution by $c$, and let the batch norm
-# after it divide by $c$. The network computes what it computed before, so
-# whatever can be fine-tuned from it is the same. Its gradient ratio is $c$
-# times as large: the gradient of weights that are $c$ times larger is $c$
-# times smaller. Exporters do this when they fold batch norm into the
-# convolutions, and so does another standard deviation in the normalisation of
-# the input.
+# after it divide by $c$. The network computes the same function as before. Its
+# gradient ratio is $c$ times as large: the gradient of weights that are $c$
+# times larger is $c$ times smaller. Exporters do this when they fold batch
+# norm into the convolutions, and so does another standard deviation in the
+# normalisation of the input.
 #
 # What does not change is the gradient of every output channel $k$ times the
 # norm of its weights:
@@ -427,8 +427,8 @@ figure
 # ## Two terms, one product
 #
 # The proposed score multiplies the two terms, each rescaled to 0…1 over the
-# sources of a target. It asks for both: along a curve the product is the same,
-# and a source that is lowest in either term has none. In the published tables
+# sources of a target. It requires both: the product is constant along a curve,
+# and zero for a source that is lowest in either term. In the published tables
 # this is how the sources of every target lie, with their AUC.
 
 
@@ -494,17 +494,16 @@ for name, rows in companion.published.table("source_datasets").groupby(
 draw_terms(panels)
 
 # %% [markdown]
-# What to see: ImageNet is far to the upper right nearly everywhere, and it is
-# the best source on many targets, though not where its dot is light. Most of
-# the others lie below the first curve, where the product hardly tells them
-# apart.
+# What to see: ImageNet is far to the upper right nearly everywhere, and the
+# best source on many targets, where its dot is the darkest. Most of the others
+# lie below the first curve, where the product hardly tells them apart.
 #
 # ## What the term adds: the paper's ablation
 #
 # In the published tables every part can be judged alone, by the weighted
-# Kendall τ between the score and the AUC after fine-tuning. So it can in our
-# own replication, on other sources, seven other targets and
-# 64 px ([](02_fine_tuning.ipynb)): the panel on the right.
+# Kendall τ between the score and the AUC after fine-tuning. The panel on the
+# right does the same for our replication, with other sources, seven other
+# targets and 64 px ([](02_fine_tuning.ipynb)).
 
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Weighted Kendall tau over the targets for the product, for NCA alone and for the gradients alone: both published settings, and our own replication in a panel of its own; bars are means, points are targets"}, "figure": {"caption": "The paper's ablation: weighted Kendall τ of the product and of each term alone. Bars are means over targets, points are targets.", "name": "ablation"}}
@@ -557,7 +556,7 @@ taus = {
     f"published: {setting}": evaluation.weighted_tau(setting)
     for setting in companion.published.SETTINGS
 }
-ours = replication.table()[
+ours = replication.table().query("source != 'scratch'")[
     ["source", "target", "auc", "proposed", "nca", "gradient_ratio"]
 ]
 draw_ablation(taus | {"our replication": evaluation.weighted_tau(ours)})
@@ -594,10 +593,10 @@ means.rename(index=figures.short, columns=forms).round(2)
 # %% [markdown]
 # Which form orders the sources better? Mean weighted τ over the replication's
 # targets of NCA times the scale-invariant ratio (`here`), of the paper's
-# product, and of ImageNet first, then size; `gain` is the first one's lead
-# with its 95 % interval over targets. This comparison was not among the
+# product, and of ImageNet first, then size; `gain` is the lead of `here` over
+# each, with its 95 % interval over targets. This comparison was not among the
 # statements fixed in advance, and three of the sources have batch norm folded
-# in. `companion.rank` orders by the first for this reason.
+# in. `companion.rank` therefore uses the scale-invariant product.
 
 # %%
 from companion.ranking.evidence import replicated
@@ -658,8 +657,8 @@ Markdown(
 # - The term compares how strongly a loss on the target pulls at two early
 #   layers; it needs no fine-tuning, no new head and one pass over a few
 #   hundred images.
-# - The table above says how far the batches of one source agree, next to how
-#   far the sources differ.
+# - The table of batches compares the spread between the batches of a source
+#   with that between sources.
 # - As published it changes when the same network is written in another way;
 #   the scale-invariant form does not.
 # - In the published tables the product does better on average than its parts,

@@ -6,8 +6,8 @@
 #   published fine-tuning results;
 # - which differences between scores are more than chance, and how large a gain
 #   over "just take ImageNet" is;
-# - how to hold a score of your own against the same results, and how good any
-#   score can get;
+# - how to test a score of your own on the same results, and what any score can
+#   reach;
 # - what a replication, planned before it was run, says of the same scores.
 # :::
 #
@@ -69,8 +69,8 @@ table.head(4).round(3)
 # to 0…1 over the sources of the target. Its agreement with the AUC is the
 # weighted Kendall τ: every pair of sources counts 1 if both order it alike and
 # -1 if not, and a pair weighs more the higher its members rank, $1/r_i +
-# 1/r_j$. The ranks are those by the score once and those by the AUC once, and
-# the mean of the two is taken.
+# 1/r_j$. Ranks are taken once by the score and once by the AUC, and the two
+# results are averaged.
 
 # %%
 import numpy as np
@@ -148,8 +148,8 @@ draw_pairs(added, list(kept["source"]))
 # the score on the vertical axis and the AUC on the horizontal one, with the
 # regression line and the 95 % band of its mean. A useful score rises to the
 # right. Every panel has a vertical scale of its own, since only the order
-# counts; a row shares the horizontal one. The ground of a panel has the colour
-# of its τ_w, and the largest sources are marked.
+# counts; a row shares one horizontal scale. The colour behind a panel shows
+# its τ_w, and the largest sources are marked.
 
 # %% mystnb={"image": {"alt": "Grid of scatter plots, eleven targets by seven scores: score against test AUC with a regression line and its 95 percent band; the weighted Kendall tau stands above each panel"}, "figure": {"caption": "The paper's Fig. 5, recomputed: score (vertical) against AUC after fine-tuning (horizontal), a row a target. The deeper the orange of a panel, the better the score orders its sources; violet is the wrong way round. The three large sources are marked: they bend many of the lines.", "name": "scores-against-auc"}}
 from companion import figures
@@ -317,7 +317,8 @@ Markdown(
 # %% [markdown]
 # So its first choice is as good as "always ImageNet" because it *is* always
 # ImageNet. What the score adds is the order of the others. How much of that
-# order is owed to the three large sources? Without them:
+# order is due to the three large sources, ImageNet, RadImageNet and the pooled
+# MedMNIST? Without them:
 
 # %%
 large = ["imagenet", "radimagenet", "medmnist"]
@@ -335,7 +336,7 @@ means.round(3).to_frame("mean τ_w without the large sources")
 # %% [markdown]
 # ## A score of your own
 #
-# Whoever proposes another score can hold it against all this in one call.
+# A new score can be compared with all of these in one call.
 # `evaluation.benchmark` takes a table with one row a pair. The example below
 # is no proposal: it adds the NCA term and NLEEP, each rescaled to 0…1 over the
 # sources of a target.
@@ -364,7 +365,7 @@ bench
 # The baseline `mean_rank_elsewhere` takes the source that did best on the
 # *other* targets.
 
-# %% mystnb={"image": {"alt": "Mean weighted Kendall tau of every score with its 95 percent interval over sources; baselines as lines, the reliability of the ground truth and the attainable maximum as bands"}, "figure": {"caption": "Mean weighted Kendall τ of every score with its interval over sources. Baselines are lines, the noise of the ground truth is in the bands: a score left of a line is beaten by a rule that needs no score.", "name": "benchmark"}}
+# %% mystnb={"image": {"alt": "Mean weighted Kendall tau of every score with its 95 percent interval over sources; baselines as lines, the reliability of the ground truth and the attainable maximum as bands"}, "figure": {"caption": "Mean weighted Kendall τ of every score with its interval over sources. Baselines are lines, the noise of the ground truth is in the bands: a score left of a line has a lower mean than a rule that needs no score.", "name": "benchmark"}}
 figures.benchmark(bench.summary)
 
 # %%
@@ -386,8 +387,8 @@ Markdown("\n".join(f"- {line}" for line in lines))
 # %% [markdown]
 # Two lessons. The intervals are wide: with so few sources, most scores cannot
 # be told apart. And to put ImageNet first and the others by the number of
-# their training images does as well as any score here. A score is of use only
-# where it beats that, and where no such number is known.
+# their training images does as well as any score here. A score is useful only
+# where it beats this rule, or where the sizes are not known.
 
 # %% [markdown]
 # ## How noisy is the ground truth?
@@ -409,7 +410,7 @@ evaluation.ground_truths().sort_values(
 # How noisy it is, is best seen in the runs themselves, here those of one
 # target.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Test AUC of every fine-tuning run on one target, a row a source; the run with the lowest validation loss is marked by a diamond, the median by a bar"}, "figure": {"caption": "Every fine-tuning run behind the ground truth of one target: a dot a run. The diamond is the run that counts, that of the lowest validation loss; the bar is the median. Chosen runs lie close together where the runs themselves lie far apart.", "name": "runs"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Test AUC of every fine-tuning run on one target, a row a source; the run with the lowest validation loss is marked by a diamond, the median by a bar"}, "figure": {"caption": "Every fine-tuning run behind the ground truth of one target (derma): a dot a run. The diamond is the run that counts, that of the lowest validation loss; the bar is the median. Chosen runs differ less between sources than runs do within a source.", "name": "runs"}}
 from companion.errors import EnvironmentFailure
 
 
@@ -453,8 +454,9 @@ except EnvironmentFailure as error:
 draw
 
 # %% [markdown]
-# The sources' own runs lie further apart than the sources do. The order that a
-# score is judged by is that of the diamonds, and each is one run's luck.
+# Runs differ more within a source than the chosen runs do between sources.
+# Scores are judged by the order of the diamonds, each of which is a single
+# run.
 #
 # How well does the ground truth agree with itself? The runs of every pair can
 # be split in two at random. Each half chooses its run with the lowest
@@ -463,12 +465,12 @@ draw
 # Halves have fewer runs to choose from; two resamples of the full number share
 # some. The reliability of the whole lies between.
 #
-# It is no ceiling. Two draws differ by the noise of both; a score that knew
-# the expected AUC of every pair would meet the noise of one. The *attainable
-# maximum* is estimated by such a score: the mean over all draws from one half,
-# against the other half, and the mean over all draws from all runs, against a
-# resample. The first is too low, since half of the runs are few to average,
-# the second too high, since it shares runs with what it is held against.
+# Reliability is not a ceiling. Two draws differ by the noise of both; a score
+# that knew the expected AUC of every pair would meet the noise of one. The
+# *attainable maximum* is estimated by such a score: the mean over all draws
+# from one half, against the other half, and the mean over all draws from all
+# runs, against a resample. The first is too low, since it averages only half
+# of the runs; the second is too high, since it shares runs with the resample.
 
 # %%
 display(Markdown("\n\n".join(bench.left_out) or "Nothing was left out."))
@@ -482,7 +484,10 @@ if bench.ceiling:
     )
 
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Per target, bars for the reliability of the ground truth and for the attainable maximum, as weighted Kendall tau, and points for the proposed score, NLEEP and the example"}, "figure": {"caption": "What any score could reach, target by target: the ground truth against itself (grey), and a score that knew the expected AUC (hatched). Scores right of the bands agree with one noisy draw better than they can be expected to with the next.", "name": "ceiling"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Per target, bars for the reliability of the ground truth and for the attainable maximum, as weighted Kendall tau, and points for the proposed score, NLEEP and the example"}, "figure": {"caption": "What any score could reach, target by target: the ground truth against itself (grey), and a score that knew the expected AUC (hatched). Scores right of the bands agree with this draw better than they can be expected to with another.", "name": "ceiling"}}
+from matplotlib.colors import to_rgb
+
+
 def draw_noise_ceiling(ceiling, taus, scores):
     """Draw, per target, the reliability of the ground truth, the attainable maximum, and τ_w of some scores."""
     order = ceiling.mean(axis=1).sort_values().index
@@ -501,8 +506,7 @@ def draw_noise_ceiling(ceiling, taus, scores):
             places,
             wide,
             left=low,
-            color=GREY,
-            alpha=0.35,
+            facecolor="none" if hatch else (*to_rgb(GREY), 0.35),
             height=0.7,
             hatch=hatch,
             edgecolor=GREY,
@@ -541,8 +545,8 @@ draw_noise_ceiling(
 # a score. On others there is room left. All runs share one draw of images and
 # one validation set, so over other draws both are lower still.
 #
-# Who leads if fewer settings had been tried? Each draw below keeps the same
-# few settings of the grid for all sources.
+# Which score would lead if fewer settings had been tried? Each draw below
+# keeps the same few settings of the grid for all sources.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Box plots of the mean weighted Kendall tau of seven scores over ground truths from a random part of the grid, with the value against all runs marked"}, "figure": {"caption": "Who would lead with twenty settings of the grid instead of all: mean weighted Kendall τ over random parts of it.", "name": "partial-grids"}}
 
@@ -595,10 +599,10 @@ if bench.ceiling:
     )
 
 # %% [markdown]
-# The lead over the other scores is stable under this. That every score agrees
-# better with a smaller grid than with the whole one is worth a thought: with
-# few settings a source that trains well at most of them wins, and with many
-# settings nearly every source finds one that suits it.
+# The lead over the other scores is stable under this. Every score agrees
+# better with a smaller grid than with the whole one, perhaps because few
+# settings favour sources that train well at most of them, while with many
+# nearly every source finds one that suits it.
 
 # %% [markdown]
 # ## The same in the replication
@@ -620,7 +624,7 @@ our_taus = evaluation.weighted_tau(pairs[["source", "target", "auc", *shown]])[
     shown
 ]
 
-# %% mystnb={"image": {"alt": "Grid of scatter plots, the replication's seven targets by seven scores: score against test AUC with a regression line and its 95 percent band; the weighted Kendall tau stands above each panel"}, "figure": {"caption": "The same as the first figure, in the replication: seven other targets, MobileNetV2 sources, 64 px.", "name": "scores-replicated"}}
+# %% mystnb={"image": {"alt": "Grid of scatter plots, the replication's seven targets by seven scores: score against test AUC with a regression line and its 95 percent band; the weighted Kendall tau stands above each panel"}, "figure": {"caption": "Scores against AUC as above, in the replication: seven other targets, MobileNetV2 sources, 64 px.", "name": "scores-replicated"}}
 figures.scores_against_auc(pairs, metrics, list(our_taus.index), our_taus)
 
 # %% mystnb={"image": {"alt": "Heat map of weighted Kendall tau of every score, of the baselines and of each term on the replication's seven targets, with the mean"}, "figure": {"caption": "Weighted Kendall τ in the replication, with the baselines and each term alone.", "name": "tau-replicated"}}
@@ -667,8 +671,8 @@ pd.DataFrame(reliability).round(
 # that of every other, per target on the sources that have both, with Student's
 # 95 % interval *over targets*, and p adjusted by Holm's method, which makes
 # every single p larger because several comparisons are made. A difference is
-# called one only where p is below .05; `least` and `most` are the means
-# without one target.
+# claimed only where p is below .05; `least` and `most` are the lowest and
+# highest mean without one target.
 
 # %%
 pd.set_option("display.max_colwidth", None)
@@ -773,8 +777,9 @@ places.astype(object).fillna("–")
 #   The best score is closer to the attainable maximum than its τ_w suggests.
 # - Baselines that need no score do as well as the scores: any new one should
 #   be shown beside them.
-# - What the replication says of the same comparisons stands in its tables
-#   above, effect and interval first.
+# - In the replication the proposed score as published ranks worse than the
+#   feature scores do on average; [](../book/claims.md) has the interval, and a
+#   confounder.
 # :::
 
 # %%

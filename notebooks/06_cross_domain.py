@@ -64,8 +64,9 @@ run = notebook.start(
 # ## The published ground truth
 #
 # Test AUC of nine architectures on eleven targets; the run with the lowest
-# validation loss of each pair. The grid is not complete: of 120 planned runs a
-# pair, these have finished and stand behind it.
+# validation loss of each pair. The released runs of architectures come from a
+# smaller grid than those of source datasets: 80 settings at most, with four
+# learning rates in place of six. So many of them have finished:
 
 # %%
 from IPython.display import Markdown, display
@@ -165,13 +166,12 @@ means.sort_values("as in the paper", ascending=False).rename(
 figures.inversion(not_inverted.mean(), inverted.mean())
 
 # %% [markdown]
-# Inverting a single score does more than change the sign of its τ_w: mistakes
-# are weighted by the ranks that the score itself gives as well as by those of
-# AUC, and inverted, other architectures are its first. LEEP, for one, does not
-# go from its mean to the negative of it (compare the two columns). For the
-# product it is another score altogether: small in both terms instead of large
-# in both. LogME and SFDA are left as they are in the paper. Three things to
-# keep in mind:
+# Inverting a score does more than change the sign of its τ_w: mistakes are
+# also weighted by the score's own ranks, and the inversion puts other
+# architectures first. LEEP, for one, does not go from its mean to the negative
+# of it (compare the two columns). The inverted product is a different score:
+# high where both terms are low. LogME and SFDA are left as they are in the
+# paper. Three things to keep in mind:
 #
 # - the direction was chosen with the results known, on the same eleven
 #   targets;
@@ -331,7 +331,7 @@ Markdown(
 # :::{admonition} Takeaways
 # - Among architectures no difference between the scores is shown, and on most
 #   targets several architectures are about equally good.
-# - Not the full grid stands behind these AUCs, and for VGG least of it.
+# - These AUCs come from an incomplete grid, least complete for VGG.
 # - The proposed score works only when inverted, a direction found on the
 #   targets it is judged on; the leave-one-out table says what the other
 #   targets would have chosen each time.

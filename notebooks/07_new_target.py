@@ -193,10 +193,10 @@ shown
 # %% [markdown]
 # ## Check it by fine-tuning
 #
-# With `verify` set to 2 or more, the first so many sources are fine-tuned with
-# three seeds and two learning rates each. The line below says which was ahead,
-# and whether seeds and test images could reverse that; a linear classifier
-# on the frozen network stands beside.
+# With `verify` set to 2 or more, that many sources, from the first on, are
+# fine-tuned with three seeds and two learning rates each. The line below says
+# which was ahead, and whether seeds and test images could reverse that; a
+# linear classifier on the frozen network stands beside.
 
 # %%
 from companion.ranking import verify as fine_tune_first

@@ -349,6 +349,14 @@ def released_runs(setting: str, status: str | None = None) -> float:
 
 
 @_measure
+def settings_of_a_pair(setting: str) -> float:
+    """Different settings of the grid that the released runs of a pair have, the most of any pair."""
+    runs = _runs().query("setting == @setting")
+    grid = runs.drop_duplicates(["source", "target", "lr", "momentum", "weight_decay", "batch_size"])
+    return grid.groupby(["source", "target"]).size().max()
+
+
+@_measure
 def leads_in_partial_grids() -> float:
     """Share of 200 draws of 20 of the 120 settings in which the proposed score has the highest mean τ_w."""
     return (partial_grids(_runs()).idxmax(axis=1) == PAPER_SCORE).mean()

@@ -124,10 +124,10 @@ def word(values: np.ndarray, statement: str) -> str:
     return SUPPORTED if low > 0 else CONTRADICTED if high < 0 else UNDECIDED
 
 
-def targets_needed(values: np.ndarray, most: int = 1000) -> float:
-    """Targets with which the half width of the interval falls below the effect seen; infinite above `most`."""
+def targets_needed(values: np.ndarray, margin: float = 0.0, most: int = 1000) -> float:
+    """Targets with which an interval about the mean seen lies on one side of ± `margin`; infinite above `most`."""
     counts = np.arange(2, most + 1)
-    enough = counts[half_width(values.std(ddof=1), counts) < abs(values.mean())]
+    enough = counts[half_width(values.std(ddof=1), counts) < abs(abs(values.mean()) - margin)]
     return float(enough[0]) if len(enough) else np.inf
 
 
@@ -150,7 +150,8 @@ def judge(found: Mapping[tuple[str, str], pd.Series]) -> pd.DataFrame:
             row |= {"value": values.mean(), "low": float(low), "high": float(high)}
             row |= {"least": min(means), "most": max(means), "word": word(values, statement)}
             row["stable"] = all(word(part, statement) == row["word"] for part in without)
-            row["needed"] = targets_needed(values) if row["word"] == UNDECIDED else np.nan
+            margin = MARGIN if statement == "4" else 0.0
+            row["needed"] = targets_needed(values, margin) if row["word"] == UNDECIDED else np.nan
             row["p"] = scipy.stats.ttest_1samp(values, 0).pvalue if statement == "5, compared" else np.nan
         rows.append(row)
     columns = ["statement", "quantity", "value", "low", "high", "targets", "word"]

@@ -160,7 +160,8 @@ def benchmark(summary: pd.DataFrame) -> Figure:
     for kind, label, hatch in bands:
         band = summary.loc[summary["kind"] == kind, "mean"]
         if len(band):
-            look = {"color": GREY, "alpha": 0.25, "linewidth": 0, "hatch": hatch, "label": label}
+            look = {"hatch": hatch, "edgecolor": GREY, "linewidth": 0, "label": label}
+            look |= {"facecolor": "none"} if hatch else {"facecolor": GREY, "alpha": 0.25}
             axis.axvspan(band.min(), band.max(), **look)
     for (name, row), line in zip(simple.iterrows(), ("--", ":", "-."), strict=False):
         axis.axvline(row["mean"], color=PURPLE, linestyle=line, label=title_of(str(name)).replace("_", " "))

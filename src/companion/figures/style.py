@@ -29,7 +29,7 @@ TITLES = {
     "gradient_ratio": "gradients alone",
     "training_set_size": "training images",
     "imagenet_then_size": "ImageNet, then size",
-    "mean_rank_elsewhere": "rank elsewhere",
+    "mean_rank_elsewhere": "rank on other targets",
 }
 
 _STYLE: Any = {

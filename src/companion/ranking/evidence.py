@@ -79,7 +79,7 @@ def replicated(combined: bool, target: str) -> pd.DataFrame:
         low, high = hypotheses.interval(gain)
         rows.append((taus[way].mean(), evaluation.regret(frame, way).mean(), gain.mean(), low, high))
     found = pd.DataFrame(rows, ways, ["tau", "regret", "gain", "low", "high"])
-    return found.assign(targets=len(auc), sources=auc.shape[1], folds=truth["fold"].nunique())
+    return found.assign(targets=len(auc), sources=frame["source"].nunique(), folds=truth["fold"].nunique())
 
 
 def elsewhere(one: CandidateSet, target: str) -> pd.DataFrame:

@@ -57,7 +57,7 @@ _X, _Z, _I = ("features", "labels"), ("logits", "labels"), ("images", "labels")
 _INVARIANT = functools.partial(gradient_ratio, variant="scale_invariant")
 _PAPER = ("Juodelyte et al. 2024", "arXiv:2412.20172")
 _NCTI = ("Wang et al. 2023", "https://openaccess.thecvf.com/ICCV2023")
-_SCALED = ("Gradient ratio, scale-invariant", "this package", _PAPER[1])
+_SCALED = ("Gradient ratio, scale-invariant", "this package, after Juodelyte et al. 2024", _PAPER[1])
 _PROBE = ("Linear probe accuracy", "Alain and Bengio 2017", "arXiv:1610.01644")
 _KNN = ("Cover and Hart 1967", "doi:10.1109/TIT.1967.1053964")
 _ALL = (
