@@ -551,12 +551,13 @@ def draw_ablation(means):
 
 
 from companion import evaluation, replication
+from companion.scores import with_combined
 
 taus = {
     f"published: {setting}": evaluation.weighted_tau(setting)
     for setting in companion.published.SETTINGS
 }
-ours = replication.table().query("source != 'scratch'")[
+ours = with_combined(replication.table().query("source != 'scratch'"))[
     ["source", "target", "auc", "proposed", "nca", "gradient_ratio"]
 ]
 draw_ablation(taus | {"our replication": evaluation.weighted_tau(ours)})

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 
-from companion import published, replication
+from companion import evaluation, published, replication
 from companion.evaluation.hypotheses import (
     IMAGENET,
     MATCHED,
@@ -128,3 +128,14 @@ def test_the_number_of_targets_that_would_decide():
 def test_the_names_are_those_of_the_protocol():
     named = {*NATURAL, *MEDICAL, RANDOM, POOLED, MATCHED}
     assert named == {replication.label(source) for source in PLAN.sources}
+
+
+def test_the_replication_is_compared_without_random_weights_as_in_the_book():
+    ours = replication.table().rename(columns={"knn": "mine"})
+    found = evaluation.benchmark(
+        ours[["source", "target", "mine"]], setting="replication", draws=20, runs=None
+    )
+    assert "scratch" not in set(found.table["source"]) and "scratch" in set(ours["source"])
+    of_the_plan = quantities(replication.ground_truth(), replication.pair_scores())
+    less = of_the_plan["6", "product minus NCA alone"]
+    assert (found.taus["proposed"] - found.taus["nca"]).sub(less).abs().max() < 1e-12

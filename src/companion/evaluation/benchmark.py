@@ -26,6 +26,7 @@ from companion.evaluation.agreement import (
 )
 from companion.evaluation.baselines import BASELINES, baselines
 from companion.evaluation.ceiling import NoiseCeiling, noise_ceiling
+from companion.evaluation.hypotheses import RANDOM
 from companion.evaluation.intervals import Intervals, bootstrap
 from companion.scores import PAPER_SCORE, REGISTRY, TERMS, with_combined
 
@@ -202,14 +203,14 @@ def _summary(
 
 
 def _replicated(notes: list[str]) -> pd.DataFrame:
-    """Results of this project's own fine-tuning, with the combined score."""
+    """Results of this project's own fine-tuning but for random weights, no candidate, with the combined score."""
     from companion import replication
 
     table = replication.table()
     stored, planned = table.attrs["runs"]["stored"], table.attrs["runs"]["planned"]
     if stored < planned:
         notes.append(f"{planned - stored} of {planned} fine-tunings, not yet run.")
-    return with_combined(comparable(table).reset_index(drop=True))
+    return with_combined(comparable(table[table["source"] != RANDOM]).reset_index(drop=True))
 
 
 def _given(metric: Any, name: str | None) -> pd.DataFrame:
@@ -241,6 +242,8 @@ def _computed(metric: Metric, name: str, truth: pd.DataFrame, progress: Progress
 
     rows = []
     for pair in replication.pairs(targets=sorted(truth["target"].unique()), progress=progress):
+        if pair.source == RANDOM:
+            continue
         passed = single_pass(pair.model, pair.images, pair.labels)
         there: dict[str, Any] = {"features": passed.features, "logits": passed.logits}
         there |= {"labels": pair.labels, "images": pair.images, "model": pair.model}
@@ -259,7 +262,7 @@ def _computed(metric: Metric, name: str, truth: pd.DataFrame, progress: Progress
 def _common(given: pd.DataFrame, truth: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     """Rows of the ground truth for which every given score is finite, on targets with enough of them."""
     for key in KEYS:
-        known = {*truth[key], "chestmnist"}  # a published target without scores
+        known = {*truth[key], "chestmnist", RANDOM}  # no scores, and no candidate
         if unknown := [value for value in given[key] if value not in known]:
             there = f"there are {', '.join(sorted(set(truth[key])))}.{did_you_mean(unknown[0], known)}"
             raise InputError(f"no {key} {unknown[0]!r} in this setting: {there}")
