@@ -417,12 +417,6 @@ def seeds() -> pd.DataFrame:
 
 
 @table
-def ground_truths() -> pd.DataFrame:
-    """Mean τ_w of every score against other summaries of the same runs."""
-    return evaluation.ground_truths().rename(index=TITLES)
-
-
-@table
 def statements() -> pd.DataFrame:
     """What the replication says of the statements written down before it: verdict second, then the numbers."""
     rows = []
@@ -497,13 +491,6 @@ def size_and_auc() -> Figure:
 def noise_figure() -> Figure:
     """LogME of pure noise by number of features."""
     return note_figures.by_width(noise().to_dict(), 200)
-
-
-@picture
-def inversion() -> Figure:
-    """Mean τ_w among architectures, as released and inverted as in the paper."""
-    released = evaluation.weighted_tau("architectures", inverted=False)
-    return figures.inversion(released.mean(), evaluation.weighted_tau("architectures").mean())
 
 
 @picture

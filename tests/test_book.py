@@ -52,7 +52,7 @@ def test_numbers_in_the_pages_are_those_of_the_package(site):
         "mean" in row and f"{taus['proposed']:.3f}" in row and f"{taus['leep']:.3f}" in row for row in rows
     )
     page = article(site, "book/reproduction")
-    assert len(page.select("figure img[src$=svg]")) == 5 and len(page.select("table > caption")) == 5
+    assert len(page.select("figure img[src$=svg]")) == 4 and len(page.select("table > caption")) == 4
 
 
 def test_every_claim_has_a_row_that_links_to_where_it_is_shown(site):
