@@ -21,7 +21,7 @@ import claims as recomputed
 import first_page
 import note_figures
 from claims import measures, synthetic
-from companion import evaluation, figures, published, replication, store
+from companion import evaluation, published, replication, store
 from companion.datasets import cached_file, load_dataset, medmnist_classes, medmnist_flags, medmnist_samples
 from companion.errors import EnvironmentFailure
 from companion.evaluation.hypotheses import IMAGENET, interval
