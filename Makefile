@@ -54,6 +54,7 @@ lint: $(READY)  ## check style, spelling, types and workflow files
 replication: $(READY)  ## maintainers: carry on the stored replication and refresh its tables (hours; real data)
 	@$(BIN)/python tools/refresh_replication.py
 	@$(BIN)/python tools/refresh_projections.py
+	@$(BIN)/python tools/refresh_run_intervals.py
 
 bench: $(READY)  ## measure what is claimed to be fast; writes build/bench.json
 	@$(BIN)/python tools/benchmarks/run.py

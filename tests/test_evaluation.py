@@ -505,3 +505,21 @@ def test_the_examples_of_the_page_run(replication, few, tmp_path, monkeypatch):
         table.to_csv("my_scores.csv", index=False)
         exec(block, names)
     assert names["found"].taus["between"].notna().all()
+
+
+def test_what_is_given_and_not_compared_is_said(mine):
+    extra = pd.DataFrame({"source": ["octmnist"], "target": ["octmnist"], "mine": [1.0]})
+    left_out = quick(pd.concat([mine, extra])).left_out
+    assert any("1 given pair(s) without a comparison" in line for line in left_out)
+    constant = quick(mine.assign(mine=1.0))
+    assert any("the same for every source" in line for line in constant.left_out)
+    with pytest.raises(InputError, match="no target 'scratch'"):
+        quick(mine.replace({"target": {"octmnist": "scratch"}}))
+    with pytest.raises(InputError, match="'auto', a table of runs or None"):
+        quick(mine, runs="automatic")
+
+
+def test_a_column_may_be_a_number_and_an_index_in_any_order(mine):
+    assert "0" in str(quick(mine.rename(columns={"mine": 0})))
+    series = mine.set_index(["target", "source"])["mine"]
+    assert quick(series).taus["mine"].equals(quick(mine).taus["mine"])

@@ -735,7 +735,7 @@ def test_everything_is_in_the_report(ranked, repeated, tmp_path):
         "40 training images were scored, no others",
         "Checked by fine-tuning: the first came first.",
         "Source Place Test AUC  From    To Frozen\n     a     1    0.900 0.800 0.950  0.700\n",
-        "a: auc of x 0.900",
+        "AUC by class, a: x 0.900",
         "frozen does",
         "imagenet: not on this machine",
         "fine-tuning each of them once would take about",
@@ -782,3 +782,18 @@ def test_the_command_says_the_cost_first_and_gives_the_same_numbers_as_the_call(
     for column in ("source", "nca", "gradient_ratio"):
         assert [row[column] for row in rows] == list(ranked.table[column])
     assert [row["first"] for row in document["stability"]["table"]] == list(repeated.table["first"])
+
+
+def test_among_architectures_the_report_says_that_the_terms_are_inverted():
+    terms = {"nca": [0.7, 0.6, 0.5, 0.4], "gradient_ratio": [2.0, 1.0, 3.0, 1.5], "source": list("abcd")}
+    table, reason = ranking.order(pd.DataFrame(terms), kind="architectures")
+    assert table.set_index("source").loc["a", "combined"] == 0 and "means the highest here" in reason
+    zero = {"nca": [0.0, 0.0, 1.0, 1.0], "gradient_ratio": [1.0, 1.0, 0.0, 0.0], "source": list("abcd")}
+    none, reason = ranking.order(pd.DataFrame(zero), kind="source_datasets")
+    assert none["rank"].isna().all() and "last in one of the two terms" in reason
+
+
+@pytest.mark.parametrize("given", [{}, {"a": "scratch"}, {"a": "scratch", "b": "no such source"}])
+def test_named_sources_are_checked_as_others_are(given):
+    with pytest.raises(InputError, match="at least two sources|no source 'no such source'"):
+        source_models.by_name(given)

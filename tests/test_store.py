@@ -280,3 +280,9 @@ def test_a_stored_row_is_kept_and_a_changed_digit_of_its_checksum_is_noticed(tmp
     assert rows.read(["a"]) == ({}, [tmp_path / "set-aside" / "a.json"])
     rows.path("b").write_text(text)  # a row under another's name
     assert rows.read(["b"])[0] == {}
+
+
+@pytest.mark.parametrize("place", ["/proc/none/file", "x" * 300])
+def test_a_place_that_cannot_be_is_an_environment_failure(place, tmp_path):
+    with pytest.raises(EnvironmentFailure, match="cannot write"), store.atomic_path(tmp_path / place):
+        pass

@@ -222,8 +222,8 @@ def tune(
     from companion.sources import called, check_name, load_source
 
     store.check_folder(out, tuning.FILES, force=force)
-    check_name(source)
     with store.data_directory(data_dir), _progress() as progress:
+        check_name(source)
         dataset = load_dataset(target, progress=partial(progress, 0.0), **_given(context, *READING))
         how = _given(context, "architecture", "seed", "device", "trust")
         model = load_source(source, target=dataset.name, progress=progress, **how)
@@ -404,7 +404,7 @@ def main(arguments: list[str] | None = None) -> Any:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone
         sys.exit(0)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG):
             raise
         _stop(f"{error.filename or 'the disk'}: {error.strerror}", 3)
     except Exception as error:

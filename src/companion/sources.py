@@ -215,10 +215,11 @@ def by_name(sources: Source | Sequence[Source] | Mapping[str, Source]) -> dict[s
     InputError
         If there are fewer than two, one is named twice, or one does not exist.
     """
-    if isinstance(sources, Mapping):
-        return dict(sources)
-    given = [sources] if isinstance(sources, Source) else list(sources)
-    found: dict[str, Source] = {}
+    found: dict[str, Source] = dict(sources) if isinstance(sources, Mapping) else {}
+    for source in found.values():
+        if isinstance(source, str | os.PathLike):
+            check_name(source)
+    given = [] if found else [sources] if isinstance(sources, Source) else list(sources)
     for one in given:
         table = isinstance(one, str | os.PathLike) and os.fspath(one).endswith(".csv")
         listed: list[Any] = read_sources(one) if table else [one]  # type: ignore[arg-type]
@@ -237,6 +238,8 @@ def by_name(sources: Source | Sequence[Source] | Mapping[str, Source]) -> dict[s
 def _three(text: str) -> list[str]:
     """One number or three, with spaces between, as three."""
     numbers = text.split()
+    if len(numbers) not in (1, 3):
+        raise ValueError("one number or three are needed")
     return numbers * 3 if len(numbers) == 1 else numbers
 
 

@@ -89,6 +89,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode
+    except OSError as error:
+        raise EnvironmentFailure(f"cannot write {target}: {error.strerror}") from error
+    try:
         yield temporary
         temporary.chmod(mode)  # pooch makes files private; this one is as readable as any other of the user
         os.replace(temporary, target)
@@ -164,8 +167,7 @@ def fetch(url: str, path: str | Path, *, checksum: str | None = None, trust: boo
         return path
     if not checksum and not trust:
         raise InputError(
-            f"no checksum is published for {url}: give its checksum, or say that you trust the file "
-            "(trust=True, on the command line --trust)"
+            f"no checksum is published for {url}: say that you trust the file (trust=True, on the command line --trust)"
         )
     _check_url(url)
     _download(url, path, checksum)

@@ -138,6 +138,8 @@ def benchmark(
     if setting not in SETTINGS:
         near = did_you_mean(setting, SETTINGS)
         raise InputError(f"no setting {setting!r}: there are {', '.join(SETTINGS)}.{near}")
+    if isinstance(runs, str) and runs != "auto":
+        raise InputError(f"runs: 'auto', a table of runs or None is needed, got {runs!r}")
     notes: list[str] = []
     truth = _replicated(notes) if setting == "replication" else published_pairs(setting)
     if not callable(metric):
@@ -221,12 +223,13 @@ def _given(metric: Any, name: str | None) -> pd.DataFrame:
         except (OSError, ValueError) as error:
             raise InputError(f"{metric} cannot be read as a CSV table of scores: {error}") from error
     if isinstance(metric, pd.Series) and metric.index.nlevels == 2:
-        metric = metric.rename(name or metric.name or "mine").rename_axis(KEYS).reset_index()
+        named = metric if set(metric.index.names) == set(KEYS) else metric.rename_axis(KEYS)
+        metric = named.rename(name or metric.name or "mine").reset_index()
     if not isinstance(metric, pd.DataFrame):
         wanted = "a table, its CSV file, a series by (source, target) or a function"
         raise InputError(f"{type(metric).__name__} is no metric: give {wanted}")
     check_table(metric, KEYS)
-    numeric = metric.drop(columns=[*KEYS, "auc"], errors="ignore").select_dtypes("number")
+    numeric = metric.drop(columns=[*KEYS, "auc"], errors="ignore").select_dtypes("number").rename(columns=str)
     if name is not None and name not in numeric:
         raise InputError(f"the table has no score {name!r}.{did_you_mean(name, map(str, numeric))}")
     if numeric.empty:
@@ -262,10 +265,15 @@ def _computed(metric: Metric, name: str, truth: pd.DataFrame, progress: Progress
 def _common(given: pd.DataFrame, truth: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     """Rows of the ground truth for which every given score is finite, on targets with enough of them."""
     for key in KEYS:
-        known = {*truth[key], "chestmnist", RANDOM}  # no scores, and no candidate
+        beside = {"target": "chestmnist", "source": RANDOM}[key]  # a target without scores, and no candidate
+        known = {*truth[key], beside}
         if unknown := [value for value in given[key] if value not in known]:
             there = f"there are {', '.join(sorted(set(truth[key])))}.{did_you_mean(unknown[0], known)}"
             raise InputError(f"no {key} {unknown[0]!r} in this setting: {there}")
+    if beyond := len(given) - len(given.merge(truth[KEYS])):
+        notes.append(
+            f"{beyond} given pair(s) without a comparison: a source on itself, or one without scores."
+        )
     names = list(given.columns[2:])
     table = truth.merge(given, on=KEYS, how="left")
     finite = np.isfinite(table[names].to_numpy(dtype=float)).all(axis=1)
@@ -283,6 +291,8 @@ def _common(given: pd.DataFrame, truth: pd.DataFrame, notes: list[str]) -> pd.Da
     table = table[sizes >= MIN_SOURCES].reset_index(drop=True)
     if table.empty:
         raise InputError(f"{', '.join(names)}: no target with scores for at least {MIN_SOURCES} sources")
+    if same := [name for name in names if table.groupby("target")[name].nunique().max() < 2]:
+        notes.append(f"τ_w of {', '.join(same)}: the same for every source of a target.")
     return table
 
 
@@ -296,11 +306,14 @@ def _ceiling(
     """Noise ceiling of the published runs, or a note why there is none."""
     if setting == "replication":
         notes.append("the noise ceiling: it is computed from the published runs.")
-    elif isinstance(runs, pd.DataFrame):
-        return noise_ceiling(runs, setting=setting, seed=seed, pairs=table)
-    elif runs is not None:
-        try:
-            return noise_ceiling(setting=setting, seed=seed, pairs=table)
-        except EnvironmentFailure as error:
-            notes.append(f"the noise ceiling, since its runs are missing: {error}.")
-    return None
+        return None
+    if runs is None:
+        return None
+    try:
+        frame = runs if isinstance(runs, pd.DataFrame) else published.runs()
+    except EnvironmentFailure as error:
+        notes.append(f"the noise ceiling, since its runs are missing: {error}.")
+        return None
+    if lost := sorted(set(table["source"]) - set(frame.loc[frame["setting"] == setting, "source"])):
+        notes.append(f"source(s) without runs, from the noise ceiling: {', '.join(lost)}.")
+    return noise_ceiling(frame, setting=setting, seed=seed, pairs=table)

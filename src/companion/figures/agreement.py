@@ -160,8 +160,8 @@ def benchmark(summary: pd.DataFrame) -> Figure:
     for kind, label, hatch in bands:
         band = summary.loc[summary["kind"] == kind, "mean"]
         if len(band):
-            look = {"hatch": hatch, "edgecolor": GREY, "linewidth": 0, "label": label}
-            look |= {"facecolor": "none"} if hatch else {"facecolor": GREY, "alpha": 0.25}
+            fill = "none" if hatch else mpl.colors.to_rgba(GREY, 0.25)
+            look = {"hatch": hatch, "edgecolor": GREY, "facecolor": fill, "linewidth": 0, "label": label}
             axis.axvspan(band.min(), band.max(), **look)
     for (name, row), line in zip(simple.iterrows(), ("--", ":", "-."), strict=False):
         axis.axvline(row["mean"], color=PURPLE, linestyle=line, label=title_of(str(name)).replace("_", " "))

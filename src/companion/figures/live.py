@@ -51,7 +51,7 @@ def ranking(found: Any) -> Figure:
         axis.set_yticks(range(len(values)), [literal(name) for name in one.table["source"]][::-1])
         axis.set_ylim(-0.6, len(values) - 0.4)
         if place % 3 == 0:
-            axis.set_title(one.title, loc="left", fontsize=10)
+            axis.set_title(literal(one.title), loc="left", fontsize=10)
     mark_synthetic(figure, found.synthetic)
     return figure
 

@@ -54,7 +54,9 @@ def default_sources(
     chosen = [source for source, reason in found.items() if not reason]
     missing = MIN_CANDIDATES - 1 - sum(not source.startswith("torchvision:") for source in chosen)
     untrained = [source for source, reason in found.items() if reason and source.startswith("train:")]
-    added = untrained[: max(0, missing)]  # with random weights there is then an order
+    added = untrained[
+        : max(0, missing)
+    ]  # with random weights four, of one architecture where no file has another
     if added and progress:
         progress(0.0, f"{len(added)} source(s) are trained here first, once: about {len(added)} min")
     if not chosen + added:

@@ -91,17 +91,24 @@ def elsewhere(one: CandidateSet, target: str) -> pd.DataFrame:
         One row per known source: ``source``, ``elsewhere`` (mean rank by AUC among these over the other targets, 1 is
         best), ``here`` (rank by the order of `one`), ``mean`` of both, ``targets``; empty for fewer than two.
     """
-    empty = pd.DataFrame(columns=["source", "elsewhere", "here", "mean", "targets"])
-    architecture, *others = set(one.table["architecture"])
-    if others or architecture not in KNOWN:
-        return empty
-    truth, sources = KNOWN[architecture](), one.table["source"]
+    found = [pd.DataFrame(columns=["source", "elsewhere", "here", "mean", "targets"])]
+    for architecture, block in one.table.groupby("architecture"):
+        if architecture in KNOWN:
+            found.append(_of_one_architecture(one, block, KNOWN[str(architecture)](), target))
+    return max(found, key=len)
+
+
+def _of_one_architecture(
+    one: CandidateSet, block: pd.DataFrame, truth: pd.DataFrame, target: str
+) -> pd.DataFrame:
+    """Rows of `elsewhere` for candidates of one architecture; none for fewer than two."""
+    sources = block["source"]
     # A file is known by its name, other sources by what they were trained on.
-    names = sources.set_axis(sources.where(sources.isin(truth["source"]), one.table["pretraining"]))
+    names = sources.set_axis(sources.where(sources.isin(truth["source"]), block["pretraining"]))
     own = names.str.startswith("train:").to_numpy()  # models of one's own
     names = names[names.index.isin(truth["source"]) & ~names.index.duplicated() & ~own]
     if len(names) < 2:
-        return empty
+        return pd.DataFrame()
     truth = truth[(truth["target"] != target) & (truth["source"] != truth["target"])]
     wide = truth.pivot_table(index="target", columns="source", values="auc")
     ranks = wide[list(names.index)].rank(axis=1, ascending=False)

@@ -68,8 +68,10 @@ def recommendation(ranking: Ranking) -> list[str]:
     known = elsewhere(best, ranking.dataset.name)
     votes, scores, tau = _votes(best)
     basis = "combined score" if best.ordered else "mean rank by linear probe, k-NN, NCA and LogME"
-    agreed = f"{votes} of {scores} single scores put {first} first"
-    if len(best.table) > 2:
+    agreed = (
+        f"{votes} of {scores} single scores put {first} first" if scores else "no score tells these apart"
+    )
+    if scores and len(best.table) > 2:
         agreed += f"; their orders agree with Kendall's τ {tau:.2f} on average"
         agreed += " (1: all the same, 0: no relation)"
     if ranking.stability is None:
@@ -214,9 +216,13 @@ def sections(ranking: Ranking) -> list[Section]:
 def _reading(candidates: CandidateSet) -> list[str]:
     """How to read a set's table: what of its order is undetermined and why, and its warnings."""
     none = "" if candidates.ordered else "No combined score: "
+    inverted = candidates.kind == "architectures"
+    but = (
+        "the mean rank and, among architectures, NCA and the gradient ratio" if inverted else "the mean rank"
+    )
     read = (
-        "Higher is better in every column but the mean rank; linear probe and k-NN are cross-validated on the "
-        f"training images. {none}{candidates.reason}."
+        f"Higher is better in every column but {but}; linear probe and k-NN are cross-validated on the training "
+        f"images. {none}{candidates.reason}."
     )
     return [read, *candidates.warnings]
 
@@ -248,7 +254,8 @@ def _checks(ranking: Ranking) -> list[Section]:
         read = f"{checked.runs}; 95 % interval over seeds and test images; frozen: a linear classifier only"
         classes = checked.table.set_index("source").filter(regex="^auc of ")
         by_class = [
-            f"{source}: {', '.join(f'{name} {auc:.3f}' for name, auc in row.items())}"
+            f"AUC by class, {source}: "
+            + ", ".join(f"{name.removeprefix('auc of ')} {auc:.3f}" for name, auc in row.items())
             for source, row in classes.iterrows()
         ]
         table = checked.table.drop(columns=classes.columns)
@@ -290,7 +297,10 @@ def as_text(ranking: Ranking) -> str:
 
 def as_html(ranking: Ranking) -> str:
     """What to do and the tables, for a notebook."""
-    parts = [f"<p>{escape(line)}</p>" for line in ranking.recommendation]
+    said = (
+        [ranking.synthetic.upper(), *ranking.recommendation] if ranking.synthetic else ranking.recommendation
+    )
+    parts = [f"<p>{escape(line)}</p>" for line in said]
     for section in ranking.sections:
         if section.tables:
             parts.append(f"<p><strong>{escape(section.title)}</strong></p>")

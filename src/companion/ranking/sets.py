@@ -116,7 +116,7 @@ def grouped(models: Sequence[Any]) -> list[tuple[str, str, list[int]]]:
             if several and len(members) >= MIN_CANDIDATES:
                 found.append((kind, title.format(shared), members))
     rest = [place for place in range(len(models)) if not any(place in members for *_, members in found)]
-    return [*found, *([("mixed", "too few of one kind for a combined score", rest)] if rest else [])]
+    return [*found, *([("mixed", "without a combined score", rest)] if rest else [])]
 
 
 def order(scores: pd.DataFrame, *, kind: str) -> tuple[pd.DataFrame, str]:
@@ -160,8 +160,9 @@ def order(scores: pd.DataFrame, *, kind: str) -> tuple[pd.DataFrame, str]:
     table["order"] = np.where(tied, "undetermined", "determined")
     table = table.sort_values(COMBINED, ascending=False, kind="stable")
     table["gap"] = table[COMBINED].diff(-1)
-    lowest = "A combined score of 0 means the lowest here in NCA or gradient ratio, whatever the other, not worthless"
-    return table, f"{lowest}; the last are tied" if tied.any() else lowest
+    worst = "highest" if inverted else "lowest"
+    zero = f"A combined score of 0 means the {worst} here in NCA or gradient ratio, whatever the other, not worthless"
+    return table, f"{zero}; the last are tied" if tied.any() else zero
 
 
 def _undetermined(table: pd.DataFrame, terms: Sequence[str]) -> str:
@@ -171,6 +172,8 @@ def _undetermined(table: pd.DataFrame, terms: Sequence[str]) -> str:
             return f"{term} is not defined for every source"
         if table[term].nunique() < 2:
             return f"{term} is the same for every source"
+    if not (table[COMBINED] > 0).any():
+        return "every source is last in one of the two terms"
     tied = table["source"][table[COMBINED].duplicated(keep=False) & (table[COMBINED] > 0)]
     return f"{', '.join(tied)} have the same combined score" if len(tied) else ""
 

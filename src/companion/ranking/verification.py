@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,7 +76,7 @@ def verify(ranking: Ranking, count: int = 2, *, progress: Report | None = None) 
     seed, device = ranking.scoring["seed"], ranking.scoring["device"]
     found = {}
     for index, name in enumerate(names):
-        model = load_source(ranking.sources[name], **ranking.loading)
+        model = replace(load_source(ranking.sources[name], **ranking.loading), name=name)
         seeds, step = range(seed, seed + SEEDS), part_of(progress, index, len(names))
         how = {"protocol": PROTOCOL, "seeds": seeds, "images": drawn, "device": device}
         found[name] = tune(model, ranking.dataset, **how, progress=step)
