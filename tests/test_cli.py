@@ -11,8 +11,6 @@ from checkpoints import checkpoints, named
 from companion import notebook
 from image_files import picture
 
-SOURCES = ("--source", "scratch", "--source", "train:procedural:cells")
-
 
 def test_a_report_is_written_whole_and_escaped_and_an_earlier_one_kept(command, tmp_path):
     target, evil = tmp_path / "<script>", "<img src=x onerror=alert(1)>"
@@ -45,10 +43,7 @@ def test_every_option_of_a_command_is_explained(command, name):
 
 
 def test_what_is_available_is_copied_and_checked_instead_of_downloaded(command, data, tmp_path, monkeypatch):
-    def refuse(*_arguments, **_options):
-        raise AssertionError("downloaded")
-
-    monkeypatch.setattr("companion.store._download", refuse)
+    monkeypatch.setattr("companion.store._download", lambda *_, **__: pytest.fail("downloaded"))
     (data / "medmnist").mkdir(parents=True)
     (data / "medmnist" / "breastmnist.npz").write_bytes(b"not the published file")
     stick = tmp_path / "stick"
@@ -97,12 +92,9 @@ def test_ctrl_c_gets_one_line_and_leaves_nothing(tmp_path):
         "loop.step = lambda *_: os.kill(os.getpid(), signal.SIGINT); cli.main()"
     )
     arguments = [sys.executable, "-c", program, "rank", "procedural:lesions"]
-    done = subprocess.run(
-        [*arguments, *SOURCES, "--source", "train:procedural:textures", "--out", str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"COMPANION_CACHE": str(tmp_path / "cache")},
-    )
+    arguments += ["-s", "scratch", "-s", "train:procedural:cells", "--out", str(tmp_path / "out")]
+    environment = os.environ | {"COMPANION_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr.splitlines()[-1] == "companion: interrupted; nothing half-written was kept"
     assert not (tmp_path / "out").exists() and not list(tmp_path.rglob("*.part"))

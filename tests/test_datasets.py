@@ -294,11 +294,6 @@ def test_a_pool_can_be_capped_and_needs_two_sets_of_one_size():
 
 
 # --- folds ---------------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def lesions():
-    return load_dataset("procedural:lesions")
-
-
 @pytest.mark.parametrize("flag", medmnist_flags(single_label=True))
 def test_frozen_folds_come_out_again(flag):
     about = medmnist_sets.info()[flag]
@@ -309,19 +304,19 @@ def test_frozen_folds_come_out_again(flag):
         assert draw_fold((n_train, n_val), number, caps=caps).checksum == checksum
 
 
-def test_a_changed_generator_is_noticed(lesions, monkeypatch):
-    sizes = len(lesions.labels["train"]), len(lesions.labels["val"])
-    monkeypatch.setattr(datasets.folds, "_frozen", lambda: {(lesions.name, 1): (*sizes, "0" * 64)})
+def test_a_changed_generator_is_noticed(target, monkeypatch):
+    sizes = len(target.labels["train"]), len(target.labels["val"])
+    monkeypatch.setattr(datasets.folds, "_frozen", lambda: {(target.name, 1): (*sizes, "0" * 64)})
     says = r"fold 1 of procedural:lesions is not the frozen one: numpy"
     with pytest.raises(EnvironmentFailure, match=says):
-        datasets.fold(lesions, 1)
-    assert datasets.fold(lesions, 1, seed=1).number == 1  # another seed is nobody's frozen fold
+        datasets.fold(target, 1)
+    assert datasets.fold(target, 1, seed=1).number == 1  # another seed is nobody's frozen fold
 
 
-def test_what_has_no_folds(lesions):
+def test_what_has_no_folds(target):
     with pytest.raises(InputError, match="several labels"):
         datasets.fold(chest())
     with pytest.raises(InputError, match="no val images"):
         datasets.fold(own())
     with pytest.raises(InputError, match=r"class .* has \d image\(s\) to train on in fold 1"):
-        datasets.fold(lesions, 1, train_per_class=1)
+        datasets.fold(target, 1, train_per_class=1)

@@ -118,11 +118,7 @@ def plain_papermill(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (
-            ("-p", "tarrget", "x"),
-            "04_gradient_ratio: unknown parameter 'tarrget' (there are target, sources, size, per_class, seed). "
-            "Did you mean 'target'?",
-        ),
+        (("-p", "tarrget", "x"), "04_gradient_ratio: unknown parameter 'tarrget'"),
         (("-y", "{sizes: null}"), "Did you mean 'size'?"),
         (("-f", "parameters.yaml"), "'size' is 'large': input should be 0, 28, 64, 128 or 224"),
     ],
@@ -146,12 +142,9 @@ def test_what_plain_papermill_takes(plain_papermill):
 
 
 def test_a_failing_cell_is_named_and_nothing_is_written(tmp_path):
+    ours = "from companion.errors import InputError; raise InputError('planted')"
     for code, error, says in (
-        (
-            "from companion.errors import InputError; raise InputError('planted')",
-            InputError,
-            "cell 0: planted",
-        ),
+        (ours, InputError, "cell 0: planted"),
         ("raise RuntimeError('planted')", Exception, "RuntimeError: planted"),
     ):
         bare = source("04_gradient_ratio")
@@ -167,11 +160,9 @@ def test_a_failing_cell_is_named_and_nothing_is_written(tmp_path):
     ("key", "value", "says"),
     [
         ("size", True, "input should be 0, 28, 64"),
-        ("size", 30, "input should be 0, 28, 64"),
         ("seed", 2**32, "less than"),
         ("seed", "3", "a valid integer"),
         ("target", "", "at least 1 character"),
-        ("sources", "scratch", "a valid list"),
         ("sources", ["scratch"], "at least 2"),
         ("sources", ["a", 1], "a valid string"),
         ("sources", ["scratch", "imagnet"], "Did you mean 'imagenet'"),

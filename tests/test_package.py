@@ -10,9 +10,7 @@ import pytest
 
 import companion
 from companion.errors import (
-    CompanionError,
     EnvironmentFailure,
-    InputError,
     brief,
     did_you_mean,
     exit_code_of,
@@ -84,15 +82,6 @@ def test_a_module_imports_only_modules_above_it(path):
     above = set(MODULES[: MODULES.index(name) + 1])
     below = imported_modules(path.read_text(encoding="utf-8"), package) - above
     assert not below, f"{name} imports {', '.join(sorted(below))}, which stands below it"
-
-
-@pytest.mark.parametrize(
-    ("kind", "code", "builtin"),
-    [(InputError, 2, ValueError), (EnvironmentFailure, 3, RuntimeError), (CompanionError, 1, Exception)],
-)
-def test_errors_carry_their_exit_code(kind, code, builtin):
-    assert kind.exit_code == code
-    assert issubclass(kind, CompanionError) and issubclass(kind, builtin)
 
 
 def test_what_a_user_gave_is_shown_in_one_line():

@@ -121,11 +121,6 @@ def test_a_given_table_gives_the_published_values_and_is_not_changed():
     ("table", "message"),
     [
         ("sources", r"no published setting 'sources'"),
-        (pd.DataFrame({"source": ["a"], "auc": [0.5]}), r"lacks the column\(s\) target"),
-        (
-            pd.DataFrame({"source": ["a", "a"], "target": ["b", "b"], "auc": [0.5, 0.6], "mine": [1, 2]}),
-            r"more than one row for source 'a', target 'b'",
-        ),
         (pd.DataFrame({"source": ["a"], "target": ["b"], "auc": [0.5]}), r"no score column"),
     ],
 )

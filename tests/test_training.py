@@ -33,11 +33,6 @@ TUNING = FineTuning(
 SETTINGS = Settings(lr=0.01, momentum=0.9, weight_decay=1e-4, batch_size=16)
 
 
-@pytest.fixture(scope="module")
-def target():
-    return datasets.load_dataset("procedural:lesions")
-
-
 def tuned(target, settings=SETTINGS, tuning=TUNING, seed=24, **options):
     few = {"train_per_class": tuning.train_per_class, "val_per_class": tuning.val_per_class}
     drawn = datasets.fold(target, 1, **few)
@@ -54,19 +49,6 @@ def test_balanced_weights():
 
 
 # --- augmentation and metrics --------------------------------------------------------------------------------
-def test_kornia_s_augmentations_are_torchvision_s():
-    models.torchvision()  # mends what a CPU torch beside it lacks
-    from kornia import enhance
-    from torchvision.transforms.v2 import functional
-
-    batch = torch.rand(4, 3, 28, 28)
-    sharp = enhance.sharpness(batch, 2.0)
-    assert torch.allclose(sharp, functional.adjust_sharpness(batch, 2.0), atol=2e-3)
-    levels = (batch * 255).round() / 255
-    whole = functional.equalize((levels * 255).to(torch.uint8)).float() / 255
-    assert (enhance.equalize(levels) - whole).abs().mean() < 0.01
-
-
 @pytest.mark.parametrize("kind", ["paper", "light", "none"])
 def test_every_image_gets_an_augmentation_of_its_own(kind):
     torch.manual_seed(0)

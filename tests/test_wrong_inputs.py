@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
 
 from checkpoints import checkpoints, named
 from companion import cli
@@ -357,6 +358,9 @@ CHECKPOINTS = {
     "a checkpoint that was cut off": (
         lambda root: raw(root / "x.pth", _checkpoint(root, SMALL_STATE).read_bytes()[:100]), 2, "is not a whole checkpoint"),
     "an empty safetensors file": (lambda root: raw(root / "x.safetensors", b""), 2, "is not a whole checkpoint"),
+    "a safetensors file that was cut off": (
+        lambda root: raw(root / "x.safetensors", save(SMALL_STATE)[:-4]), 2, "is not a whole checkpoint"),
+    "a text named .pth": (lambda root: raw(root / "x.pth", b"hello, world"), 2, "is not a whole checkpoint"),
     "a list of tensors": (lambda root: _checkpoint(root, [torch.zeros(2)]), 2, "holds no state dict"),
     "a checkpoint that is not there": (lambda root: root / "gone.safetensors", 2, "there is no such checkpoint file"),
     "a folder for a checkpoint": (lambda root: (root / "x.pth").mkdir() or root / "x.pth", 2, "no such checkpoint file"),
