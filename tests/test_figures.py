@@ -38,9 +38,7 @@ def dots(axis) -> list[tuple[float, float, str]]:
         if isinstance(marks, PathCollection):
             points = np.ma.filled(marks.get_offsets(), np.nan).tolist()
             colours = np.resize([to_hex(c) for c in marks.get_facecolors()], len(points))
-            found += [
-                (*point, c) for point, c in zip(points, colours, strict=True) if np.isfinite(point).all()
-            ]
+            found += [(*at, c) for at, c in zip(points, colours, strict=True) if np.isfinite(at).all()]
     return found
 
 
@@ -86,10 +84,10 @@ def test_transfer_puts_every_auc_into_its_source_s_row():
         kept = table[(table["target"] == target) & (table["source"] != target)].dropna(subset="auc")
         best = kept["auc"].max()
         assert list(axis.lines[0].get_xdata()) == [best, best]
-        assert sorted(dots(axis)) == sorted(
-            (row.auc, place[row.source], ORANGE if row.auc == best else BLUE) for row in kept.itertuples()
-        )
-        ends = [(place[row.source], row.auc_low, row.auc_high) for row in kept.itertuples()]
+        rows = [(row, place[row.source]) for row in kept.itertuples()]
+        expected = [(row.auc, y, ORANGE if row.auc == best else BLUE) for row, y in rows]
+        assert sorted(dots(axis)) == sorted(expected)
+        ends = [(y, row.auc_low, row.auc_high) for row, y in rows]
         assert sorted(spans(axis)) == pytest.approx(np.array(sorted(ends)))
 
 
@@ -196,11 +194,8 @@ def test_noise_ceiling_draws_both_bands_and_the_scores_of_every_target():
         for target, values in half.iterrows()
     ]
     assert sorted(drawn) == pytest.approx(np.array(sorted(expected)))
-    assert set(dots(axis)) == {
-        (taus.loc[target, score], rows[target], colour)
-        for target in taus.index
-        for score, colour in (("leep", BLUE), ("mine", ORANGE))
-    }
+    expected = {(row.leep, rows[row.Index], BLUE) for row in taus.itertuples()}
+    assert set(dots(axis)) == expected | {(row.mine, rows[row.Index], ORANGE) for row in taus.itertuples()}
 
 
 def test_partial_grids_draw_the_spread_and_the_value_of_every_score():
@@ -236,12 +231,8 @@ def test_what_pairs_add_to_tau_sums_to_it_and_stands_in_the_cells():
     added = notebook.pair_weights(score, auc)
     assert added.sum() == pytest.approx(weightedtau(score, auc).statistic)
     axis = notebook.draw_pairs(added, list("abcdef")).axes[0]
-    cells = {
-        (ticks(axis)[y], ticks(axis, "x")[x]): text.get_text()
-        for text in axis.texts
-        for x, y in [text.get_position()]
-        if text.get_text()
-    }
+    placed = [(*text.get_position(), text.get_text()) for text in axis.texts if text.get_text()]
+    cells = {(ticks(axis)[y], ticks(axis, "x")[x]): text for x, y, text in placed}
     assert len(cells) == 15 and cells["e", "c"].strip("-") == "0.0"
     assert cells["b", "a"] == f"{200 * added[1, 0]:.1f}"
     assert axis.get_title(loc="left") == f"sum {100 * added.sum():.1f} hundredths"
@@ -250,9 +241,8 @@ def test_what_pairs_add_to_tau_sums_to_it_and_stands_in_the_cells():
 def test_sizes_stand_below_the_auc_of_their_source():
     table = pairs().dropna(subset="auc").assign(training_set_size=RNG.integers(10, 10**6, 11))
     taus = dict.fromkeys(TARGETS, 0.25)
-    for axis, target in zip(
-        functions("02").draw_sizes(table, ["imagenet"], taus).axes, TARGETS, strict=False
-    ):
+    figure = functions("02").draw_sizes(table, ["imagenet"], taus)
+    for axis, target in zip(figure.axes, TARGETS, strict=False):
         rows = table[table["target"] == target]
         assert axis.get_title(loc="left") == f"{target.removesuffix('mnist')}, τ = 0.25"
         assert sorted(dots(axis)) == sorted(
@@ -415,11 +405,11 @@ def test_similarity_keeps_the_colours_where_a_representation_is_missing():
     means = table.groupby("representation")["overlap"].mean()
     assert list(ticks(axis, "x").values()) == ["before", "LDA"]
     assert bars(axis) == pytest.approx({(0, GREY): means["before"], (1, ORANGE): means["lda"]})
-    assert sorted((round(x), y, c) for x, y, c in dots(axis)) == sorted(
-        ({"before": 0, "lda": 1}[r], y, {"before": GREY, "lda": ORANGE}[r])
-        for r, y in zip(table["representation"], table["overlap"], strict=True)
-        if r != "after"
-    )
+    looks = {"before": (0, GREY), "lda": (1, ORANGE)}
+    rows = [
+        (*looks[row.representation], row.overlap) for row in table.itertuples() if row.representation in looks
+    ]
+    assert sorted((round(x), colour, y) for x, y, colour in dots(axis)) == sorted(rows)
 
 
 def test_inversion_joins_the_two_values_of_every_score():

@@ -24,8 +24,6 @@ def _tau(setting: str) -> pd.DataFrame:
 
 
 # --- the tables themselves ---------------------------------------------------------------------------------
-
-
 # Agreement with the printed means would miss half of the moved cells.
 @pytest.mark.parametrize(
     ("name", "sha256"),
@@ -145,7 +143,6 @@ def test_tau_at_its_ends(scores, auc, expected):
 
 
 # --- the authors' fine-tuning runs --------------------------------------------------------------------------
-
 module = sys.modules["companion.published.runs"]
 GRID = [(lr, momentum) for lr in (0.001, 0.01, 0.1) for momentum in (0.0, 0.9)]
 RESULTS = ("val_loss", "val_auc", "val_acc", "test_loss", "test_auc", "test_acc")

@@ -50,14 +50,7 @@ def sources(target) -> list[models.SourceModel]:
     return [*found, train_source(target, TINY, architecture=SMALL)]
 
 
-@pytest.fixture(scope="module")
-def five(target, sources) -> ranking.Ranking:
-    return rank(target, sources, per_class=20, scores=QUICK_SCORES)
-
-
 # --- pools -------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("given", "sets"),
     [
@@ -83,8 +76,6 @@ def test_other_patch_and_input_sizes_are_of_one_family():
 
 
 # --- the combination ---------------------------------------------------------------------------------------
-
-
 def test_min_max_by_hand():
     assert list(scores.min_max(np.array([1.0, 3.0, 2.0]))) == [0, 1, 0.5]
     assert list(scores.min_max(np.array([1.0, 3.0, 2.0]), invert=True)) == [1, 0, 0.5]
@@ -198,14 +189,11 @@ def test_seed_and_variant_reach_the_draw_the_sources_and_the_scores(target, sour
 
 
 # --- one source on one target ------------------------------------------------------------------------------
-
-
 def test_scores_hold_what_was_asked_and_why_some_is_missing(target, sources):
     card = score(sources[0], target, scores=("nca", "leep", "gradient_ratio", "ncti"), per_class=20)
-    assert list(card) == ["nca", "leep", "gradient_ratio"]
+    assert list(card) == ["nca", "leep", "gradient_ratio"] and len(card.ncti_terms) == 3
     assert 0 <= card["nca"] <= 1 and card["gradient_ratio"] > 0
     assert np.isnan(card["leep"]) and card.reasons["leep"]
-    assert len(card.ncti_terms) == 3
     assert card.features.shape == (40, 1024) and card.labels.shape == (40,)
     record = card.provenance
     assert record["data"] == {target.name: target.content_hash}
@@ -227,9 +215,8 @@ def test_a_ratio_that_is_undefined_has_a_reason(target, model, per_class, reason
 
 
 # --- a whole ranking ---------------------------------------------------------------------------------------
-
-
-def test_a_ranking_is_ordered_and_complete_and_leaves_out_what_has_seen_the_target(five, sources):
+def test_a_ranking_is_ordered_and_complete_and_leaves_out_what_has_seen_the_target(target, sources):
+    five = rank(target, sources, per_class=20, scores=QUICK_SCORES)
     (one,) = five.sets
     assert one.kind == "source_datasets" and list(five.left_out) == [sources[-1].name]
     table = five.table
@@ -241,6 +228,9 @@ def test_a_ranking_is_ordered_and_complete_and_leaves_out_what_has_seen_the_targ
     assert table[list(FEATURE_SCORES)].notna().all(axis=None)
     assert table["note"].str.contains("leep").any()  # random networks have no source classes
     assert five.synthetic and five.provenance["data"]
+    torch.manual_seed(99)  # the same seed gives the same numbers
+    again = rank(target, sources, per_class=20, scores=QUICK_SCORES)
+    pd.testing.assert_frame_equal(again.table, table, check_exact=True)
 
 
 def test_a_source_trained_on_the_same_files_is_known_at_any_size_under_any_name_and_in_a_pool(tmp_path):
@@ -268,12 +258,6 @@ def test_sources_normalised_otherwise_or_without_batch_norm_are_warned_of(target
     bare = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1))
     (said,) = warnings(sources[0], sources[2], models.SourceModel("bare", bare, None, SMALL, "nothing else"))
     assert "without batch norm beside networks with it (bare)" in said
-
-
-def test_the_same_seed_gives_the_same_numbers(five, target, sources):
-    torch.manual_seed(99)
-    again = rank(target, sources, per_class=20, scores=QUICK_SCORES)
-    pd.testing.assert_frame_equal(again.table, five.table, check_exact=True)
 
 
 def test_two_are_ordered_by_their_features(target):
@@ -309,8 +293,6 @@ def test_networks_are_taken_as_they_are_and_transformers_with_a_remark(target):
 
 
 # --- candidates --------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def four(tmp_path_factory) -> list[str]:
     """Four checkpoints of one architecture; the first says that it is ImageNet's."""
@@ -360,8 +342,6 @@ def test_what_is_here_is_a_candidate(data, own_cache, monkeypatch, tmp_path, fou
 
 
 # --- agreement ---------------------------------------------------------------------------------------------
-
-
 def _made_up(kind: str = "source_datasets", count: int = 4, **columns) -> CandidateSet:
     table = pd.DataFrame(
         {
@@ -403,8 +383,6 @@ def test_methods_are_inverted_among_architectures_as_where_they_are_judged():
 
 
 # --- repeats -----------------------------------------------------------------------------------------------
-
-
 def test_repeats_count(repeated, ranked):
     table = repeated.table
     assert list(table["source"]) == list(ranked.table["source"])
@@ -487,8 +465,6 @@ def test_halves_without_an_order_count_for_nobody():
 
 
 # --- verification ------------------------------------------------------------------------------------------
-
-
 def test_the_first_two_are_fine_tuned(monkeypatch, ranked, target):
     monkeypatch.setattr(verification, "SEEDS", 2)
     steps: list[float] = []
@@ -529,12 +505,9 @@ def test_the_summary_of_a_verification(chances, says, apart, target):
 
 
 # --- cost and report ---------------------------------------------------------------------------------------
-
-
 def test_costs_are_measured_and_scale(ranked):
     spent = [one.seconds for one in ranked.scored]
     assert all(0 < each["network"] <= each["scoring"] for each in spent) and ranked.images == 40
-    assert ranked.seconds >= sum(each["scoring"] for each in spent)
     assert ranked.fine_tuning_seconds("standard") > ranked.fine_tuning_seconds("quick") > 0
     assert ranking.stability_cost(ranked, 10) == pytest.approx(10 * ranking.stability_cost(ranked, 1))
     both = ranked.fine_tuning_seconds("quick", ranked.first(2))

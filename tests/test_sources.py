@@ -47,8 +47,8 @@ def test_a_source_is_trained_once_and_then_loaded(own_cache, monkeypatch):
     second = trained()
     assert second.provenance["cached"]
     assert same(first, second) and torch.equal(first.head.weight, second.head.weight)
-    for attribute in ("name", "architecture", "pretraining", "normalisation", "first_conv", "second_conv"):
-        assert getattr(first, attribute) == getattr(second, attribute), attribute
+    for name in ("name", "architecture", "pretraining", "normalisation", "first_conv", "second_conv"):
+        assert getattr(first, name) == getattr(second, name), name
     assert len(list(own_cache.rglob("*.safetensors"))) == 1
     for other in ({"seed": 1}, {"size": 64}, {"protocol": SourceProtocol("tiny", 1, 64)}):
         with pytest.raises(pytest.fail.Exception, match="trained again"):
