@@ -34,6 +34,9 @@ light("torch torchvision sklearn scipy pandas matplotlib medmnist kornia IPython
 import companion.errors, companion.store, companion.scores
 light("torch sklearn scipy.stats pandas matplotlib")
 import companion.published, companion.datasets, companion.evaluation
+from companion import cli
+try: cli.main(["--help"])
+except SystemExit: pass
 light("torch")
 """
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
@@ -62,6 +65,7 @@ def test_importing_is_light():
     environment = os.environ | {"PYTHONPATH": str(ROOT.parent)}
     done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
+    assert "not for clinical use" in " ".join(done.stdout.split())
 
 
 def test_every_public_name_is_there():
