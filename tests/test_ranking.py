@@ -280,6 +280,8 @@ def test_two_are_ordered_by_their_features(target):
 def test_networks_are_taken_as_they_are_and_transformers_with_a_remark(target):
     found = rank(target, [models.build(SMALL, seed=seed) for seed in (0, 1)], per_class=10, scores=())
     assert sorted(found.table["source"]) == ["ShuffleNetV2 1", "ShuffleNetV2 2"]
+    network = models.build(SMALL, seed=0)
+    assert score(network, target, per_class=10, scores=("gradient_ratio",))["gradient_ratio"] > 0
     timm = models.timm()
     network = timm.create_model("vit_tiny_patch16_224", img_size=28, patch_size=7, depth=2, num_classes=0)
     model = source_models.from_timm(network.eval(), name="timm:vit", architecture="vit_tiny_patch16_224")

@@ -159,6 +159,6 @@ def test_the_seed_reaches_the_scores_in_which_chance_enters(name):
     function = scores.REGISTRY[name].function
     values = [function(features, labels, random_state=seed) for seed in range(6)]
     assert [
-        scores.suite(features, labels, names=[name], random_state=seed)[name] for seed in range(6)
+        scores.suite(features, labels, names=name, random_state=seed)[name] for seed in range(6)
     ] == pytest.approx(values)
     assert len(set(values)) > 1
