@@ -66,6 +66,14 @@ def real_data(monkeypatch, data) -> Path:
 
 
 @pytest.fixture(scope="session")
+def target():
+    """A small set of synthetic images with two classes."""
+    from companion.datasets import load_dataset
+
+    return load_dataset("procedural:lesions")
+
+
+@pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Path:
     """The book built from the committed executed notebooks, as `make site` builds it."""
     import build

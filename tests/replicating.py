@@ -7,7 +7,7 @@ import pandas as pd
 PROTOCOL = """
 name: tiny
 size: 28
-architecture: {architecture}
+architecture: shufflenet_v2_x0_5
 sources: [scratch, "train:procedural:textures", leave-target-out]
 pool: ["procedural:textures", "procedural:cells", "procedural:lesions"]
 targets: ["procedural:lesions"]
@@ -26,17 +26,8 @@ fine_tuning:
 OF_THE_DAY = ["seconds", "images_per_second", "date"]
 
 
-def write(
-    path: Path,
-    *,
-    architecture: str = "shufflenet_v2_x0_5",
-    epochs: int = 1,
-    lr: str = "[0.01]",
-    folds: str = "[1]",
-) -> Path:
-    path.write_text(
-        PROTOCOL.format(architecture=architecture, epochs=epochs, lr=lr, folds=folds), encoding="utf-8"
-    )
+def write(path: Path, *, epochs: int = 1, lr: str = "[0.01]", folds: str = "[1]") -> Path:
+    path.write_text(PROTOCOL.format(epochs=epochs, lr=lr, folds=folds), encoding="utf-8")
     return path
 
 

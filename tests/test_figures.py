@@ -3,6 +3,7 @@
 Nothing is shown or kept by pyplot.
 """
 
+import itertools
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -12,7 +13,6 @@ import pytest
 import torch
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from scipy.stats import weightedtau
 
 import note_figures
@@ -20,18 +20,6 @@ from companion import figures
 from companion.evaluation import nemenyi
 from companion.ranking.sets import CandidateSet
 from notebook_functions import functions
-
-
-def texts(figure: Figure) -> str:
-    """All text of a figure."""
-    return " ".join(found.get_text() for found in figure.findobj(match=lambda a: hasattr(a, "get_text")))
-
-
-def test_synthetic_features_are_called_so():
-    widths = {"published": {32: -1.0, 512: 4.0}, "corrected": {32: -1.0, 512: -1.1}}
-    assert "SYNTHETIC FEATURES" in texts(note_figures.by_width(widths, 200))
-    assert not plt.get_fignums()
-
 
 # --- what is drawn, read back from the artists and held against the table -------------------------------------
 
@@ -50,9 +38,7 @@ def dots(axis) -> list[tuple[float, float, str]]:
         if isinstance(marks, PathCollection):
             points = np.ma.filled(marks.get_offsets(), np.nan).tolist()
             colours = np.resize([to_hex(c) for c in marks.get_facecolors()], len(points))
-            found += [
-                (*point, c) for point, c in zip(points, colours, strict=True) if np.isfinite(point).all()
-            ]
+            found += [(*at, c) for at, c in zip(points, colours, strict=True) if np.isfinite(at).all()]
     return found
 
 
@@ -98,10 +84,10 @@ def test_transfer_puts_every_auc_into_its_source_s_row():
         kept = table[(table["target"] == target) & (table["source"] != target)].dropna(subset="auc")
         best = kept["auc"].max()
         assert list(axis.lines[0].get_xdata()) == [best, best]
-        assert sorted(dots(axis)) == sorted(
-            (row.auc, place[row.source], ORANGE if row.auc == best else BLUE) for row in kept.itertuples()
-        )
-        ends = [(place[row.source], row.auc_low, row.auc_high) for row in kept.itertuples()]
+        rows = [(row, place[row.source]) for row in kept.itertuples()]
+        expected = [(row.auc, y, ORANGE if row.auc == best else BLUE) for row, y in rows]
+        assert sorted(dots(axis)) == sorted(expected)
+        ends = [(y, row.auc_low, row.auc_high) for row, y in rows]
         assert sorted(spans(axis)) == pytest.approx(np.array(sorted(ends)))
 
 
@@ -116,15 +102,9 @@ def test_scores_against_auc_draws_every_pair_that_has_both(targets):
         for axis, score in zip(row, SCORES, strict=True):
             known = table.loc[table["target"] == target, ["auc", score]].dropna().to_numpy()
             assert {(x, y) for x, y, _ in dots(axis)} == {tuple(pair) for pair in known}
-            (large,) = [
-                tuple(pair)
-                for pair in table.query("target == @target and source == 'imagenet'")[
-                    ["auc", score]
-                ].to_numpy()
-            ]
-            assert [(x, y) for x, y, colour in dots(axis) if colour == ORANGE] == [large][
-                : int(np.isfinite(large).all())
-            ]
+            large = table.query("target == @target and source == 'imagenet'")[["auc", score]].dropna()
+            marked = [(x, y) for x, y, colour in dots(axis) if colour == ORANGE]
+            assert marked == list(large.itertuples(index=False, name=None))
             tau = taus.loc[target, score]
             shade = np.subtract(*np.array(axis.get_facecolor())[[0, 2]])  # orange above 0, purple below
             assert np.isnan(tau) or abs(tau) < 0.05 or np.sign(shade) == np.sign(tau)
@@ -214,11 +194,8 @@ def test_noise_ceiling_draws_both_bands_and_the_scores_of_every_target():
         for target, values in half.iterrows()
     ]
     assert sorted(drawn) == pytest.approx(np.array(sorted(expected)))
-    assert set(dots(axis)) == {
-        (taus.loc[target, score], rows[target], colour)
-        for target in taus.index
-        for score, colour in (("leep", BLUE), ("mine", ORANGE))
-    }
+    expected = {(row.leep, rows[row.Index], BLUE) for row in taus.itertuples()}
+    assert set(dots(axis)) == expected | {(row.mine, rows[row.Index], ORANGE) for row in taus.itertuples()}
 
 
 def test_partial_grids_draw_the_spread_and_the_value_of_every_score():
@@ -233,30 +210,18 @@ def test_partial_grids_draw_the_spread_and_the_value_of_every_score():
 
 
 def test_runs_are_all_drawn_with_the_one_of_lowest_loss_and_the_median():
-    runs = pd.DataFrame(
-        {
-            "source": np.repeat(["zebra", "imagenet"], 30),
-            "val_loss": RNG.random(60),
-            "test_auc": RNG.random(60),
-        }
-    )
+    runs = pd.DataFrame(RNG.random((60, 2)), columns=["val_loss", "test_auc"])
+    runs["source"] = np.repeat(["zebra", "imagenet"], 30)
     (axis,) = functions("05").draw_runs(runs).axes
     row = {source: place for place, source in ticks(axis).items()}
+    lines = [marks for marks in axis.collections if isinstance(marks, LineCollection)]
+    medians = {round(p[:, 1].mean()): p[0, 0] for marks in lines for p in marks.get_segments()}
     for source, block in runs.groupby("source"):
         own = [(x, colour) for x, y, colour in dots(axis) if round(y) == row[source]]
         assert sorted(x for x, colour in own if colour == GREY) == sorted(block["test_auc"])
         chosen = block.loc[block["val_loss"].idxmin(), "test_auc"]
         assert [x for x, colour in own if colour == ORANGE] == [chosen]
-    bars_of = [
-        path
-        for marks in axis.collections
-        if isinstance(marks, LineCollection)
-        for path in marks.get_segments()
-    ]
-    medians = {round(path[:, 1].mean()): path[0, 0] for path in bars_of}
-    assert medians == pytest.approx(
-        {row[name]: own.median() for name, own in runs.groupby("source")["test_auc"]}
-    )
+        assert medians[row[source]] == pytest.approx(block["test_auc"].median())
 
 
 def test_what_pairs_add_to_tau_sums_to_it_and_stands_in_the_cells():
@@ -266,12 +231,8 @@ def test_what_pairs_add_to_tau_sums_to_it_and_stands_in_the_cells():
     added = notebook.pair_weights(score, auc)
     assert added.sum() == pytest.approx(weightedtau(score, auc).statistic)
     axis = notebook.draw_pairs(added, list("abcdef")).axes[0]
-    cells = {
-        (ticks(axis)[y], ticks(axis, "x")[x]): text.get_text()
-        for text in axis.texts
-        for x, y in [text.get_position()]
-        if text.get_text()
-    }
+    placed = [(*text.get_position(), text.get_text()) for text in axis.texts if text.get_text()]
+    cells = {(ticks(axis)[y], ticks(axis, "x")[x]): text for x, y, text in placed}
     assert len(cells) == 15 and cells["e", "c"].strip("-") == "0.0"
     assert cells["b", "a"] == f"{200 * added[1, 0]:.1f}"
     assert axis.get_title(loc="left") == f"sum {100 * added.sum():.1f} hundredths"
@@ -280,9 +241,8 @@ def test_what_pairs_add_to_tau_sums_to_it_and_stands_in_the_cells():
 def test_sizes_stand_below_the_auc_of_their_source():
     table = pairs().dropna(subset="auc").assign(training_set_size=RNG.integers(10, 10**6, 11))
     taus = dict.fromkeys(TARGETS, 0.25)
-    for axis, target in zip(
-        functions("02").draw_sizes(table, ["imagenet"], taus).axes, TARGETS, strict=False
-    ):
+    figure = functions("02").draw_sizes(table, ["imagenet"], taus)
+    for axis, target in zip(figure.axes, TARGETS, strict=False):
         rows = table[table["target"] == target]
         assert axis.get_title(loc="left") == f"{target.removesuffix('mnist')}, τ = 0.25"
         assert sorted(dots(axis)) == sorted(
@@ -299,10 +259,8 @@ def test_a_triplet_s_bars_are_its_distances_and_its_loss_their_difference():
     (anchor, positive, negative), distance = notebook.largest_triplet(features, labels)
     losses = {
         (a, p, n): float(distance[a, p] - distance[a, n])
-        for a in range(4)
-        for p in range(4)
-        for n in range(4)
-        if a != p and labels[a] == labels[p] and labels[a] != labels[n]
+        for a, p, n in itertools.product(range(4), repeat=3)
+        if a != p and labels[a] == labels[p] != labels[n]
     }
     assert losses[anchor, positive, negative] == max(losses.values())
     pictures = list(RNG.integers(0, 255, (3, 4, 4)))
@@ -352,26 +310,21 @@ def test_bars_of_two_settings_stand_over_their_row():
 def test_a_ranking_has_the_best_on_top_and_a_missing_term_has_no_bar():
     columns = ["source", "rank", "combined", "feature_rank", "nca", "gradient_ratio_scale_invariant"]
     rows = [("x", 1, 1.0, 1.5, 0.9, 3.0), ("y", 2, 0.5, 1.0, np.nan, 2.0), ("w", 3, 0.0, 3.0, 0.7, 1.0)]
-    few = pd.DataFrame(
-        [("v", pd.NA, np.nan, 1.0, 0.3, 0.5), ("u", pd.NA, np.nan, 2.0, 0.2, 0.9)], columns=columns
-    )
-    sets = [
-        CandidateSet("source_datasets", "b", pd.DataFrame(rows, columns=columns)),
-        CandidateSet("mixed", "a", few),
-    ]
+    few = [("v", pd.NA, np.nan, 1.0, 0.3, 0.5), ("u", pd.NA, np.nan, 2.0, 0.2, 0.9)]
+    given = (("source_datasets", "b", rows), ("mixed", "a", few))
+    sets = [CandidateSet(kind, title, pd.DataFrame(of, columns=columns)) for kind, title, of in given]
     figure = figures.ranking(SimpleNamespace(sets=sets, synthetic=""))
     axes = np.array(figure.axes).reshape(2, 3)
     for panels, one, by in zip(axes, sets, ("combined", "feature_rank"), strict=True):
         assert panels[0].get_title(loc="left") == one.title
         drawn_columns = (by, "nca", "gradient_ratio_scale_invariant")
         for axis, column, colour in zip(panels, drawn_columns, (PROPOSED, GREEN, ORANGE), strict=True):
-            names = {place: name for place, name in ticks(axis).items()}
+            names = ticks(axis)
             assert [names[place] for place in sorted(names)] == list(one.table["source"])[::-1]
-            drawn = {
-                names[round(bar.get_y() + bar.get_height() / 2)]: bar.get_width() for bar in axis.patches
-            }
-            expected = one.table.set_index("source")[column].dropna().astype(float).to_dict()
-            assert drawn == pytest.approx(expected)
+            widths = {names[round(b.get_y() + b.get_height() / 2)]: b.get_width() for b in axis.patches}
+            assert widths == pytest.approx(
+                one.table.set_index("source")[column].dropna().astype(float).to_dict()
+            )
             assert {to_hex(bar.get_facecolor()) for bar in axis.patches} == {colour}
     assert [text.get_text() for text in axes[0, 1].texts] == ["missing"]
 
@@ -452,11 +405,11 @@ def test_similarity_keeps_the_colours_where_a_representation_is_missing():
     means = table.groupby("representation")["overlap"].mean()
     assert list(ticks(axis, "x").values()) == ["before", "LDA"]
     assert bars(axis) == pytest.approx({(0, GREY): means["before"], (1, ORANGE): means["lda"]})
-    assert sorted((round(x), y, c) for x, y, c in dots(axis)) == sorted(
-        ({"before": 0, "lda": 1}[r], y, {"before": GREY, "lda": ORANGE}[r])
-        for r, y in zip(table["representation"], table["overlap"], strict=True)
-        if r != "after"
-    )
+    looks = {"before": (0, GREY), "lda": (1, ORANGE)}
+    rows = [
+        (*looks[row.representation], row.overlap) for row in table.itertuples() if row.representation in looks
+    ]
+    assert sorted((round(x), colour, y) for x, y, colour in dots(axis)) == sorted(rows)
 
 
 def test_inversion_joins_the_two_values_of_every_score():
@@ -472,6 +425,8 @@ def test_by_width_draws_each_variant_and_marks_the_points():
     (axis,) = note_figures.by_width(values, 200).axes
     drawn = {line.get_label(): dict(line.get_xydata().tolist()) for line in axis.lines[:2]}
     assert drawn == values and list(axis.lines[2].get_xdata()) == [200, 200]
+    found = axis.figure.findobj(match=lambda part: hasattr(part, "get_text"))
+    assert "SYNTHETIC FEATURES" in " ".join(part.get_text() for part in found) and not plt.get_fignums()
 
 
 def test_samples_are_images_of_the_classes_in_turn_with_their_shares():

@@ -69,17 +69,12 @@ def as_released(model: models.SourceModel, images: np.ndarray, labels: np.ndarra
         for start in range(0, n, 32)
     ]
     criterion = TripletMarginLoss(margin=0.05)
-    norms = []
+    norms, layers = [], [backbone.get_submodule(name) for name in (model.first_conv, model.second_conv)]
     for start in range(0, n, batch):
         backbone.zero_grad()
         part = slice(start, start + batch)
         criterion(backbone(model.prepare(images[part])).flatten(1), torch.from_numpy(labels[part])).backward()
-        norms.append(
-            [
-                float(backbone.get_submodule(name).weight.grad.norm())
-                for name in (model.first_conv, model.second_conv)
-            ]
-        )
+        norms.append([float(layer.weight.grad.norm()) for layer in layers])
     return np.concatenate(features), np.array(norms)
 
 
@@ -103,19 +98,14 @@ def test_the_loss_and_its_gradient_are_those_of_the_released_loss(classes, dupli
     assert torch.isfinite(ours.grad).all()
 
 
-@pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 1, 2, 3]], ids=["one class", "no pair"])
-def test_the_loss_without_triplets_is_zero_with_zero_gradient(labels):
-    rows = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    loss = triplet_loss(rows, torch.tensor(labels))
-    loss.backward()
-    assert loss.item() == 0 and (rows.grad == 0).all()
-    assert count_triplets(np.array(labels)) == 0
-
-
-def test_triplets_are_counted():
-    labels = np.array([0, 0, 0, 1, 1, 2])
+def test_triplets_are_counted_and_without_any_loss_and_gradient_are_zero():
     # anchors and positives of class 0: 3 x 2, each with 3 negatives; of class 1: 2 x 1, each with 4
-    assert count_triplets(labels) == 3 * 2 * 3 + 2 * 1 * 4
+    assert count_triplets(np.array([0, 0, 0, 1, 1, 2])) == 3 * 2 * 3 + 2 * 1 * 4
+    for labels in ([0, 0, 0, 0], [0, 1, 2, 3]):
+        rows = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        loss = triplet_loss(rows, torch.tensor(labels))
+        loss.backward()
+        assert loss.item() == 0 and (rows.grad == 0).all() and count_triplets(np.array(labels)) == 0
 
 
 # --- one pass against two ----------------------------------------------------------------------------------
@@ -174,16 +164,18 @@ def test_a_batch_too_large_for_the_memory_goes_through_in_pieces(monkeypatch):
     finally:
         watch.remove()
     assert max(seen) == 3 and sum(seen) == 2 * 42 + 3  # the last batch fits
-    assert np.allclose(pieces.features, whole.features, rtol=1e-4, atol=1e-5)
-    assert np.allclose(pieces.first, whole.first, rtol=1e-3)
-    assert np.allclose(pieces.second, whole.second, rtol=1e-3)
     assert (pieces.triplets == whole.triplets).all()
-    assert np.allclose(pieces.logits, whole.logits, rtol=1e-3, atol=1e-4)
+    for name in ("features", "first", "second", "logits"):
+        np.testing.assert_allclose(getattr(pieces, name), getattr(whole, name), rtol=1e-3, atol=1e-5)
 
 
 # --- the ratio ---------------------------------------------------------------------------------------------
-def test_a_batch_without_triplets_does_not_change_the_ratio():
+def test_a_batch_without_triplets_does_not_change_the_ratio_and_none_at_all_is_an_error():
     images, labels = make_images(36)
+    with pytest.raises(ValueError, match="no batch holds a triplet"):
+        gradient_ratio(_network(SMALL), images, np.sort(labels))
+    with pytest.raises(ValueError, match="no batch holds a triplet.*12 images make batches of 2"):
+        gradient_ratio(_network(SMALL), images[:12], labels[:12])
     labels[:6] = 0
     done = single_pass(_network(SMALL), images, labels)
     assert done.triplets[0] == 0 and done.first[0] == done.second[0] == 0
@@ -209,15 +201,6 @@ def test_a_batch_with_triplets_but_no_active_one_has_gradients_of_zero():
     for variant in ("published", "corrected", "scale_invariant"):
         with pytest.raises(ValueError, match="no triplet is active"):
             gradient_ratio(model, images[6:], labels[6:], variant=variant, device="cpu")
-
-
-def test_no_triplet_at_all_is_an_error():
-    images, labels = make_images(12)  # batches of two
-    with pytest.raises(ValueError, match="no batch holds a triplet.*12 images make batches of 2"):
-        gradient_ratio(_network(SMALL), images, labels)
-    images, labels = make_images(36)
-    with pytest.raises(ValueError, match="no batch holds a triplet"):
-        gradient_ratio(_network(SMALL), images, np.sort(labels))
 
 
 def test_a_plain_network_and_string_labels_will_do():
@@ -296,10 +279,7 @@ def test_only_the_scale_invariant_ratio_is_that_of_the_function(architecture, re
 def _in_double(model, images, labels):
     """Pass in double precision: a triplet within rounding of the margin must not decide."""
     model.prepare = lambda images, device="cpu": models.to_batch(images, model.normalisation, device).double()
-    try:
-        return single_pass(model, images, labels, device="cpu")
-    finally:
-        del model.prepare
+    return single_pass(model, images, labels, device="cpu")
 
 
 def test_the_scale_invariant_ratio_by_hand():
@@ -320,20 +300,15 @@ def test_a_size_that_a_network_cannot_take_is_told_before_it_is_trained(architec
         train_source(target, SourceProtocol("tiny", 1, 64), architecture=architecture)
 
 
-def test_images_too_small_for_a_network_are_told():
+def test_what_a_pass_refuses():
+    images, labels = make_images(24, 28)
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 40), nn.Flatten())
     model = models.SourceModel("large", network, None, "large", "nothing")
     with pytest.raises(InputError, match="large cannot take images of 28 px: load the data at a larger size"):
-        single_pass(model, *make_images(12, 28))
-
-
-@pytest.mark.parametrize("count", [0, 23])
-def test_labels_must_match_the_images(count):
-    images, labels = make_images(24)
-    with pytest.raises(ValueError, match=f"labels: as many as images .* found {count} for 24 images"):
-        single_pass(_network(SMALL), images, labels[:count])
-
-
-def test_an_unknown_variant_is_refused():
+        single_pass(model, images, labels)
+    for count in (0, 23):
+        says = f"labels: as many as images .* found {count} for 24 images"
+        with pytest.raises(ValueError, match=says):
+            single_pass(_network(SMALL), images, labels[:count])
     with pytest.raises(ValueError, match="variant: 'new' is none of"):
-        gradient_ratio(_network(SMALL), *make_images(24), variant="new")
+        gradient_ratio(_network(SMALL), images, labels, variant="new")

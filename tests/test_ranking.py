@@ -29,6 +29,7 @@ from companion.scores import REGISTRY
 from companion.training import SourceProtocol, train_source
 
 RANKING = sys.modules["companion.ranking.ranking"]
+TINY = SourceProtocol("tiny", epochs=1, images_per_epoch=64, batch_size=32)
 QUICK_SCORES = ("nca", "gradient_ratio", "gradient_ratio_scale_invariant", "leep")
 
 
@@ -38,32 +39,18 @@ def stub(architecture: str, pretraining: str) -> models.SourceModel:
 
 
 def terms(nca, gradient_ratio) -> pd.DataFrame:
-    return pd.DataFrame(
-        {"source": [f"s{i}" for i in range(len(nca))], "nca": nca, "gradient_ratio": gradient_ratio}
-    )
-
-
-@pytest.fixture(scope="module")
-def target() -> datasets.Dataset:
-    return datasets.load_dataset("procedural:lesions")
+    names = [f"s{number}" for number in range(len(nca))]
+    return pd.DataFrame({"source": names, "nca": nca, "gradient_ratio": gradient_ratio})
 
 
 @pytest.fixture(scope="module")
 def sources(target) -> list[models.SourceModel]:
     """Four random networks, and one trained on the target itself."""
-    protocol = SourceProtocol("tiny", epochs=1, images_per_epoch=64, batch_size=32)
     found = [models.scratch(SMALL, seed=seed, name=f"scratch {seed}") for seed in range(4)]
-    return [*found, train_source(target, protocol, architecture=SMALL)]
-
-
-@pytest.fixture(scope="module")
-def five(target, sources) -> ranking.Ranking:
-    return rank(target, sources, per_class=20, scores=QUICK_SCORES)
+    return [*found, train_source(target, TINY, architecture=SMALL)]
 
 
 # --- pools -------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("given", "sets"),
     [
@@ -89,8 +76,6 @@ def test_other_patch_and_input_sizes_are_of_one_family():
 
 
 # --- the combination ---------------------------------------------------------------------------------------
-
-
 def test_min_max_by_hand():
     assert list(scores.min_max(np.array([1.0, 3.0, 2.0]))) == [0, 1, 0.5]
     assert list(scores.min_max(np.array([1.0, 3.0, 2.0]), invert=True)) == [1, 0, 0.5]
@@ -143,9 +128,8 @@ def test_two_at_zero_are_the_rule_and_no_tie_of_the_first():
 
 def test_the_order_goes_by_the_scale_invariant_ratio_where_there_is_one():
     given = terms([0.1, 0.4, 0.6, 0.9], [1.0, 3.0, 2.0, 4.0])
-    found, _ = ranking.order(
-        given.assign(gradient_ratio_scale_invariant=[1.0, 2.0, 9.0, 3.0]), kind="source_datasets"
-    )
+    given["gradient_ratio_scale_invariant"] = [1.0, 2.0, 9.0, 3.0]
+    found, _ = ranking.order(given, kind="source_datasets")
     assert found["source"].iloc[0] == "s2" and found["combined"].iloc[0] == pytest.approx(5 / 8)
     assert found.set_index("source").loc["s3", "proposed"] == 1
     inverted, _ = ranking.order(found, kind="architectures")  # of which the replication has one
@@ -155,9 +139,8 @@ def test_the_order_goes_by_the_scale_invariant_ratio_where_there_is_one():
 
 def test_few_are_ordered_by_their_features():
     scores = {"linear_probe": [0.5, 0.9], "knn": [0.4, 0.8], "nca": [0.9, 0.5], "logme": [1.0, 2.0]}
-    table, reason = ranking.order(
-        pd.DataFrame({"source": ["a", "b"], "gradient_ratio": 1.0} | scores), kind="mixed"
-    )
+    given = pd.DataFrame({"source": ["a", "b"], "gradient_ratio": 1.0} | scores)
+    table, reason = ranking.order(given, kind="mixed")
     one = CandidateSet("mixed", "few", table, reason)
     assert one.advised == ["b", "a"] and not one.ordered and table["proposed"].isna().all()
     assert list(table["feature_rank"]) == [1.25, 1.75]
@@ -206,14 +189,11 @@ def test_seed_and_variant_reach_the_draw_the_sources_and_the_scores(target, sour
 
 
 # --- one source on one target ------------------------------------------------------------------------------
-
-
 def test_scores_hold_what_was_asked_and_why_some_is_missing(target, sources):
     card = score(sources[0], target, scores=("nca", "leep", "gradient_ratio", "ncti"), per_class=20)
-    assert list(card) == ["nca", "leep", "gradient_ratio"]
+    assert list(card) == ["nca", "leep", "gradient_ratio"] and len(card.ncti_terms) == 3
     assert 0 <= card["nca"] <= 1 and card["gradient_ratio"] > 0
     assert np.isnan(card["leep"]) and card.reasons["leep"]
-    assert len(card.ncti_terms) == 3
     assert card.features.shape == (40, 1024) and card.labels.shape == (40,)
     record = card.provenance
     assert record["data"] == {target.name: target.content_hash}
@@ -227,25 +207,16 @@ FLAT = models.SourceModel("flat", nn.Sequential(nn.Flatten(), nn.Linear(2352, 8)
 
 @pytest.mark.parametrize(
     ("model", "per_class", "reason"),
-    [
-        (FLAT, 20, "no two convolutions"),
-        (models.scratch(SMALL), 6, "no batch holds a triplet"),
-    ],
+    [(FLAT, 20, "no two convolutions"), (models.scratch(SMALL), 6, "no batch holds a triplet")],
 )
 def test_a_ratio_that_is_undefined_has_a_reason(target, model, per_class, reason):
     card = score(model, target, per_class=per_class, scores=("gradient_ratio",))
     assert np.isnan(card["gradient_ratio"]) and reason in card.reasons["gradient_ratio"]
 
 
-def test_an_unknown_score_is_refused(target, sources):
-    with pytest.raises(InputError, match=r"no score 'logm'\. Did you mean 'logme'\?"):
-        score(sources[0], target, scores=("logm",))
-
-
 # --- a whole ranking ---------------------------------------------------------------------------------------
-
-
-def test_a_ranking_is_ordered_and_complete_and_leaves_out_what_has_seen_the_target(five, sources):
+def test_a_ranking_is_ordered_and_complete_and_leaves_out_what_has_seen_the_target(target, sources):
+    five = rank(target, sources, per_class=20, scores=QUICK_SCORES)
     (one,) = five.sets
     assert one.kind == "source_datasets" and list(five.left_out) == [sources[-1].name]
     table = five.table
@@ -257,20 +228,18 @@ def test_a_ranking_is_ordered_and_complete_and_leaves_out_what_has_seen_the_targ
     assert table[list(FEATURE_SCORES)].notna().all(axis=None)
     assert table["note"].str.contains("leep").any()  # random networks have no source classes
     assert five.synthetic and five.provenance["data"]
+    torch.manual_seed(99)  # the same seed gives the same numbers
+    again = rank(target, sources, per_class=20, scores=QUICK_SCORES)
+    pd.testing.assert_frame_equal(again.table, table, check_exact=True)
 
 
 def test_a_source_trained_on_the_same_files_is_known_at_any_size_under_any_name_and_in_a_pool(tmp_path):
-    protocol = SourceProtocol("tiny", epochs=1, images_per_epoch=32, batch_size=32)
     folder = image_files.folder(tmp_path / "scans", {"a": 20, "b": 20})
     copied = shutil.copytree(folder, tmp_path / "copy of scans")
     learnt, cells = (datasets.load_dataset(str(name), size=28) for name in (copied, "procedural:cells"))
-    sources = [
-        *(models.scratch(SMALL, seed=seed, name=f"scratch {seed}") for seed in range(2)),
-        *(
-            train_source(of, protocol, architecture=SMALL)
-            for of in (learnt, datasets.pool([learnt, cells]), cells)
-        ),
-    ]
+    sources = [models.scratch(SMALL, seed=seed, name=f"scratch {seed}") for seed in range(2)]
+    for of in (learnt, datasets.pool([learnt, cells]), cells):
+        sources.append(train_source(of, TINY, architecture=SMALL))
     found = rank(str(folder), sources, size=64, per_class=10, scores=QUICK_SCORES)
     assert set(found.left_out) == {source.name for source in sources[2:4]}
     with pytest.raises(InputError, match="only 1 of 2 sources did not learn from scans itself"):
@@ -291,40 +260,28 @@ def test_sources_normalised_otherwise_or_without_batch_norm_are_warned_of(target
     assert "without batch norm beside networks with it (bare)" in said
 
 
-def test_the_same_seed_gives_the_same_numbers(five, target, sources):
-    torch.manual_seed(99)
-    again = rank(target, sources, per_class=20, scores=QUICK_SCORES)
-    pd.testing.assert_frame_equal(again.table, five.table, check_exact=True)
-
-
-def test_progress_rises_to_one(target, sources):
-    told: list[tuple[float, str]] = []
-    rank(target, sources[:2], per_class=10, scores=(), progress=lambda *step: told.append(step))
-    fractions = [fraction for fraction, _ in told]
-    assert fractions == sorted(fractions) and (fractions[0], fractions[-1]) == (0, 1)
-    assert all(text and "\n" not in text for _, text in told)
-
-
-def test_two_are_ordered_by_their_features_and_verified(target):
+def test_two_are_ordered_by_their_features(target):
     pair = {name: models.scratch(name, seed=0) for name in (SMALL, "mobilenet_v3_small")}
-    found = rank(target, pair, per_class=10, scores=())
+    steps: list[float] = []
+    found = rank(target, pair, per_class=10, scores=(), progress=lambda fraction, _: steps.append(fraction))
+    assert steps == sorted(steps) and (steps[0], steps[-1]) == (0, 1)
     (one,) = found.sets
     assert one.kind == "mixed" and not one.ordered and found.best is one
     assert set(found.first(5)) == set(pair)  # as the mapping calls them
     assert one.table[["nca", "gradient_ratio", "feature_rank"]].notna().all(axis=None)
-    first, basis = found.recommendation[:2]
-    assert first.startswith(f"Fine-tune {found.first(1)[0]} first, then {found.first(2)[1]}: ")
-    assert "mean rank by linear probe, k-NN, NCA and LogME over 2 candidates" in basis
+    assert found.recommendation[0].startswith("Fine-tune {} first, then {}: ".format(*found.first(2)))
     assert "No combined score: it needs 4 candidates" in str(found)
     assert len(ranking.stability(found, 5).table) == 2
+    several = {split: np.eye(2, dtype=int)[labels] for split, labels in target.labels.items()}
+    with pytest.raises(InputError, match="several labels an image"):  # before any source is loaded
+        rank(replace(target, labels=several, task="multi-label"), ["imagenet", "radimagenet"])
 
 
 def test_networks_are_taken_as_they_are_and_transformers_with_a_remark(target):
-    first, second = (models.build(SMALL, seed=seed) for seed in (0, 1))
-    found = rank(target, [first, second], per_class=10, scores=())
+    found = rank(target, [models.build(SMALL, seed=seed) for seed in (0, 1)], per_class=10, scores=())
     assert sorted(found.table["source"]) == ["ShuffleNetV2 1", "ShuffleNetV2 2"]
-    assert not any("nobody has validated" in line for lines in found.remarks.values() for line in lines)
-    assert np.isfinite(score(first, target, per_class=10, scores=("gradient_ratio",))["gradient_ratio"])
+    network = models.build(SMALL, seed=0)
+    assert score(network, target, per_class=10, scores=("gradient_ratio",))["gradient_ratio"] > 0
     timm = models.timm()
     network = timm.create_model("vit_tiny_patch16_224", img_size=28, patch_size=7, depth=2, num_classes=0)
     model = source_models.from_timm(network.eval(), name="timm:vit", architecture="vit_tiny_patch16_224")
@@ -337,23 +294,7 @@ def test_networks_are_taken_as_they_are_and_transformers_with_a_remark(target):
     assert not any("an extension" in line for line in found.remarks["scratch"])
 
 
-def test_an_unusable_target_is_told_before_any_source_is_loaded():
-    rng = np.random.default_rng(0)
-    several = datasets.Dataset(
-        name="several",
-        images={"train": rng.integers(0, 256, (12, 28, 28)).astype(np.uint8)},
-        labels={"train": rng.integers(0, 2, (12, 3))},
-        classes=("a", "b", "c"),
-        task="multi-label",
-        origin="made up",
-    )
-    with pytest.raises(InputError, match="several labels an image"):
-        rank(several, ["imagenet", "radimagenet"])
-
-
 # --- candidates --------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def four(tmp_path_factory) -> list[str]:
     """Four checkpoints of one architecture; the first says that it is ImageNet's."""
@@ -370,41 +311,15 @@ def repeated(ranked) -> ranking.Stability:
     return ranking.stability(ranked, 5)
 
 
-def test_on_an_empty_machine_only_random_weights_can_be_had(data, own_cache, monkeypatch, tmp_path):
+def test_sets_on_this_machine_are_trained_on_until_there_is_an_order(data, own_cache, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(InputError, match="only random weights can be had here"):
-        ranking.default_sources("scans")
     (data / "breastmnist.npz").write_bytes(b"")
     chosen, left_out = ranking.default_sources("scans")
     assert chosen == ["train:breastmnist", "scratch"]
     assert {"imagenet", "torchvision:vgg11", "pathmnist", "radimagenet"} <= set(left_out)
     assert all(left_out.values()) and "(45 MB)" in left_out["imagenet"]
     assert not {"chestmnist", "medmnist"} & set(left_out)
-
-
-def test_what_is_here_is_a_candidate(data, own_cache, monkeypatch, tmp_path, four):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    for path in (
-        source_models.imagenet_file("resnet18")[1],
-        source_models.imagenet_file("vgg11")[1],
-        source_models.medmnist_file("pathmnist"),
-        data / "weights" / "radimagenet.pth",
-        data / "weights" / "medmnist_without_breastmnist.safetensors",
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"weights")
-    source_models.save(models.scratch(SMALL), data / "weights" / "own.safetensors")
-    save_file(models.build(SMALL).state_dict(), data / "weights" / "unknown.safetensors")
-    (data / "weights" / "cut.safetensors").write_bytes(b"x")
-    chosen, left_out = ranking.default_sources("breastmnist")
-    released = ["imagenet", "torchvision:vgg11", "pathmnist", "medmnist", "radimagenet"]
-    assert chosen == [*released, str(data / "weights" / "own.safetensors"), "scratch"]
-    assert "torchvision:googlenet" in left_out
-
-
-def test_sets_on_this_machine_are_trained_on_until_there_is_an_order(data, own_cache, monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    for flag in ("breastmnist", "retinamnist", "pneumoniamnist", "bloodmnist"):
+    for flag in ("retinamnist", "pneumoniamnist", "bloodmnist"):
         (data / f"{flag}.npz").write_bytes(b"")
     chosen, left_out = ranking.default_sources("scans")
     assert chosen == ["train:breastmnist", "train:retinamnist", "train:pneumoniamnist", "scratch"]
@@ -412,15 +327,23 @@ def test_sets_on_this_machine_are_trained_on_until_there_is_an_order(data, own_c
     assert "train:retinamnist" not in ranking.default_sources("retinamnist")[0]
 
 
-def test_without_sources_the_call_takes_the_candidates(monkeypatch):
-    monkeypatch.setattr(RANKING, "default_sources", lambda *_, **__: (["scratch", "x"], {}))
-    with pytest.raises(InputError, match="no source 'x'"):
-        rank("procedural:lesions", architecture=SMALL, per_class=12, scores=())
+def test_what_is_here_is_a_candidate(data, own_cache, monkeypatch, tmp_path, four):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    weights = data / "weights"
+    source_models.save(models.scratch(SMALL), weights / "own.safetensors")
+    save_file(models.build(SMALL).state_dict(), weights / "unknown.safetensors")
+    by_hand = ("radimagenet.pth", "medmnist_without_breastmnist.safetensors", "cut.safetensors")
+    imagenet = [source_models.imagenet_file(name)[1] for name in ("resnet18", "vgg11")]
+    for path in (*imagenet, source_models.medmnist_file("pathmnist"), *(weights / name for name in by_hand)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"weights")
+    chosen, left_out = ranking.default_sources("breastmnist")
+    released = ["imagenet", "torchvision:vgg11", "pathmnist", "medmnist", "radimagenet"]
+    assert chosen == [*released, str(weights / "own.safetensors"), "scratch"]
+    assert "torchvision:googlenet" in left_out
 
 
 # --- agreement ---------------------------------------------------------------------------------------------
-
-
 def _made_up(kind: str = "source_datasets", count: int = 4, **columns) -> CandidateSet:
     table = pd.DataFrame(
         {
@@ -462,8 +385,6 @@ def test_methods_are_inverted_among_architectures_as_where_they_are_judged():
 
 
 # --- repeats -----------------------------------------------------------------------------------------------
-
-
 def test_repeats_count(repeated, ranked):
     table = repeated.table
     assert list(table["source"]) == list(ranked.table["source"])
@@ -524,13 +445,9 @@ def test_the_interval_of_the_lead_covers_and_equal_sources_are_not_told_apart(se
 
 def _halves_of(terms: dict[str, float], repeats: int = 8) -> pd.DataFrame:
     """All terms of a source are the same in every half."""
+    rows = pd.DataFrame([(s, half) for s in terms for half in range(repeats)], columns=["source", "half"])
     names = ("nca", "gradient_ratio", "gradient_ratio_scale_invariant")
-    rows = [
-        {"source": source, "half": half, **dict.fromkeys(names, value)}
-        for source, value in terms.items()
-        for half in range(repeats)
-    ]
-    return pd.DataFrame(rows)
+    return rows.assign(**dict.fromkeys(names, rows["source"].map(terms)))
 
 
 def test_halves_without_an_order_count_for_nobody():
@@ -550,9 +467,7 @@ def test_halves_without_an_order_count_for_nobody():
 
 
 # --- verification ------------------------------------------------------------------------------------------
-
-
-def test_the_first_two_are_fine_tuned(monkeypatch, ranked):
+def test_the_first_two_are_fine_tuned(monkeypatch, ranked, target):
     monkeypatch.setattr(verification, "SEEDS", 2)
     steps: list[float] = []
     found = ranking.verify(ranked, 2, progress=lambda fraction, _: steps.append(fraction))
@@ -562,6 +477,8 @@ def test_the_first_two_are_fine_tuned(monkeypatch, ranked):
     assert [name for name in table if "auc of" in name] == [f"auc of {c}" for c in ranked.dataset.classes]
     assert steps == sorted(steps)
     assert "2 seeds, the better of 2 learning rates" in found.runs and "right" not in found.summary
+    with pytest.raises(InputError, match="verify at least 2"):
+        ranking.check_verifiable(target, 1)
 
 
 TRUTH = np.arange(200) % 2
@@ -589,18 +506,10 @@ def test_the_summary_of_a_verification(chances, says, apart, target):
     assert "95 % interval over 1 seeds and 200 test images" in found
 
 
-def test_what_cannot_be_verified_is_reported_before_any_work(target):
-    with pytest.raises(InputError, match="verify at least 2"):
-        ranking.check_verifiable(target, 1)
-
-
 # --- cost and report ---------------------------------------------------------------------------------------
-
-
 def test_costs_are_measured_and_scale(ranked):
     spent = [one.seconds for one in ranked.scored]
     assert all(0 < each["network"] <= each["scoring"] for each in spent) and ranked.images == 40
-    assert ranked.seconds >= sum(each["scoring"] for each in spent)
     assert ranked.fine_tuning_seconds("standard") > ranked.fine_tuning_seconds("quick") > 0
     assert ranking.stability_cost(ranked, 10) == pytest.approx(10 * ranking.stability_cost(ranked, 1))
     both = ranked.fine_tuning_seconds("quick", ranked.first(2))
@@ -611,9 +520,7 @@ def test_costs_are_measured_and_scale(ranked):
 def test_the_recommendation_comes_first_and_names_the_baseline(ranked, repeated, four):
     first, second = ranked.first(2)
     lines = replace(ranked, stability=repeated).recommendation
-    assert lines[0].startswith(f"Fine-tune {first} first, then {second}: ")
-    assert lines[1].startswith("The order is that of the combined score over 4 candidates")
-    assert repeated.summary in lines[2]
+    assert lines[0].startswith(f"Fine-tune {first} first, then {second}: ") and repeated.summary in lines[2]
     place = ranked.first(4).index(Path(four[0]).stem) + 1
     (trivial,) = [line for line in lines if line.startswith("The trivial choice is ImageNet: ")]
     assert f"ImageNet: {Path(four[0]).stem}, here in place {place} of 4." in trivial
@@ -621,23 +528,18 @@ def test_the_recommendation_comes_first_and_names_the_baseline(ranked, repeated,
     here, simple = found.loc["here"], found.loc["baseline"]
     assert f"mean weighted τ {here['tau']:.2f} against {simple['tau']:.2f}" in trivial
     assert f"first choice {here['regret']:.3f} against {simple['regret']:.3f}." in trivial
-    assert (simple["low"] < 0 < simple["high"]) == ("not shown to be better or worse" in trivial)
-    assert "add --verify 2: six short runs" in lines[-1] and str(ranked).startswith("SYNTHETIC")
-    assert str(ranked).splitlines()[1] == ranked.recommendation[0]
-    assert "whether other images would change the order (add --repeats 10" in ranked.recommendation[2]
+    assert "--verify 2" in lines[-1] and "--repeats 10" in ranked.recommendation[2]
+    assert str(ranked).startswith("SYNTHETIC") and str(ranked).splitlines()[1] == ranked.recommendation[0]
     (one,) = ranked.sets
 
     def said(**columns) -> str:
         changed = replace(one, kind=columns.pop("kind", one.kind), table=one.table.assign(**columns))
         return " ".join(replace(ranked, sets=[changed]).recommendation)
 
-    assert "ImageNet, is not among these" in said(pretraining="elsewhere")
-    assert "ImageNet" not in said(kind="architectures")
+    assert "not among these" in said(pretraining="elsewhere") and "ImageNet" not in said(kind="architectures")
     assert f"The paper's own form of the score puts {second} first" in said(proposed=[0.0, 1.0, 0.5, 0.2])
     assert "The paper's own form" not in said(proposed=one.table["combined"])
-    assert f"{second} is ahead: mean rank 1.0 against 2.0 of {first}" in said(
-        feature_rank=[2.0, 1.0, 3.0, 4.0]
-    )
+    assert f"{second} is ahead: mean rank 1.0 against 2.0" in said(feature_rank=[2.0, 1.0, 3.0, 4.0])
 
 
 def test_the_verdict_is_the_weakest_that_holds(ranked, repeated):
@@ -645,7 +547,6 @@ def test_the_verdict_is_the_weakest_that_holds(ranked, repeated):
     elsewhere = pd.DataFrame({"source": ["other", first], "elsewhere": [1.0, 2.0]})
     sure, unsure = (replace(repeated, table=repeated.table.assign(gap_low=low)) for low in (0.1, -0.1))
     verdict = report.verdict
-    assert verdict(ranked, none, 0.8) == "most of the evidence agrees"
     assert verdict(ranked, none, 0.5) == "too close to call"
     assert verdict(replace(ranked, stability=sure), none, 0.8) == "most of the evidence agrees"
     assert verdict(replace(ranked, stability=unsure), none, 0.8) == "too close to call"
@@ -663,27 +564,16 @@ def test_imagenet_is_known_by_a_file_s_name(name, expected):
     assert evidence.is_imagenet(name) == expected
 
 
-def test_the_published_ground_truth_is_cited_only_for_sources_like_its_own(ranked):
-    (one,) = ranked.sets
-    assert "What such orders were worth" not in {section.title for section in ranked.sections}
-    table = one.table.assign(
-        architecture="resnet18", pretraining=["imagenet", "bloodmnist", "medmnist", "nothing"]
-    )
-    (said,) = next(
-        section.lines
-        for section in replace(ranked, sets=[replace(one, table=table)]).sections
-        if section.title == "What such orders were worth"
-    )
-    mean = evaluation.weighted_tau("source_datasets")["proposed"].mean()
-    assert f"mean weighted τ of {mean:.2f}" in said
-    assert "then training-set size: τ 0.53, regret 0.0052" in said
-
-
 def test_what_is_known_from_elsewhere_is_shown_beside_the_order(ranked):
     (one,) = ranked.sets
     assert ranking.elsewhere(one, "scans").empty
-    names = ["bloodmnist", "imagenet", "medmnist", "x"]
+    names = ["bloodmnist", "imagenet", "medmnist", "nothing"]
     known = replace(one, table=one.table.assign(architecture="resnet18", pretraining=names))
+    # The published ground truth is cited for sources like its own only.
+    mean = evaluation.weighted_tau("source_datasets")["proposed"].mean()
+    for about, cited in ((ranked, False), (replace(ranked, sets=[known]), True)):
+        words = " ".join(line for section in about.sections for line in section.lines)
+        assert (f"mean weighted τ of {mean:.2f}" in words) is ("τ 0.53, regret 0.0052" in words) is cited
     found = ranking.elsewhere(known, "bloodmnist").set_index("source")
     auc = published.table("source_datasets").pivot_table(index="target", columns="source", values="auc")
     ranks = auc.drop(index="bloodmnist")[names[:3]].rank(axis=1, ascending=False).mean()
@@ -698,24 +588,10 @@ def test_what_is_known_from_elsewhere_is_shown_beside_the_order(ranked):
     assert "Fine-tuned on 7 other targets, these had the mean places" in text
 
 
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(0.31, "0.3 s"), (42, "42 s"), (600, "10 min"), (9000, "2.5 h")]
-)
-def test_durations(seconds, said):
-    assert report.duration(seconds) == said
-
-
 def _checked(summary: str) -> ranking.Verification:
-    row = {
-        "source": "a",
-        "place": 1,
-        "test_auc": 0.9,
-        "low": 0.8,
-        "high": 0.95,
-        "frozen_auc": 0.7,
-        "auc of x": 0.9,
-    }
-    return ranking.Verification(pd.DataFrame([row]), summary, ("frozen does",), "six runs")
+    columns = ["source", "place", "test_auc", "low", "high", "frozen_auc", "auc of x"]
+    rows = pd.DataFrame([("a", 1, 0.9, 0.8, 0.95, 0.7, 0.9)], columns=columns)
+    return ranking.Verification(rows, summary, ("frozen does",), "six runs")
 
 
 def test_everything_is_in_the_report(ranked, repeated, tmp_path):
@@ -730,15 +606,12 @@ def test_everything_is_in_the_report(ranked, repeated, tmp_path):
     )
     text = str(whole)
     for wanted in (
-        "How stable the order is (5 random halves of the images)",
-        "95 % interval over images",
-        "40 training images were scored, no others",
+        "5 random halves of the images",
         "Checked by fine-tuning: the first came first.",
         "Source Place Test AUC  From    To Frozen\n     a     1    0.900 0.800 0.950  0.700\n",
         "AUC by class, a: x 0.900",
         "frozen does",
         "imagenet: not on this machine",
-        "fine-tuning each of them once would take about",
         "normalisation mean 0.5 0.5 0.5, sd 0.5 0.5 0.5, as the file says",
         f"  {first}, {second}: leep: none; why\n",
         f"  {first}, {last}: small\n",
@@ -758,13 +631,9 @@ def test_everything_is_in_the_report(ranked, repeated, tmp_path):
     assert "<script" not in with_pictures and "http" not in without and "Dataset(" not in without
     with pytest.raises(InputError, match=r"holds ranking\.csv already"):
         whole.save(tmp_path / "True")
-
-
-def test_hostile_names_are_escaped(ranked):
     (one,) = ranked.sets
     hostile = replace(one, title="<script>", table=one.table.assign(source="<b>", architecture="<i>"))
-    scored = [replace(ranked.scored[0], name="<b>", remarks=("<u>",))]
-    made = replace(ranked, sets=[hostile], scored=scored)
+    made = replace(ranked, sets=[hostile], scored=[replace(ranked.scored[0], name="<b>", remarks=("<u>",))])
     for page in (report.as_page(made, b""), made._repr_html_()):
         assert not any(tag in page for tag in ("<script>", "<b>", "<i>", "<u>"))
 

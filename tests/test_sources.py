@@ -2,7 +2,6 @@
 
 import io
 import pickle
-import urllib.error
 import zipfile
 
 import numpy as np
@@ -21,17 +20,15 @@ TINY = SourceProtocol("tiny", epochs=1, images_per_epoch=32, batch_size=16)
 TRAIN = "train:procedural:lesions"
 
 
-def same_weights(one: models.SourceModel, other: models.SourceModel) -> bool:
+def same(one: models.SourceModel, other: models.SourceModel) -> bool:
+    """Are weights and features equal?"""
     first, second = one.backbone.state_dict(), other.backbone.state_dict()
     # How many batches a norm has seen changes nothing once training is over, and is not kept.
     keys = [key for key in first if not key.endswith("num_batches_tracked")]
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in keys)
-
-
-def same_features(one: models.SourceModel, other: models.SourceModel) -> bool:
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32)).astype(np.uint8)
-    with torch.no_grad():
-        return torch.equal(one.backbone(one.prepare(images)), other.backbone(other.prepare(images)))
+    features = [model.features(images, device="cpu") for model in (one, other)]
+    weights = first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in keys)
+    return weights and np.array_equal(*features)
 
 
 def trained(**options) -> models.SourceModel:
@@ -46,19 +43,15 @@ def test_a_source_is_trained_once_and_then_loaded(own_cache, monkeypatch):
     assert first.provenance["synthetic"] and "cached" not in first.provenance
     assert len(first.provenance["loss_per_epoch"]) == TINY.epochs
 
-    def fail(*_arguments, **_options):
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr(sources, "train_source", fail)
+    monkeypatch.setattr(sources, "train_source", lambda *_, **__: pytest.fail("trained again"))
     second = trained()
     assert second.provenance["cached"]
-    assert same_weights(first, second) and same_features(first, second)
-    assert torch.equal(first.head.weight, second.head.weight)
-    for attribute in ("name", "architecture", "pretraining", "normalisation", "first_conv", "second_conv"):
-        assert getattr(first, attribute) == getattr(second, attribute), attribute
+    assert same(first, second) and torch.equal(first.head.weight, second.head.weight)
+    for name in ("name", "architecture", "pretraining", "normalisation", "first_conv", "second_conv"):
+        assert getattr(first, name) == getattr(second, name), name
     assert len(list(own_cache.rglob("*.safetensors"))) == 1
     for other in ({"seed": 1}, {"size": 64}, {"protocol": SourceProtocol("tiny", 1, 64)}):
-        with pytest.raises(AssertionError, match="trained again"):
+        with pytest.raises(pytest.fail.Exception, match="trained again"):
             load_source(TRAIN, **({"architecture": SMALL, "protocol": TINY} | other))
 
 
@@ -75,7 +68,7 @@ def test_a_damaged_file_in_the_cache_is_replaced(own_cache, damage):
         path.write_bytes(whole[: len(whole) // 2])
     again = trained()
     assert "cached" not in again.provenance
-    assert same_weights(first, again)
+    assert same(first, again)
     assert trained().provenance["cached"]
 
 
@@ -95,9 +88,8 @@ def test_training_takes_several_labels_an_image_and_moves_no_global_random_state
 def test_a_pool_is_trained_on_as_many_images_as_asked(own_cache):
     both = load_source("train:procedural:cells+procedural:lesions@90", architecture=SMALL, protocol=TINY)
     assert both.provenance["images"] == 90 and both.name.endswith("lesions@90")
-    assert sources.parse("train:a+b@90").parts == ("a", "b") and sources.parse("train:a@90").parts == (
-        "a@90",
-    )
+    assert sources.parse("train:a+b@90").parts == ("a", "b")
+    assert sources.parse("train:a@90").parts == ("a@90",)
 
 
 # --- random, checkpoints -----------------------------------------------------------------------------------
@@ -109,7 +101,7 @@ def test_a_saved_model_comes_back(tmp_path, head):
     model = models.SourceModel(*parts, models.IMAGENET_NORMALISATION, provenance={"made by": "me"})
     path = sources.save(model, tmp_path / "folder" / "mine.safetensors")
     back = load_source(path)
-    assert same_weights(model, back) and same_features(model, back)
+    assert same(model, back)
     assert (back.architecture, back.pretraining, back.name) == (SMALL, "my images", str(path))
     assert back.provenance["made by"] == "me" and (back.head is not None) == head
     assert not head or torch.equal(back.head.weight, own.weight)
@@ -125,19 +117,13 @@ def test_a_checkpoint_with_another_record_is_refused(tmp_path, record):
 
 
 # --- MedMNIST's released weights ---------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def released() -> bytes:
-    """Zip archive laid out as the released one, with random weights."""
-    stream, inside = io.BytesIO(), io.BytesIO()
+def test_medmnists_weights_are_downloaded_when_trusted(data, server, monkeypatch, no_waiting):
+    stream, inside = io.BytesIO(), io.BytesIO()  # laid out as the released archive, with random weights
     torch.save({"net": models.build("resnet18", classes=2, seed=0).state_dict()}, inside)
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("resnet18_224_1.pth", inside.getvalue())
         archive.writestr("resnet50_28_1.pth", b"another")
-    return stream.getvalue()
-
-
-def test_medmnists_weights_are_downloaded_when_trusted(data, server, monkeypatch, released, no_waiting):
-    server.serve("/weights_breastmnist.zip", released)
+    server.serve("/weights_breastmnist.zip", stream.getvalue())
     monkeypatch.setattr(sources, "MEDMNIST_WEIGHTS", server.root + "/weights_{flag}.zip?download=1")
     with pytest.raises(InputError, match="no checksum is published.*trust"):
         load_source("breastmnist")
@@ -177,9 +163,7 @@ def test_imagenet_weights_are_downloaded(monkeypatch, tmp_path):
 def test_imagenet_weights_with_code_in_them_are_not_run(monkeypatch, tmp_path):
     marked = Malicious(tmp_path / "code-ran")
     weights, _ = sources.imagenet_file(SMALL)
-    path = (
-        tmp_path / "weights.pth"
-    )  # without digits of a checksum in its name; with eight, another can be found
+    path = tmp_path / "weights.pth"  # without the digits of a checksum in its name, which could be met
     monkeypatch.setattr(sources, "imagenet_file", lambda _architecture: (weights, path))
     torch.save({"conv1.weight": marked}, path)
     with pytest.raises(InputError, match="code in it would be run: it is not loaded"):
@@ -191,19 +175,6 @@ def test_imagenet_weights_with_code_in_them_are_not_run(monkeypatch, tmp_path):
     assert [found.name for found in tmp_path.iterdir()] == ["weights.pth"]
 
 
-def test_imagenet_weights_without_a_connection(monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-
-    def download(*_arguments, **_options) -> None:
-        raise urllib.error.URLError("no route")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    weights, path = sources.imagenet_file(SMALL)
-    with pytest.raises(EnvironmentFailure, match="cannot download the ImageNet weights") as caught:
-        load_source("imagenet", architecture=SMALL)
-    assert str(path) in str(caught.value) and weights.url in str(caught.value)
-
-
 # --- names -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "target", "stem", "where"),
@@ -212,9 +183,10 @@ def test_imagenet_weights_without_a_connection(monkeypatch, tmp_path):
         ("radimagenet", None, "radimagenet", "RadImageNet"),
     ],
 )
-def test_sources_fetched_by_hand(data, name, target, stem, where):
-    with pytest.raises(InputError, match="'medmnist' is trained on all sets but the target: say which"):
-        load_source("medmnist")
+def test_sources_fetched_by_hand_and_what_else_lies_in_the_data_directory(data, name, target, stem, where):
+    if target:
+        with pytest.raises(InputError, match=f"'{name}' is trained on all sets but the target: say which"):
+            load_source(name)
     with pytest.raises(EnvironmentFailure, match=f"weights of {name} are not downloaded .*{where}") as caught:
         load_source(name, target=target)
     wanted = data / "weights" / f"{stem}.safetensors"
@@ -223,13 +195,8 @@ def test_sources_fetched_by_hand(data, name, target, stem, where):
     save_file(models.build("resnet18", classes=3, seed=0).state_dict(), wanted)
     model = load_source(name, target=target)
     assert (model.name, model.pretraining, model.head.out_features) == (name, stem, 3)
-
-
-def test_a_checkpoint_is_found_in_the_data_directory(data):
     path = sources.save(models.scratch(SMALL, seed=3), data / "weights" / "mine.safetensors")
-    assert same_weights(load_source("mine.safetensors"), load_source(str(path)))
-    with pytest.raises(InputError, match="other.safetensors: there is no such checkpoint"):
-        load_source("other.safetensors")
+    assert same(load_source("mine.safetensors"), load_source(str(path)))
 
 
 # --- what a file does not say ------------------------------------------------------------------------------
@@ -242,8 +209,6 @@ def test_a_checkpoint_s_architecture_is_given_said_or_guessed(tmp_path):
     assert not any("guessed" in line for line in given.provenance["remarks"])
     with pytest.raises(InputError, match=r"weights of another architecture; name theirs \(FILE@ARCHITECTURE"):
         companion.load_source(f"{path}@resnet18")
-    with pytest.raises(InputError, match="no classification model 'resnet81'"):
-        companion.load_source(f"{path}@resnet81")
 
 
 @pytest.mark.parametrize(
@@ -276,14 +241,8 @@ def test_a_table_of_sources_says_what_files_do_not(tmp_path):
         ("name\nx\n", "line 2: key 'path' is missing"),
         ("name,path,sd\nx,w.pth,1\n", "unknown key 'sd'.* Did you mean 'std'"),
         (f"name,path,architecture,mean\nx,w.pth,{SMALL},0.5\n", "line 2: mean and std are needed together"),
-        (
-            f"name,path,architecture,mean,std\nx,w.pth,{SMALL},0.5,0\n",
-            "std.0 is '0': input should be greater than 0",
-        ),
-        (
-            f"name,path,architecture,mean,std\nx,w.pth,{SMALL},0.5,a b\n",
-            "std.0 is 'a': input should be a valid number",
-        ),
+        (f"name,path,architecture,mean,std\nx,w.pth,{SMALL},0.5,0\n", "std.0 is '0': .* greater than 0"),
+        (f"name,path,architecture,mean,std\nx,w.pth,{SMALL},0.5,a b\n", "std.0 is 'a': .* a valid number"),
         (f"name,path,architecture,classes\nx,w.pth,{SMALL},9\n", "w.pth has a head of 7 classes, not 9"),
         ("name,path\nx,other.pth\n", "there is no such checkpoint file"),
     ],
@@ -304,14 +263,7 @@ def test_a_model_that_cannot_be_kept_is_used_all_the_same(own_cache, monkeypatch
     assert model.head is not None and "No space left" in model.provenance["remarks"][0]
 
 
-@pytest.mark.parametrize(
-    ("source", "name"),
-    [
-        ("a@b/model.pth", "model"),
-        ("x/y.v2.pth@timm:resnet50.a1", "y.v2"),
-        ("timm:vit.augreg", "timm:vit.augreg"),
-        ("train:scans/x.csv", "train:scans/x.csv"),
-    ],
-)
-def test_only_a_checkpoint_is_called_by_its_file_s_name(source, name):
-    assert sources.called(source) == name
+def test_only_a_checkpoint_is_called_by_its_file_s_name():
+    called = {"a@b/model.pth": "model", "x/y.v2.pth@timm:resnet50.a1": "y.v2"}
+    called |= {name: name for name in ("timm:vit.augreg", "train:scans/x.csv")}
+    assert {source: sources.called(source) for source in called} == called

@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import re
-import socket
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,10 +36,7 @@ def test_directories_come_from_the_environment(monkeypatch, tmp_path):
     assert store.data_dir() == tmp_path / "c" / "data"
     monkeypatch.delenv("COMPANION_CACHE")
     assert store.data_dir().parent == store.cache_dir()
-
-
-def test_the_data_directory_is_set_for_one_block_only(tmp_path):
-    before = store.data_dir()
+    before = store.data_dir()  # set for one block only
     with store.data_directory(tmp_path / "other"):
         assert store.data_dir() == tmp_path / "other"
         with store.data_directory(None):
@@ -78,12 +74,10 @@ def test_a_full_or_closed_disk_is_an_environment_error(tmp_path, code):
 
 def test_a_file_in_the_way_of_a_folder_is_an_environment_error(tmp_path, server):
     (tmp_path / "file").write_text("")
-    for work in (
-        lambda: store.write_files(tmp_path / "file", {"below": b""}),
-        lambda: store.fetch(server.serve("/f", BODY), tmp_path / "file" / "below", checksum=MD5),
-    ):
-        with pytest.raises(EnvironmentFailure, match="cannot write .*below: "):
-            work()
+    with pytest.raises(EnvironmentFailure, match="cannot write .*below: "):
+        store.write_files(tmp_path / "file", {"below": b""})
+    with pytest.raises(EnvironmentFailure, match="cannot write .*below: "):
+        store.fetch(server.serve("/f", BODY), tmp_path / "file" / "below", checksum=MD5)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
@@ -100,10 +94,8 @@ def test_a_written_or_downloaded_file_is_as_readable_as_others(tmp_path, server)
 # --- checksums ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("checksum", ["md5:", "abc", "md5:" + "g" * 32, "crc32:12345678", ""])
 def test_what_is_no_checksum_is_refused(tmp_path, checksum):
-    path = tmp_path / "file"
-    path.write_bytes(BODY)
     with pytest.raises(InputError, match="is not a digest: give md5"):
-        store.fetch("https://nowhere.invalid/file", path, checksum=checksum)
+        store.fetch("https://nowhere.invalid/file", tmp_path / "file", checksum=checksum)
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha256"])
@@ -132,13 +124,15 @@ def test_a_good_file_is_downloaded_once(tmp_path, server, checksum):
         (Answer(b"other content"), r"does not have the published md5 [0-9a-f]{32}: nothing was kept"),
         (Answer(b"gone", status=404), r"cannot download .*: 404 from the server"),
         (CUT_OFF, "cannot reach 127.0.0.1 to download .*, or was cut off twice"),
+        (None, r"cannot reach 127\.0\.0\.1 .*put the file at"),
     ],
-    ids=["wrong md5", "404", "cut off"],
+    ids=["wrong md5", "404", "cut off", "no server"],
 )
 def test_a_download_that_fails_leaves_nothing(tmp_path, server, no_waiting, answer, message):
     path = tmp_path / "d" / "file.npz"
+    address = server.serve("/file", answer) if answer else "http://127.0.0.1:9/file"  # where nobody listens
     with pytest.raises(EnvironmentFailure, match=message) as caught:
-        store.fetch(server.serve("/file", answer), path, checksum=MD5)
+        store.fetch(address, path, checksum=MD5)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)  # where to put the file by hand
     assert names(path.parent) == []
@@ -152,19 +146,10 @@ def test_a_second_try_starts_cleanly(tmp_path, server, no_waiting, first):
 
 
 def test_two_downloads_at_once_leave_one_whole_file(tmp_path, server):
-    url = server.serve("/file", Answer(BODY))
+    url = server.serve("/file", BODY)
     with ThreadPoolExecutor(4) as pool:
         found = pool.map(lambda _: store.fetch(url, tmp_path / "file", checksum=MD5).read_bytes(), range(4))
     assert list(found) == [BODY] * 4 and names(tmp_path) == ["file"]
-
-
-def test_a_server_that_does_not_answer_is_named(tmp_path, no_waiting):
-    with socket.socket() as probe:  # a port that nobody listens on
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with pytest.raises(EnvironmentFailure, match=r"cannot reach 127\.0\.0\.1 .*put the file at"):
-        store.fetch(f"http://127.0.0.1:{port}/file", tmp_path / "file", checksum=MD5)
-    assert names(tmp_path) == []
 
 
 def test_without_a_checksum_a_file_must_be_trusted_and_is_checked_from_then_on(tmp_path, server):
@@ -198,13 +183,13 @@ def test_only_https_is_downloaded_from_other_machines(tmp_path, url):
     assert names(tmp_path) == []
 
 
-def test_a_redirect_may_not_lead_away_from_https(tmp_path, server):
+def test_a_redirect_is_followed_but_may_not_lead_away_from_https(tmp_path, server):
     address = server.serve("/file", Answer(status=302, location="http://192.0.2.2/file"))
     with pytest.raises(InputError, match=r"http://192\.0\.2\.2/file is not an https address"):
         store.fetch(address, tmp_path / "file", trust=True)
-    moved = server.serve("/moved", Answer(status=302, location="/there"))
+    server.serve("/file", Answer(status=302, location="/there"))
     server.serve("/there", b"content")
-    moved = moved.replace("127.0.0.1", "localhost")  # http is for this machine, by either name
+    moved = address.replace("127.0.0.1", "localhost")  # http is for this machine, by either name
     assert store.fetch(moved, tmp_path / "file", trust=True).read_bytes() == b"content"
 
 
@@ -257,16 +242,12 @@ def test_a_member_with_damaged_bytes_is_refused(tmp_path, server, position):
 
 
 # --- results -----------------------------------------------------------------------------------------------
-def test_a_digest_depends_on_content_and_not_on_order():
+def test_provenance_says_how_a_result_came_about_and_a_digest_does_not_depend_on_order():
+    record = store.provenance(seed=3, device="cpu", data={"x": "y"})
+    assert record["results_version"] == store.RESULTS_VERSION and record["libraries"]["numpy"]
+    assert (record["seed"], record["device"], record["data"]) == (3, "cpu", {"x": "y"})
     given = {"a": 1, "b": [2]}
     assert store.digest(given) == store.digest({"b": [2], "a": 1}) != store.digest(given | {"a": 2})
-
-
-def test_provenance_says_how_a_result_came_about():
-    record = store.provenance(seed=3, device="cpu", data={"x": "y"})
-    assert record["results_version"] == store.RESULTS_VERSION
-    assert (record["seed"], record["device"], record["data"]) == (3, "cpu", {"x": "y"})
-    assert record["libraries"]["numpy"]
 
 
 def test_a_stored_row_is_kept_and_a_changed_digit_of_its_checksum_is_noticed(tmp_path):

@@ -9,16 +9,11 @@ import pytest
 import torch
 
 import companion
-from companion import datasets, models, tuning
+from companion import models, tuning
 from companion.errors import InputError
 from companion.training.metrics import auc_per_class, macro_auc
 
 SMALL = "shufflenet_v2_x0_5"
-
-
-@pytest.fixture(scope="module")
-def target() -> datasets.Dataset:
-    return datasets.load_dataset("procedural:lesions")
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +63,7 @@ def test_a_saved_model_comes_back_with_its_predictions(tuned, target, tmp_path):
 
 def test_a_test_set_that_is_different_is_reported():
     (line,) = tuning._disagreement(val=(0.88, 0.84, 0.91), test=(0.57, 0.5, 0.63))
-    assert line.startswith(
-        "validation AUC 0.880 (0.840 to 0.910) and test AUC 0.570 (0.500 to 0.630) disagree"
-    )
+    assert "0.880 (0.840 to 0.910) and test AUC 0.570 (0.500 to 0.630) disagree" in line
     assert tuning._disagreement(val=(0.88, 0.84, 0.91), test=(0.8, 0.7, 0.85)) == []
 
 
@@ -86,11 +79,9 @@ def test_what_cannot_be_fine_tuned_is_refused(target, monkeypatch):
     source = models.scratch(SMALL)
     with pytest.raises(InputError, match="protocol 'best' is none of quick"):
         companion.tune(source, target, protocol="best")
-    lacking = replace(
-        target, images={"train": target.images["train"]}, labels={"train": target.labels["train"]}
-    )
+    train = {name: {"train": getattr(target, name)["train"]} for name in ("images", "labels")}
     with pytest.raises(InputError, match="val"):
-        companion.tune(source, lacking)
+        companion.tune(source, replace(target, **train))
     broken = models.scratch(SMALL)
     with torch.no_grad():
         next(broken.backbone.parameters()).fill_(torch.nan)

@@ -19,12 +19,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
 
 from checkpoints import checkpoints, named
 from companion import cli
+from companion.errors import InputError
 from image_files import Malicious, folder, manifest, picture
 
 SOURCES = ("-s", "scratch", "-s", "train:procedural:cells")
+TWO = {"a": 2, "b": 2}
 
 
 def npz(root: Path, **changed: object) -> Path:
@@ -45,26 +48,19 @@ def raw(path: Path, content: bytes) -> Path:
     return path
 
 
+LARGE = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
+
+
+def with_picture(name: str, image: object, **options: object) -> Callable[[Path], Path]:
+    return lambda root: picture(folder(root / "f", TWO) / "b" / name, image, **options).parents[1]
+
+
 def with_file(name: str, content: bytes | Callable[[bytes], bytes]) -> Callable[[Path], Path]:
     """Write class folders, one file of which holds `content`, or what it makes of a whole PNG or JPEG."""
 
     def make(root: Path) -> Path:
-        folder(root / "f", {"a": 2, "b": 2})
-        path = root / "f" / "b" / name
-        if callable(content):
-            large = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
-            path.write_bytes(content(picture(path, large).read_bytes()))
-        else:
-            path.write_bytes(content)
-        return root / "f"
-
-    return make
-
-
-def with_picture(name: str, image: object, **options: object) -> Callable[[Path], Path]:
-    def make(root: Path) -> Path:
-        folder(root / "f", {"a": 2, "b": 2})
-        picture(root / "f" / "b" / name, image, **options)
+        path = folder(root / "f", TWO) / "b" / name
+        path.write_bytes(content(picture(path, LARGE).read_bytes()) if callable(content) else content)
         return root / "f"
 
     return make
@@ -91,14 +87,9 @@ PAGES = [Image.new("L", (9, 9), value) for value in (10, 200)]
 
 
 def _loop(root: Path) -> Path:
-    folder(root / "f", {"a": 2, "b": 2})
+    folder(root / "f", TWO)
     (root / "f" / "b" / "again").symlink_to(root / "f" / "b", target_is_directory=True)
     return root / "f"
-
-
-def _two_train_folders(root: Path) -> Path:
-    folder(root / "f" / "train", {"a": 2, "b": 2})
-    return folder(root / "f" / "Training", {"a": 2, "b": 2}).parent
 
 
 def _not_utf8(root: Path) -> Path:
@@ -106,11 +97,6 @@ def _not_utf8(root: Path) -> Path:
     target = root / "f" / os.fsdecode(b"gr\xfcn")
     picture(target / "1.png")
     picture(target / "2.png")
-    return root / "f"
-
-
-def _manifest_beside(root: Path) -> Path:
-    manifest(root / "f", [("images/1.png", "a"), ("images/2.png", "b")], name="labels.csv")
     return root / "f"
 
 
@@ -141,10 +127,10 @@ FOLDERS = {
     "an empty folder": (lambda root: (root / "f").mkdir() or root / "f", "f has no images"),
     "images without class folders": (lambda root: picture(root / "f" / "x.png").parent, "folders named by class"),
     "one class folder": (class_folders(a=3), "images of one class only ('a')"),
-    "a manifest beside the images, the folder named": (_manifest_beside, "a .csv or .tsv that lists paths and labels"),
+    "a manifest beside the images, the folder named": (lambda root: manifest(root / "f", [("images/1.png", "a")]).parent, "a .csv or .tsv that lists paths and labels"),
     "a class of one image": (class_folders(a=3, b=1), "class 'b' has 1 training image(s)"),
     "no folder to train on": (class_folders(val__a=2, val__b=2), "none with split train"),
-    "two folders to train on": (_two_train_folders, "two folders for train, one of them train"),
+    "two folders to train on": (class_folders(train__a=2, Training__a=2, train__b=2), "two folders for train, one of them train"),
     "a class for testing only": (class_folders(train__a=3, train__b=3, test__a=1, test__c=1), "class 'c' has 0 training image(s)"),
     "a folder that links back to itself": (_loop, "leads back to a folder it lies in"),
     "a class whose name is no UTF-8": (_not_utf8, "gr\\xfcn: the name of this class cannot be printed"),
@@ -225,9 +211,8 @@ def _pickled(root: Path) -> Path:
 
 
 def _single_array(root: Path) -> Path:
-    with open(root / "x.npz", "wb") as stream:
-        np.save(stream, np.zeros(3))
-    return root / "x.npz"
+    np.save(root / "x.npy", np.zeros(3))
+    return (root / "x.npy").rename(root / "x.npz")
 
 
 def _no_array_inside(root: Path) -> Path:
@@ -282,13 +267,9 @@ ARRAYS = {
 TARGETS = FOLDERS | MANIFESTS | ARRAYS
 
 
-def _patients_with_classes(root: Path) -> Path:
-    return folder(root / "f", {f"P{n}/{name}": 1 for n in range(6) for name in ("benign", "malignant")})
-
-
 LEVEL = "--patients-from-folder"
 READING = {
-    "folders of patients that hold classes": (_patients_with_classes, (), "its 6 folders hold the same few"),
+    "folders of patients that hold classes": (class_folders(**{f"P{n}/{name}": 1 for n in range(6) for name in "ab"}), (), "its 6 folders hold the same few"),
     "no folders of patients": (class_folders(a=3, b=3), (LEVEL, "1"), "a-0.png lies in no folder of a patient, 1 below"),
     "a level below zero": (class_folders(a=3, b=3), (LEVEL, "-1"), f"'{LEVEL}'"),
     "patients from the folders of a manifest": (listing(), (LEVEL, "1"), f"{LEVEL} does not apply to a manifest"),
@@ -311,7 +292,7 @@ READING = {
 
 
 @pytest.fixture(autouse=True)
-def nowhere(monkeypatch, tmp_path, own_cache):
+def _nowhere(monkeypatch, tmp_path, own_cache):
     """No connection, an empty cache, and a working directory that must stay as it is."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(own_cache / "torch"))
@@ -320,26 +301,23 @@ def nowhere(monkeypatch, tmp_path, own_cache):
         raise urllib.error.URLError("no route")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-    return tmp_path
-
-
-def tree(here: Path, *elsewhere: Path) -> set[Path]:
-    """Everything in the working directory, and the files of other places."""
-    return set(here.rglob("*")) | {
-        path for root in elsewhere for path in root.rglob("*") if not path.is_dir()
-    }
 
 
 def refused(capsys, arguments: list[object], code: int, says: str, *roots: Path) -> None:
     """Run the command; it must end with one line and leave everything as it was."""
-    before = tree(*roots)
+
+    def tree() -> set[Path]:
+        """Everything in the working directory, and the files of other places."""
+        return {path for root in roots for path in root.rglob("*") if root is roots[0] or not path.is_dir()}
+
+    before = tree()
     with pytest.raises(SystemExit) as stopped:
         cli.main([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
     *progress, line = err.splitlines()  # of long work, a line a source
     assert says in line and line.startswith("companion: ") and all("%  " in each for each in progress), err
     assert (stopped.value.code, out) == (code, "")
-    assert tree(*roots) == before
+    assert tree() == before
     assert not (roots[0] / "code-ran").exists()
 
 
@@ -380,6 +358,9 @@ CHECKPOINTS = {
     "a checkpoint that was cut off": (
         lambda root: raw(root / "x.pth", _checkpoint(root, SMALL_STATE).read_bytes()[:100]), 2, "is not a whole checkpoint"),
     "an empty safetensors file": (lambda root: raw(root / "x.safetensors", b""), 2, "is not a whole checkpoint"),
+    "a safetensors file that was cut off": (
+        lambda root: raw(root / "x.safetensors", save(SMALL_STATE)[:-4]), 2, "is not a whole checkpoint"),
+    "a text named .pth": (lambda root: raw(root / "x.pth", b"hello, world"), 2, "is not a whole checkpoint"),
     "a list of tensors": (lambda root: _checkpoint(root, [torch.zeros(2)]), 2, "holds no state dict"),
     "a checkpoint that is not there": (lambda root: root / "gone.safetensors", 2, "there is no such checkpoint file"),
     "a folder for a checkpoint": (lambda root: (root / "x.pth").mkdir() or root / "x.pth", 2, "no such checkpoint file"),
@@ -393,6 +374,12 @@ CHECKPOINTS = {
     "leave-target-out weights for a target of one's own": (lambda root: "medmnist", 3, "medmnist_without_x.safetensors"),
     "a source named twice": (lambda root: "scratch", 2, "named twice"),
 }  # fmt: skip
+
+
+def test_the_code_in_these_files_would_run(tmp_path):
+    """So that it is the refusal which stops it."""
+    torch.load(CHECKPOINTS["code beside the tensors"][0](tmp_path), weights_only=False)
+    assert (tmp_path / "code-ran").exists()
 
 
 @pytest.mark.parametrize("case", CHECKPOINTS)
@@ -409,7 +396,7 @@ def test_an_extra_that_is_missing(capsys, tmp_path, own_cache, monkeypatch, modu
     monkeypatch.setitem(sys.modules, module, None)
     target = npz(tmp_path)
     if extra == "dicom":
-        target = folder(tmp_path / "f", {"a": 2, "b": 2})
+        target = folder(tmp_path / "f", TWO)
         raw(target / "a" / "x.dcm", b"\0" * 128 + b"DICM")
     says = f"pip install 'transferability-companion[{extra}]'"
     refused(
@@ -452,7 +439,7 @@ COMMANDS = [
     (("tune", "procedural:cells", "-s", "scratch", "--out", "new", "--seeds", "0"), 2, "'--seeds': "),
     (("tune", "procedural:cells", "-s", "scratch", "--out", "new", "--protocol", "best"), 2, "'best' is not one of"),
     (("inspect", "gone"), 2, "no dataset 'gone'"),
-    (("inspect", "gone.csv"), 2, "gone.csv: there is no such file or folder"),
+    (("inspect", "gone\x1b.csv"), 2, "gone\\x1b.csv: there is no such file or folder"),
     (("inspect", "procedural:cells", "--out", "old"), 2, "old holds inspection.json already"),
     (("ranks",), 2, "rank"),
     (("notebook",), 2, "--list"),
@@ -522,9 +509,7 @@ def test_a_disk_that_fills_up_while_the_report_is_written(capsys, tmp_path, own_
     refused(capsys, arguments, 3, "ranking.html", tmp_path, own_cache)
 
 
-def test_a_bug_keeps_its_traceback_and_a_mistake_gets_one_on_request(monkeypatch, tmp_path):
-    from companion.errors import InputError
-
+def test_a_bug_keeps_its_traceback_and_a_mistake_gets_one_on_request(monkeypatch):
     monkeypatch.setenv("COMPANION_DEBUG", "")
     with pytest.raises(InputError, match="no dataset"):
         cli.main(["--debug", "inspect", "gone"])

@@ -31,10 +31,8 @@ shapes = st.fixed_dictionaries(
 
 
 def agree(found, expected, name, tight=1e-6):
-    if name in LOOSE:
-        np.testing.assert_allclose(found, expected, rtol=LOOSE[name], atol=LOOSE[name], err_msg=name)
-    else:
-        np.testing.assert_allclose(found, expected, rtol=tight, atol=tight, err_msg=name)
+    tolerance = LOOSE.get(name, tight)
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
 @given(shape=shapes)
@@ -61,36 +59,23 @@ def test_the_names_of_the_classes_do_not_matter(shape):
         agree(evaluate(name, features, reordered, logits), expected, name)
 
 
+CHANGES = {
+    "rotation": (ROTATION, lambda x, rng: x @ np.linalg.qr(rng.standard_normal((x.shape[1],) * 2))[0], 1e-6),
+    "scale": (SCALE, lambda x, rng: x * 10.0 ** rng.integers(-3, 4), 1e-5),
+    "shift": (SHIFT, lambda x, rng: x + rng.standard_normal(x.shape[1]), 1e-5),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
 @given(shape=shapes)
 @few
-def test_rotations_do_not_matter_where_theory_says_so(shape):
+def test_rotation_scale_and_shift_do_not_matter_where_theory_says_so(change, shape):
+    names, changed, tight = CHANGES[change]
     features, labels, logits = make(**shape)
-    d = features.shape[1]
-    rotation = np.linalg.qr(np.random.default_rng(shape["seed"]).standard_normal((d, d)))[0]
-    for name in ROTATION:
+    other = changed(features.astype(float), np.random.default_rng(shape["seed"]))
+    for name in names:
         expected = evaluate(name, features, labels, logits)
-        agree(evaluate(name, features.astype(float) @ rotation, labels, logits), expected, name)
-
-
-@given(shape=shapes, power=st.integers(-3, 3))
-@few
-def test_scale_does_not_matter_where_theory_says_so(shape, power):
-    features, labels, logits = make(**shape)
-    for name in SCALE:
-        expected = evaluate(name, features, labels, logits)
-        agree(
-            evaluate(name, features.astype(float) * 10.0**power, labels, logits), expected, name, tight=1e-5
-        )
-
-
-@given(shape=shapes)
-@few
-def test_a_shift_does_not_matter_where_theory_says_so(shape):
-    features, labels, logits = make(**shape)
-    shift = np.random.default_rng(shape["seed"]).standard_normal(features.shape[1])
-    for name in SHIFT:
-        expected = evaluate(name, features, labels, logits)
-        agree(evaluate(name, features.astype(float) + shift, labels, logits), expected, name, tight=1e-5)
+        agree(evaluate(name, other, labels, logits), expected, name, tight)
 
 
 @given(shape=shapes, offset=st.floats(-50, 50))

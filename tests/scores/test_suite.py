@@ -21,12 +21,15 @@ NAMES = [name for name in scores.REGISTRY if "images" not in scores.REGISTRY[nam
         dict(n=150, d=40, classes=3),
         dict(n=90, d=300, classes=2),
         dict(n=400, d=300, classes=4, unbalanced=True),
+        dict(n=60, d=200, classes=2),
     ],
-    ids=["tall", "wide", "many"],
+    ids=["tall", "wide", "many", "saturated"],
 )
 def test_suite_equals_single_scores(arguments, variant):
     features, labels, logits = make(**arguments)
-    card = scores.suite(features, labels, logits, variant=variant)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        card = scores.suite(features, labels, logits, variant=variant)
     assert list(card) == [name for name in NAMES if name != "ncti"]
     for name in card:
         try:
@@ -51,19 +54,9 @@ def test_suite_gives_reasons_where_a_score_is_undefined():
     assert card.reasons["gradient_ratio"].startswith("gradient_ratio: not applicable, it needs a model")
     assert set(card.reasons) == {"sfda", "leep", "gradient_ratio"}
     assert np.isnan([card[name] for name in card.reasons]).all()
-    assert np.isfinite(card["knn"])
-    assert card.ncti_terms is None
-
-
-def test_suite_does_not_warn():
-    features, labels, logits = make(60, 200, 2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        scores.suite(features, labels, logits)
-
-
-def test_suite_of_a_source_without_classes():
-    features, labels, _ = make(60, 20, 2)
+    assert np.isfinite(card["knn"]) and card.ncti_terms is None and len(card) == 4 and "knn" in repr(card)
+    with pytest.raises(TypeError):
+        card["knn"] = 1.0
     card = scores.suite(features, labels, np.empty((60, 0)), names=["leep", "nce"])
     assert all("no classes" in card.reasons[name] for name in card)
 
@@ -84,21 +77,13 @@ def test_suite_of_a_class_with_one_sample_names_it_for_the_scores_that_need_two(
         (dict(names=["zzz"]), "^no score 'zzz'. There are nca, "),
         (dict(variant="right"), "^variant: "),
         (dict(logits=np.zeros((5, 3))), "^labels: 5 labels are needed, one for each row of logits"),
+        (dict(max_points=1), "^size: at least one point for each of the 2.*found 1"),
     ],
 )
 def test_suite_refuses_what_it_cannot_read(options, message):
     features, labels, _ = make(60, 20, 2)
     with pytest.raises(ValueError, match=message):
         scores.suite(features, labels, **options)
-
-
-def test_suite_result_is_a_read_only_mapping_that_shows_itself():
-    features, labels, _ = make(60, 20, 2)
-    card = scores.suite(features, labels, names="knn")
-    assert dict(card) == {"knn": card["knn"]}
-    assert len(card) == 1 and "knn" in repr(card)
-    with pytest.raises(TypeError):
-        card["knn"] = 1.0
 
 
 def test_suite_can_score_a_stratified_subsample():
@@ -174,6 +159,6 @@ def test_the_seed_reaches_the_scores_in_which_chance_enters(name):
     function = scores.REGISTRY[name].function
     values = [function(features, labels, random_state=seed) for seed in range(6)]
     assert [
-        scores.suite(features, labels, names=[name], random_state=seed)[name] for seed in range(6)
+        scores.suite(features, labels, names=name, random_state=seed)[name] for seed in range(6)
     ] == pytest.approx(values)
     assert len(set(values)) > 1
