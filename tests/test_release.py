@@ -52,7 +52,13 @@ def test_what_is_in_them(built):
     assert companion.__version__ in sdist.name and companion.__version__ in wheel.name
     with zipfile.ZipFile(wheel) as opened:
         names = opened.namelist()
-    for part in ("published/source_datasets.csv", "replication/runs.parquet", "py.typed"):
+    for part in (
+        "published/source_datasets.csv",
+        "replication/medical_runs.parquet",
+        "replication/maps.parquet",
+        "published/run_intervals.csv",
+        "py.typed",
+    ):
         assert f"companion/{part}" in names
     assert sum(name.endswith(".ipynb") for name in names) == len(list((ROOT / "notebooks").glob("*.py")))
     with tarfile.open(sdist) as opened:
