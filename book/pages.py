@@ -109,7 +109,7 @@ def imagenet_replicated() -> str:
 def self_first() -> str:
     """Return how often a feature score puts a target of the replication that is a source itself first, of how often."""
     scored = replication.scores().query("source != 'scratch'")
-    names = [name for name in (*published.METRICS, "nca") if name in scored and name != "ncti"]
+    names = [name for name in (*published.METRICS, "nca") if name in scored]
     ranks = scored.groupby(["target", "fold"])[names].rank(ascending=False)
     itself = scored["source"] == scored["target"]
     places = ranks[itself].groupby(scored["target"]).mean()

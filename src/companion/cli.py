@@ -404,7 +404,9 @@ def main(arguments: list[str] | None = None) -> Any:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone
         sys.exit(0)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG):
+        from companion.store import NOT_WRITABLE
+
+        if error.errno not in (*NOT_WRITABLE, errno.ENAMETOOLONG):
             raise
         _stop(f"{error.filename or 'the disk'}: {error.strerror}", 3)
     except Exception as error:

@@ -31,8 +31,8 @@ from companion.errors import CompanionError, EnvironmentFailure, InputError
 # results version are out of date. Rounding does not count: it differs between processors and numbers of threads.
 RESULTS_VERSION = 3
 
-# Full, over a quota, read-only, closed, or with a file where a folder should be.
-NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST)
+# Full, over a quota, read-only, closed.
+NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 # `--data-dir` sets this for the length of one command or one `with` block.
 _data_directory: ContextVar[Path | None] = ContextVar("data_directory", default=None)
@@ -100,8 +100,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             raise EnvironmentFailure(f"cannot write {target}: {error.strerror}") from error
         raise
     finally:
-        with contextlib.suppress(OSError):  # where its folder could not be made, it is not there either
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def check_writable(path: str | os.PathLike) -> None:

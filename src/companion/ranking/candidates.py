@@ -54,9 +54,8 @@ def default_sources(
     chosen = [source for source, reason in found.items() if not reason]
     missing = MIN_CANDIDATES - 1 - sum(not source.startswith("torchvision:") for source in chosen)
     untrained = [source for source, reason in found.items() if reason and source.startswith("train:")]
-    added = untrained[
-        : max(0, missing)
-    ]  # with random weights four, of one architecture where no file has another
+    # With random weights four, of one architecture where no file has another.
+    added = untrained[: max(0, missing)]
     if added and progress:
         progress(0.0, f"{len(added)} source(s) are trained here first, once: about {len(added)} min")
     if not chosen + added:
