@@ -62,14 +62,15 @@ run = notebook.start(
 # 20 epochs. RadImageNet has its own (batches of 256, patience 10).
 
 # %%
+from dataclasses import asdict
+
 import pandas as pd
 
 from companion.training import SOURCE_PROTOCOLS
-from companion.training.protocols import as_dict
 
 chosen = SOURCE_PROTOCOLS[protocol]
 pd.DataFrame(
-    {name: as_dict(known) for name, known in SOURCE_PROTOCOLS.items()}
+    {name: asdict(known) for name, known in SOURCE_PROTOCOLS.items()}
 ).drop("name").fillna("–")
 
 # %% [markdown]

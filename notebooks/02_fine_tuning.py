@@ -66,15 +66,16 @@ run = notebook.start(
 # runs this for every point of a grid:
 
 # %%
+from dataclasses import asdict
+
 import pandas as pd
 from IPython.display import Markdown, display
 
 from companion.training import FINE_TUNING_PROTOCOLS
-from companion.training.protocols import as_dict
 
 tuning = FINE_TUNING_PROTOCOLS[protocol]
 shown = pd.DataFrame(
-    {name: as_dict(known) for name, known in FINE_TUNING_PROTOCOLS.items()}
+    {name: asdict(known) for name, known in FINE_TUNING_PROTOCOLS.items()}
 ).drop("name")
 shown.loc["runs for each source on this target"] = {
     name: len(known.settings(target)) * len(known.folds) * len(known.seeds)

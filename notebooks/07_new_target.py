@@ -178,10 +178,10 @@ orders.replace({"method": TITLES}).round(2)
 # %%
 from dataclasses import replace
 
-from companion.ranking import duration, stability, stability_cost
+from companion.ranking import duration, stability
 
 if repeats:
-    cost = duration(stability_cost(ranking, repeats))
+    cost = duration(ranking.stability_seconds(repeats))
     display(Markdown(f"{repeats} repeats take at most about {cost}."))
     ranking = replace(ranking, stability=stability(ranking, repeats))
     display(Markdown(ranking.stability.summary))

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,10 +142,13 @@ def test_channels_may_come_first_or_last(tmp_path, shape, size):
 
 def test_classes_can_be_left_out(tmp_path):
     labels = {f"{split}_labels": np.arange(count) % 3 for split, count in COUNTS.items()}
+    labels["test_labels"] = labels["test_labels"].astype(np.uint64)  # numpy would join the two as floats
     path = npz(tmp_path / "own.npz", **labels)
     found, whole = load_dataset(path, drop_classes=["1"]), load_dataset(path)
     assert found.classes == ("0", "2") and found.class_counts() == {"0": 8, "2": 8}
     assert (found.images["test"] == whole.images["test"][whole.labels["test"] != 1]).all()
+    with pytest.raises(InputError, match="drop_classes is '1': give a list"):
+        load_dataset(path, drop_classes="1")
 
 
 def test_only_images_and_labels_of_an_npz_are_unpacked(tmp_path, monkeypatch):
@@ -314,3 +318,9 @@ def test_what_has_no_folds(target):
         datasets.fold(own())
     with pytest.raises(InputError, match=r"class .* has \d image\(s\) to train on in fold 1"):
         datasets.fold(target, 1, train_per_class=1)
+    for split in ("val", "test"):
+        labels = target.labels | {split: np.zeros_like(target.labels[split])}
+        with pytest.raises(
+            InputError, match=f"has {split} images of one class only, 'smooth outline', .* no AUC"
+        ):
+            datasets.fold(replace(target, labels=labels))

@@ -77,6 +77,8 @@ def test_intervals_hold_the_value_and_repeat(table):
     assert other_seed.mean.loc["leep", "low"] != found.mean.loc["leep", "low"]
     with pytest.raises(InputError, match="at least 2 draws are needed, got 1"):
         evaluation.bootstrap(table, draws=1)
+    with pytest.raises(InputError, match="table has no pair to compare"):
+        evaluation.bootstrap(table.iloc[:0])
 
 
 def test_the_interval_of_one_target_covers_about_as_often_as_it_says():

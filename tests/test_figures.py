@@ -349,11 +349,17 @@ def test_examples_are_images_of_the_class_they_stand_beside():
     dataset = SimpleNamespace(
         n_classes=2, classes=("a", "b$"), synthetic="", images={"train": images}, labels={"train": labels}
     )
-    axes = np.array(figures.examples(dataset, per_class=3).axes).reshape(2, 3)
-    for label, row in enumerate(axes):
-        shown = [int(axis.images[0].get_array()[0, 0]) for axis in row if axis.images]
-        assert len(set(shown)) == len(shown) == (2, 3)[label] and set(labels[shown]) == {label}
-        assert row[0].get_ylabel() == ("a", r"b\$")[label]
+    findings = np.eye(2, dtype=int)[labels]
+    for of_train in (labels, np.vstack([findings, [0, 0]])):  # the last image of the second has no finding
+        dataset.labels["train"] = of_train
+        axes = np.array(figures.examples(dataset, per_class=3).axes).reshape(2, 3)
+        for label, row in enumerate(axes):
+            shown = [int(axis.images[0].get_array()[0, 0]) for axis in row if axis.images]
+            assert len(set(shown)) == len(shown) == (2, 3)[label] and set(labels[shown]) == {label}
+            assert row[0].get_ylabel() == ("a", r"b\$")[label]
+    dataset.n_classes, dataset.classes = 20, tuple(map(str, range(20)))
+    dataset.labels["train"] = np.arange(7)
+    assert len(figures.examples(dataset, per_class=1).axes) == 12
 
 
 def test_augmentations_stand_under_the_image_they_were_made_from():

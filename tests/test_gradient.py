@@ -11,9 +11,11 @@ from torch import nn
 
 from companion import datasets, models, scores
 from companion.errors import InputError
+from companion.replication.planning import seconds_per_image
 from companion.scores import forward_pass, gradient_ratio
 from companion.scores.forward_pass import count_triplets, single_pass, triplet_loss
 from companion.training import SourceProtocol, train_source
+from companion.training.fine_tuning import with_head
 
 SMALL = "shufflenet_v2_x0_5"
 
@@ -298,6 +300,10 @@ def test_a_size_that_a_network_cannot_take_is_told_before_it_is_trained(architec
     says = f"{architecture} cannot take images of {size} px: .* for example {larger}"
     with pytest.raises(InputError, match=says):
         train_source(target, SourceProtocol("tiny", 1, 64), architecture=architecture)
+    with pytest.raises(InputError, match=says):
+        with_head(models.scratch(architecture), 3, 0.5, size=size)
+    with pytest.raises(InputError, match=says):
+        seconds_per_image(architecture, size, "cpu")
 
 
 def test_what_a_pass_refuses():

@@ -182,7 +182,7 @@ def upstream(monkeypatch, server, no_waiting):
     monkeypatch.setattr(module, "ROWS", 36)
     known = {"run_summaries": pd.concat(expected)}
     real = published.table
-    monkeypatch.setattr(published, "table", lambda name: known[name] if name in known else real(name))
+    monkeypatch.setattr(published.tables, "table", lambda name: known[name] if name in known else real(name))
     return server
 
 

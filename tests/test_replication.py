@@ -13,7 +13,7 @@ import torch
 import yaml
 
 import replicating
-from companion import models, replication, store
+from companion import datasets, models, replication, store
 from companion.errors import EnvironmentFailure, InputError
 from companion.replication import execution, protocol, tables
 
@@ -96,6 +96,9 @@ def test_the_packaged_protocols_are_whole_and_the_paper_s_is_its_grid_without_a_
     plan = replication.plan(read, tmp_path / "out", data_dir=tmp_path / "empty", dry_run=True)
     assert len(plan.runs) == (15 * 11 - 11) * 120 and not plan.stored
     assert plan.sizes["breastmnist"] == (546, 78, 156, 2) and not list(tmp_path.iterdir())
+    with store.data_directory(tmp_path):
+        assert datasets.absent("cifar10_32", 28) == (3000, 300, 600, 10)
+        assert datasets.absent("procedural:cells", 28) is None
 
 
 @pytest.mark.parametrize(

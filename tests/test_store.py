@@ -41,6 +41,9 @@ def test_directories_come_from_the_environment(monkeypatch, tmp_path):
         assert store.data_dir() == tmp_path / "other"
         with store.data_directory(None):
             assert store.data_dir() == tmp_path / "other"
+        (store.data_dir() / "sub").mkdir(parents=True)
+        (store.data_dir() / "sub" / "a[1].npz").touch()
+        assert store.look_up("a[1].npz").name == "a[1].npz" and store.look_up("*.npz") is None
     assert store.data_dir() == before
     with contextlib.suppress(KeyError), store.data_directory(tmp_path):
         raise KeyError

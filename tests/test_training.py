@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from companion import datasets, models, store
-from companion.errors import EnvironmentFailure, InputError
+from companion.errors import InputError
 from companion.training import (
     FINE_TUNING_PROTOCOLS,
     PAPER,
@@ -217,7 +217,7 @@ def asked(monkeypatch):
 
     def fit(network, train, val, recipe, **options):
         seen.update(options, network=network, train=train, val=val, recipe=recipe)
-        return loop.Fit([{"train_loss": 1.0}], 0, "finished", 1, 1.0)
+        return loop.Fit([{"train_loss": 1.0}], 0, "finished", 1.0)
 
     for module in ("source", "fine_tuning"):
         monkeypatch.setattr(f"companion.training.{module}.fit", fit)
@@ -261,20 +261,6 @@ def test_what_source_training_asks_of_the_loop(asked):
     assert torch.equal(asked["train"].labels, torch.eye(3, dtype=torch.long)[cells.labels["train"]])
 
 
-def test_half_batches_give_the_gradient_of_the_whole():
-    data, found = tiny_data(8), []
-    for parts in (1, 2):
-        network = tiny_network()
-        optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
-        scaler = torch.amp.GradScaler("cpu", enabled=False)
-        loss = loop.step(
-            network, data, torch.arange(8), "none", torch.nn.CrossEntropyLoss(), optimiser, scaler, parts
-        )
-        found.append((float(loss), network[1].weight.detach().clone()))
-    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
-    assert torch.allclose(found[0][1], found[1][1], atol=1e-7)
-
-
 def test_the_memory_layout_changes_nothing_but_time_and_rounding():
     images = np.random.default_rng(0).integers(0, 256, (32, 28, 28), dtype=np.uint8)
     data = loop.Resident(images, np.arange(32) % 2, ((0.5,) * 3,) * 2, "cpu")
@@ -288,24 +274,6 @@ def test_the_memory_layout_changes_nothing_but_time_and_rounding():
     change = found[0] - torch.cat([value.detach().flatten() for value in start])
     # Rounding can turn a unit on or off, which is .02 of the change here; exchanged axes would be of its own size.
     assert (found[0] - found[1]).norm() < 0.1 * change.norm()
-
-
-def test_out_of_memory_halves_the_batch_once_and_is_recorded(target, monkeypatch):
-    real, calls = loop.step, []
-
-    def short_of_memory(*arguments):
-        calls.append(arguments[-1])
-        if arguments[-1] in too_few:
-            raise torch.cuda.OutOfMemoryError("planted")
-        return real(*arguments)
-
-    monkeypatch.setattr(loop, "step", short_of_memory)
-    too_few = range(2)
-    assert tuned(target).row["batch_parts"] == 2 and calls.count(1) == 1
-    too_few = range(1000)
-    says = "a batch of 16 images does not fit .* use a smaller batch_size"
-    with pytest.raises(EnvironmentFailure, match=says):
-        tuned(target)
 
 
 def test_the_best_epoch_of_mnasnet_is_kept_though_its_parts_have_versions(target):

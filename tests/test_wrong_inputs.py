@@ -409,6 +409,8 @@ def test_an_extra_that_is_missing(capsys, tmp_path, own_cache, monkeypatch, modu
 LESIONS = ("rank", "procedural:lesions", *SOURCES)
 COMMANDS = [
     (("rank", "brestmnist", *SOURCES), 2, "Did you mean 'breastmnist'?"),
+    (("rank", "procedural:lesions", "-s", "imagenet", *SOURCES, "--architecture", "timm:resnet18"), 2,
+     "name timm:resnet18 as the source"),
     (("rank", "procedural:lesion", *SOURCES), 2, "Did you mean 'lesions'?"),
     (("rank", "breastmnist", *SOURCES, "--size", "28", "--data-dir", "x.txt"), 2, "x.txt is a file"),
     (("rank", "", *SOURCES), 2, "a dataset without a name"),
@@ -507,6 +509,14 @@ def test_a_disk_that_fills_up_while_the_report_is_written(capsys, tmp_path, own_
     (tmp_path / "report").mkdir()
     arguments = ["rank", "procedural:lesions", *two, "--per-class", "12", "--out", tmp_path / "report"]
     refused(capsys, arguments, 3, "ranking.html", tmp_path, own_cache)
+
+
+def test_a_gpu_whose_memory_is_full(capsys, tmp_path, own_cache, monkeypatch):
+    def full(*_arguments: object) -> None:
+        raise torch.cuda.OutOfMemoryError("planted")
+
+    monkeypatch.setattr("companion.models.SourceModel.prepare", full)
+    refused(capsys, LESIONS, 3, "memory of the GPU is full", tmp_path, own_cache)
 
 
 def test_a_bug_keeps_its_traceback_and_a_mistake_gets_one_on_request(monkeypatch):

@@ -137,7 +137,7 @@ def inspect(
     written = []
     if out is not None:
         document = json.dumps(facts.as_document(), indent=1).encode()
-        picture = figures.png(figures.examples(facts.examples), dpi=100)
+        picture = figures.png(figures.examples(facts.dataset), dpi=100)
         written = store.write_files(out, dict(zip(files, (document, picture), strict=True)))
     _answer(facts, as_json, written)
 
@@ -183,11 +183,11 @@ def rank(
                 ranking.check_verifiable(dataset, verify)
             found = ranking.rank(dataset, named, progress=progress, **how)
         if repeats:
-            _note(f"{repeats} repeats: about {ranking.duration(ranking.stability_cost(found, repeats))}")
+            _note(f"{repeats} repeats: about {ranking.duration(found.stability_seconds(repeats))}")
             with _progress() as progress:
                 found = replace(found, stability=ranking.stability(found, repeats, progress=progress))
         if verify:
-            seconds = ranking.duration(ranking.verification_cost(found, verify))
+            seconds = ranking.duration(found.verification_seconds(verify))
             _note(f"fine-tuning {', '.join(found.first(verify))}, six runs each: about {seconds}")
             with _progress() as progress:
                 found = replace(found, verification=ranking.verify(found, verify, progress=progress))
@@ -219,16 +219,21 @@ def tune(
     """Fine-tune one source on TARGET: weights, test AUC with its interval, predictions, a report."""
     from companion import store, tuning
     from companion.datasets import load_dataset
-    from companion.sources import called, check_name, load_source
+    from companion.sources import check_name, load_source
+    from companion.training.loop import part_of
 
     store.check_folder(out, tuning.FILES, force=force)
     with store.data_directory(data_dir), _progress() as progress:
         check_name(source)
         dataset = load_dataset(target, progress=partial(progress, 0.0), **_given(context, *READING))
         how = _given(context, "architecture", "seed", "device", "trust")
-        model = load_source(source, target=dataset.name, progress=progress, **how)
-        model.name, wanted = called(source), range(seed, seed + seeds)
-        done = tuning.tune(model, dataset, protocol=protocol, seeds=wanted, device=device, progress=progress)
+        model = load_source(source, target=dataset.name, progress=part_of(progress, 0, 2), **how)
+        training: dict[str, Any] = {
+            "protocol": protocol,
+            "seeds": range(seed, seed + seeds),
+            "device": device,
+        }
+        done = tuning.tune(model, dataset, **training, progress=part_of(progress, 1, 2))
     _answer(done, as_json, done.save(out, force=force))
 
 
@@ -410,6 +415,8 @@ def main(arguments: list[str] | None = None) -> Any:
             raise
         _stop(f"{error.filename or 'the disk'}: {error.strerror}", 3)
     except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+            _stop("the memory of the GPU is full: give a smaller --size, or --device cpu", 3)
         # typer's own usage errors (unknown option, value of the wrong type) carry a message for people.
         if not hasattr(error, "format_message"):
             raise

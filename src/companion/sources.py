@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -38,7 +38,7 @@ from companion.models import (
 )
 from companion.training import QUICK, SEED, SourceProtocol, train_source
 from companion.training.loop import Report
-from companion.training.protocols import STRICT, as_dict, checked
+from companion.training.protocols import STRICT, checked
 
 Source = str | os.PathLike | SourceModel | nn.Module
 MEDMNIST_WEIGHTS = "https://zenodo.org/records/7782113/files/weights_{flag}.zip?download=1"
@@ -228,7 +228,7 @@ def by_name(sources: Source | Sequence[Source] | Mapping[str, Source]) -> dict[s
                 check_name(source)
             number = f" {len(found) + 1}" if isinstance(source, nn.Module) else ""
             if (name := called(source) + number) in found:
-                raise InputError(f"source {name!r} is named twice")
+                raise InputError(f"source {name!r} is named twice: a .csv of name and path tells files apart")
             found[name] = source
     if len(found) < 2:
         raise InputError(f"a ranking needs at least two sources: got {', '.join(found) or 'none'}")
@@ -331,6 +331,10 @@ def _imagenet(architecture: str, *, name: str) -> SourceModel:
 
 def imagenet_file(architecture: str) -> tuple[Any, Path]:
     """ImageNet weights of torchvision for an architecture, and the file they are kept in, there or not."""
+    if architecture.startswith("timm:"):
+        raise InputError(
+            f"torchvision has no ImageNet weights of {architecture}: name {architecture} as the source"
+        )
     offered = torchvision().models.get_model_weights(architecture)
     # The first version is what the paper's release used.
     weights = getattr(offered, "IMAGENET1K_V1", None) or offered.DEFAULT
@@ -433,7 +437,7 @@ def _checkpoint(
         chosen = guessed
     pretraining, origin = record.pretraining or path.stem, f"checkpoint {path.name}"
     model = from_state(
-        state, architecture=chosen or default, name=str(path), pretraining=pretraining, origin=origin
+        state, architecture=chosen or default, name=path.stem, pretraining=pretraining, origin=origin
     )
     if given or record.normalisation:
         who = "as the table of sources says" if given else "as the file says"
@@ -451,18 +455,21 @@ def _checkpoint(
     return model
 
 
-def save(model: SourceModel, path: str | os.PathLike) -> Path:
-    """Write a model as safetensors, atomically, with its provenance in the file's metadata."""
-    from safetensors.torch import save_file
+def packed(model: SourceModel) -> bytes:
+    """Model as the bytes of a safetensors file, with its provenance in the file's metadata."""
+    from safetensors.torch import save
 
     tensors = model.backbone.state_dict()
     if model.head is not None:
         tensors |= {f"companion_head.{key}": value for key, value in model.head.state_dict().items()}
     record = {name: getattr(model, name) for name in Record.model_fields}
-    with store.atomic_path(path) as temporary:
-        contiguous = {key: value.contiguous() for key, value in tensors.items()}
-        save_file(contiguous, temporary, metadata={"companion": json.dumps(record)})
-    return Path(path)
+    contiguous = {key: value.contiguous() for key, value in tensors.items()}
+    return save(contiguous, metadata={"companion": json.dumps(record)})
+
+
+def save(model: SourceModel, path: str | os.PathLike) -> Path:
+    """Write a model as safetensors, atomically; see `packed`."""
+    return store.write_files(Path(path).parent, {Path(path).name: packed(model)})[0]
 
 
 def _trained(
@@ -499,6 +506,6 @@ def trained_file(
     dataset: Dataset, protocol: SourceProtocol = QUICK, *, architecture: str = "resnet18", seed: int = SEED
 ) -> Path:
     """File that a model trained here on `dataset` is kept in, there or not."""
-    key = store.digest([dataset.content_hash, as_dict(protocol), architecture, seed, store.RESULTS_VERSION])
+    key = store.digest([dataset.content_hash, asdict(protocol), architecture, seed, store.RESULTS_VERSION])
     label = dataset.name.replace(":", "_").replace("/", "_")
     return store.cache_dir() / "sources" / f"{label}-{protocol.name}-{key}.safetensors"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -68,7 +69,9 @@ def data_directory(path: str | os.PathLike | None) -> Iterator[None]:
 def look_up(name: str) -> Path | None:
     """Find a file or folder in the data directory, also one folder down."""
     root = data_dir()
-    return next((path for path in (root / name, *sorted(root.glob(f"*/{name}"))) if path.exists()), None)
+    return next(
+        (path for path in (root / name, *sorted(root.glob(f"*/{glob.escape(name)}"))) if path.exists()), None
+    )
 
 
 def file_hash(path: str | os.PathLike, algorithm: str = "sha256") -> str:

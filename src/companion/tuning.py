@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from companion import pages, store
-from companion.datasets import Dataset, Fold, fold
+from companion.datasets import Dataset, Fold
+from companion.datasets import fold as fold_of
 from companion.errors import InputError
 from companion.models import SourceModel, best_device
-from companion.sources import Source, called, load_source, save
+from companion.sources import Source, load_source, packed
 from companion.training import FINE_TUNING_PROTOCOLS, SEED, fine_tune
 from companion.training.loop import Report, part_of
 from companion.training.metrics import auc_per_class, macro_auc
@@ -133,15 +134,14 @@ class Tuned:
             title: table.rename(columns=TITLES).to_html(border=0, index="rows" in title, float_format="%.3f")
             for title, table in tables.items()
         }
-        contents = (
+        texts = (
             self.predictions.to_csv(index_label="image"),
             self.per_class.to_csv(index=False),
             json.dumps(self.as_document(), indent=1),
             pages.render("tuning.html", tuned=self, tables=shown),
         )
-        texts = dict(zip(FILES[1:], map(str.encode, contents), strict=True))
-        written = store.write_files(folder, texts)
-        return [save(self.model, folder / FILES[0]), *written]
+        contents = (packed(self.model), *map(str.encode, texts))
+        return store.write_files(folder, dict(zip(FILES, contents, strict=True)))
 
 
 def tune(
@@ -150,7 +150,7 @@ def tune(
     *,
     protocol: str = "quick",
     seeds: Sequence[int] = (SEED,),
-    images: Fold | None = None,
+    fold: Fold | None = None,
     device: str | None = None,
     progress: Report | None = None,
 ) -> Tuned:
@@ -164,7 +164,7 @@ def tune(
         ``"quick"`` or ``"standard"``: epochs, early stopping, augmentation.
     seeds
         Of the new head, the order of images, augmentation and dropout; each costs two runs.
-    images
+    fold
         Which images to train and validate on; all of both splits by default.
     device, progress
         Where; called with the fraction done and a line of text.
@@ -177,13 +177,12 @@ def tune(
     if protocol not in FINE_TUNING_PROTOCOLS:
         raise InputError(f"protocol {protocol!r} is none of {', '.join(FINE_TUNING_PROTOCOLS)}")
     most = max(len(labels) for labels in dataset.labels.values())
-    images = images or fold(dataset, 1, train_per_class=most, val_per_class=most)
+    fold = fold or fold_of(dataset, 1, train_per_class=most, val_per_class=most)
     device = str(best_device(device))
-    loaded = load_source(model, target=dataset.name, seed=int(seeds[0]), device=device, progress=progress)
-    model = replace(loaded, name=called(model))
+    model = load_source(model, target=dataset.name, seed=int(seeds[0]), device=device, progress=progress)
     steps = (part_of(progress, number, len(seeds)) for number in range(len(seeds)))
     runs = [
-        _best_run(model, dataset, images, protocol, seed=seed, device=device, report=step)
+        _best_run(model, dataset, fold, protocol, seed=seed, device=device, report=step)
         for seed, step in zip(seeds, steps, strict=True)
     ]
     record = store.provenance(
@@ -206,7 +205,7 @@ def tune(
         pd.DataFrame([row for _, row in runs]),
         chances["test"],
         aucs["test"],
-        _frozen(model, dataset, images, device),
+        _frozen(model, dataset, fold, device),
         tuple(_disagreement(**aucs)),
         record,
     )
@@ -215,7 +214,7 @@ def tune(
 def _best_run(
     model: SourceModel,
     dataset: Dataset,
-    images: Fold,
+    fold: Fold,
     protocol: str,
     *,
     seed: int,
@@ -229,7 +228,7 @@ def _best_run(
         settings = replace(plan.settings(dataset.name)[0], lr=lr)
         how: dict[str, Any] = {"seed": seed, "device": device}
         how["progress"] = part_of(report, number, len(LEARNING_RATES), label)
-        found.append(fine_tune(model, dataset, images, settings, plan, **how))
+        found.append(fine_tune(model, dataset, fold, settings, plan, **how))
     network, row = min(found, key=lambda run: run.row.get("val_loss", np.inf))
     if row["status"] != "finished":
         rates = " and ".join(map(str, LEARNING_RATES))
@@ -293,14 +292,14 @@ def interval(dataset: Dataset, split: str, chances: Sequence[np.ndarray], seed: 
     return float(low), float(high)
 
 
-def _frozen(model: SourceModel, dataset: Dataset, images: Fold, device: str) -> float:
+def _frozen(model: SourceModel, dataset: Dataset, fold: Fold, device: str) -> float:
     """Test AUC of a logistic regression on the source's features, fitted on the images that fine-tuning has."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    train = model.features(dataset.images["train"][images.train], device=device)
-    labels = dataset.labels["train"][images.train]
+    train = model.features(dataset.images["train"][fold.train], device=device)
+    labels = dataset.labels["train"][fold.train]
     test = model.features(dataset.images["test"], device=device)
     # Standardised features are many and correlated: a hundredth of scikit-learn's default weight on the fit.
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)).fit(train, labels)

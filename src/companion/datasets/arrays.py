@@ -86,7 +86,7 @@ def _labels(where: str, values: np.ndarray) -> np.ndarray:
         return values.astype(np.int64)
     if values.dtype.kind not in "iubU":
         raise InputError(f"{where} has type {values.dtype}; integers or strings are wanted")
-    return values
+    return values.astype(np.int64) if values.dtype.kind == "u" else values  # beside signed ones
 
 
 def _images(where: str, images: np.ndarray, size: int | None) -> np.ndarray:

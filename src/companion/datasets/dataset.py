@@ -132,6 +132,8 @@ class Options:
             raise InputError(f"--root {shown(self.root)}: there is no such folder")
         if self.patients_from_folder is not None and self.patients_from_folder < 0:
             raise InputError(f"--patients-from-folder {self.patients_from_folder}: 0 for none, or 1 and more")
+        if isinstance(self.drop_classes, str):
+            raise InputError(f"drop_classes is {self.drop_classes!r}: give a list of names")
 
     def refuse(self, kind: str, *unused: str) -> None:
         """Raise `InputError` for an option that is given and that this kind of target does not use."""

@@ -63,8 +63,8 @@ def fold(
     Raises
     ------
     InputError
-        If the dataset has several labels an image, lacks a split, or a class has fewer than two training images
-        in the fold.
+        If the dataset has several labels an image, lacks a split, a class has fewer than two training images in the
+        fold, or the images to validate or test on are of one class.
     EnvironmentFailure
         If a frozen fold of a MedMNIST dataset comes out differently: numpy's generator has changed.
     """
@@ -83,6 +83,12 @@ def fold(
             "install the version in requirements.lock"
         )
     dataset.check_drawn(dataset.labels["train"][drawn.train], f"to train on in fold {number}")
+    for split, labels in (("val", dataset.labels["val"][drawn.val]), ("test", dataset.labels["test"])):
+        if len(np.unique(labels)) < 2:
+            only = f"{split} images of one class only, {dataset.classes[labels[0]]!r}, and so no AUC"
+            raise InputError(
+                f"{dataset.name} has {only}: give more images of the others, or splits of your own"
+            )
     return drawn
 
 

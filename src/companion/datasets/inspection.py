@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from companion.datasets.dataset import Dataset, Options, digests
@@ -19,7 +18,6 @@ MIN_TRAIN = 25  # images of a class, under which scores are unsteady
 MIN_EVALUATED = 3  # images of a class to validate or test on, under which an AUC is next to nothing
 UNBALANCED = 10
 MAX_NAMED = 5
-EXAMPLES, MAX_CLASSES = 6, 12
 SHOWN = 10  # entries of a list on a terminal
 DRAWN_HERE = "drawn here, always the same; give your own for a result to publish"
 
@@ -38,7 +36,7 @@ class Inspection:
     across: int  # of these groups lie in more than one split: what is tested there has been seen
     contradictory: int  # of these groups have more than one label
     warnings: tuple[str, ...]  # what of this people should mend or know, one line each
-    examples: Dataset = field(repr=False, compare=False)  # a few images of every class, for a figure
+    dataset: Dataset = field(repr=False, compare=False)  # as it is loaded, for a figure
     patients: int | None = None  # distinct ones; None where they are unknown
     shared_patients: Mapping[str, Sequence[str]] = field(default_factory=dict)  # patient -> given splits
     unreadable: tuple[tuple[str, str], ...] = ()  # (file, why)
@@ -46,8 +44,8 @@ class Inspection:
     errors: tuple[str, ...] = ()  # why `companion.load_dataset` refuses the target, in its words
 
     def as_document(self) -> dict[str, Any]:
-        """Everything but the examples as JSON-able values."""
-        return {name: value for name, value in vars(self).items() if name != "examples"}
+        """Everything but the images as JSON-able values."""
+        return {name: value for name, value in vars(self).items() if name != "dataset"}
 
     def __str__(self) -> str:
         """Everything for a terminal."""
@@ -119,23 +117,13 @@ def inspect(target: str | os.PathLike, *, progress: Progress | None = None, **re
         across=across,
         contradictory=contradictory,
         warnings=(*(line for line, many in warnings.items() if many), *cautions(dataset)),
-        examples=sample(dataset),
+        dataset=dataset,
         patients=len(known) or None,
         shared_patients=shared,
         unreadable=found.unreadable,
         skipped=found.skipped,
         errors=found.errors,
     )
-
-
-def sample(dataset: Dataset) -> Dataset:
-    """A few training images of the first dozen classes, for a figure."""
-    rng, labels, classes = np.random.default_rng(0), dataset.labels["train"], dataset.classes[:MAX_CLASSES]
-    labels = labels if labels.ndim == 1 else labels.argmax(1)
-    chosen = [rng.permutation(np.flatnonzero(labels == label))[:EXAMPLES] for label in range(len(classes))]
-    index = np.concatenate(chosen)
-    images, few = {"train": dataset.images["train"][index]}, {"train": labels[index]}
-    return Dataset(dataset.name, images, few, classes, "", "", synthetic=dataset.synthetic)
 
 
 def cautions(dataset: Dataset) -> list[str]:

@@ -86,11 +86,8 @@ def load_dataset(
 
 def read_target(target: str | os.PathLike, options: Options, progress: Progress | None = None) -> Reading:
     """Read what `load_dataset` loads, and keep what was seen on the way; its `errors` are not raised."""
-    name, size, of_files = (
-        os.fspath(target),
-        options.size,
-        ("root", "patients_from_folder", "skip_unreadable"),
-    )
+    name, size = os.fspath(target), options.size
+    of_files = ("root", "patients_from_folder", "skip_unreadable")
     with store.data_directory(options.data_dir):
         path = find(name)
         if path is None and name == natural.NAME:
@@ -108,6 +105,17 @@ def read_target(target: str | os.PathLike, options: Options, progress: Progress 
             raise InputError(f"{shown(path)} is no target: {wanted}")
         options.refuse("a .npz file", *of_files)
         return load_npz(path, options, name=name)
+
+
+def absent(name: str, size: int) -> tuple[int, int, int, int] | None:
+    """Training, validation and test images and classes of what would be downloaded; None for what would not be."""
+    if name in medmnist.info() and medmnist.cached_file(name, size) is None:
+        counts = medmnist.medmnist_samples()[name]
+        return counts["train"], counts["val"], counts["test"], len(medmnist.medmnist_classes()[name])
+    if name == natural.NAME and find(name) is None:
+        train, val, test = (len(natural.CLASSES) * count for count in natural.PER_CLASS.values())
+        return train, val, test, len(natural.CLASSES)
+    return None
 
 
 def find(name: str) -> Path | None:

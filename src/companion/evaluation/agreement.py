@@ -49,9 +49,14 @@ def check_table(table: pd.DataFrame, needed: Sequence[str] = ("source", "target"
 
 
 def comparable(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a table that can be compared: with an AUC, source and target different, each pair once."""
+    """Rows of a table that can be compared, at least one: with an AUC, source and target different, each pair once."""
     check_table(table)
-    return table[(table["source"] != table["target"]) & table["auc"].notna()]
+    found = table[(table["source"] != table["target"]) & table["auc"].notna()]
+    if found.empty:
+        raise InputError(
+            "table has no pair to compare: wanted are rows with an auc, source and target different"
+        )
+    return found
 
 
 def score_columns(table: pd.DataFrame) -> list[str]:

@@ -21,6 +21,8 @@ from companion.figures.style import (
     short,
 )
 
+MAX_CLASSES = 12
+
 
 def ranking(found: Any) -> Figure:
     """Draw a ranking: what the order of each candidate set goes by and its two terms, one below the other.
@@ -57,13 +59,13 @@ def ranking(found: Any) -> Figure:
 
 
 def examples(dataset: Any, per_class: int = 6, seed: int = 0) -> Figure:
-    """Draw a few training images of every class."""
+    """Draw a few training images of every class, or finding, of a dozen at most."""
     rng = np.random.default_rng(seed)
-    rows = dataset.n_classes
+    rows = min(dataset.n_classes, MAX_CLASSES)
     figure, axes = figure_of(per_class + 1.6, 1.05 * rows + 0.3, rows, per_class, squeeze=False)
     images, labels = dataset.images["train"], dataset.labels["train"]
     for label, row in enumerate(axes):
-        members = np.flatnonzero(labels == label)
+        members = np.flatnonzero(labels == label if labels.ndim == 1 else labels[:, label])
         chosen = rng.permutation(members)[:per_class]
         for axis in row:
             axis.set_axis_off()

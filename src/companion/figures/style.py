@@ -12,18 +12,15 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from companion.published import METRICS
+from companion.scores import REGISTRY
+
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#7f7f7f"
 INK = "#6b6b6b"
 PROPOSED = "#B84A00"  # the proposed score, in every figure; nothing else has it
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, "#D55E00", "#56B4E9", INK, "#8C6D00")
 
-TITLES = {
-    "logme": "LogME",
-    "parc": "PARC",
-    "sfda": "SFDA",
-    "ncti": "NCTI",
-    "leep": "LEEP",
-    "nleep": "NLEEP",
+TITLES = {name: REGISTRY[name].title for name in METRICS} | {
     "proposed": "proposed (NCA × gradients)",
     "nca": "NCA alone",
     "gradient_ratio": "gradients alone",

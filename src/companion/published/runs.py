@@ -9,14 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from companion import published, store
+from companion import store
 from companion.errors import EnvironmentFailure, InputError
+from companion.published import tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COMMIT = "7e308c4998e98d5781fbac5cdde2fa7c0002977d"
-ADDRESS = f"https://raw.githubusercontent.com/DovileDo/transferability-in-medical-imaging/{COMMIT}"
+ADDRESS = f"https://raw.githubusercontent.com/DovileDo/transferability-in-medical-imaging/{tables.COMMIT}"
 FILENAME = "fine_tuning_runs.parquet"
 ROWS = 28_205  # of all runs released, failed ones included; the summaries count the finished ones only
 AGAIN = "delete it and it is made anew from the authors' tables"
@@ -40,7 +40,7 @@ _KEYS = ["setting", "source", "target"]
 
 def registry() -> list[dict[str, str]]:
     """Return file, setting, target and sha256 of the authors' tables."""
-    return published.rows("runs_registry.csv")
+    return tables.rows("runs_registry.csv")
 
 
 def runs(*, download: bool = True) -> pd.DataFrame:
@@ -107,7 +107,7 @@ def _tidy(path: Path, setting: str, target: str) -> pd.DataFrame:
     frame = pd.read_csv(path, low_memory=False).rename(columns=ours).assign(setting=setting, target=target)
     frame = _typed(frame, str(path))
     # The authors' names of sources are longer, shorter or written otherwise: densenet121, convnext_tiny, blood.
-    plain = {_plain(name): name for name in published.table(setting)["source"]}
+    plain = {_plain(name): name for name in tables.table(setting)["source"]}
     names = {}
     for theirs in frame["source"].unique():
         starts = [name for short, name in plain.items() if _plain(theirs).startswith(short)]
@@ -125,7 +125,7 @@ def _check(frame: pd.DataFrame, where: str) -> pd.DataFrame:
         raise InputError(f"{where}: {len(frame)} runs, but {ROWS} were released; {AGAIN}")
     finished = frame[frame["status"] == "FINISHED"]
     best = finished.sort_values("val_loss").groupby(_KEYS)["test_auc"].agg(test_auc="first", n="count")
-    both = published.table("run_summaries").set_index(_KEYS).join(best, how="outer")
+    both = tables.table("run_summaries").set_index(_KEYS).join(best, how="outer")
     same = (both["runs"] == both["n"]) & ((both["auc_at_min_val_loss"] - both["test_auc"]).abs() <= 1e-9)
     if not same.all():
         pair = ", ".join(map(str, same.idxmin()))

@@ -11,13 +11,13 @@ from companion.ranking.ranking import Ranking, rank
 from companion.ranking.report import duration
 from companion.ranking.scoring import DEFAULT_SCORES, Scored, score
 from companion.ranking.sets import MIN_CANDIDATES, CandidateSet, agreement, order
-from companion.ranking.stability import MIN_REPEATS, Stability, stability, stability_cost
-from companion.ranking.verification import Verification, check_verifiable, verification_cost, verify
+from companion.ranking.stability import MIN_REPEATS, Stability, stability
+from companion.ranking.verification import Verification, check_verifiable, verify
 
 # fmt: off
 __all__ = [
     "DEFAULT_SCORES", "MIN_CANDIDATES", "MIN_REPEATS", "CandidateSet", "Ranking", "Scored", "Stability",
     "Verification", "agreement", "check_verifiable", "default_sources", "duration", "elsewhere", "order", "rank",
-    "score", "stability", "stability_cost", "verification_cost", "verify",
+    "score", "stability", "verify",
 ]
 # fmt: on

@@ -69,8 +69,8 @@ def default_sources(
 
 def _released(target: str, architecture: str) -> dict[str, str]:
     """Sources whose files have a place of their own, with the reason where nothing lies there."""
-    found = {}
-    for name in dict.fromkeys((architecture, *ARCHITECTURES)):
+    found, own = {}, [] if architecture.startswith("timm:") else [architecture]
+    for name in dict.fromkeys((*own, *ARCHITECTURES)):
         weights, path = imagenet_file(name)
         megabytes = weights.meta.get("_file_size", 0)
         source = "imagenet" if name == architecture else f"torchvision:{name}"

@@ -9,16 +9,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from companion import store
 from companion.datasets import Dataset, load_dataset
 from companion.errors import InputError
-from companion.models import best_device, check_architecture
+from companion.models import SourceModel, best_device, check_architecture
 from companion.ranking import report
 from companion.ranking.candidates import default_sources
 from companion.ranking.scoring import DEFAULT_SCORES, Scored, learnt_from, score_source
 from companion.ranking.sets import ALWAYS, COMBINED, FEATURE_RANK, CandidateSet, candidate_sets
+from companion.ranking.verification import PROTOCOL, RUNS, Verification
 from companion.scores import PAPER_SCORE
 from companion.scores.registry import check_scores
 from companion.sources import Source, by_name, load_source
@@ -27,7 +29,6 @@ from companion.training.loop import Report, part_of
 
 if TYPE_CHECKING:
     from companion.ranking.stability import Stability
-    from companion.ranking.verification import Verification
 
 # Seconds of training and evaluating over seconds of the pass, an image: from 1.5 at 64 px and more to 4 at 28 px.
 STEP_OVER_PASS = 2.5
@@ -45,10 +46,12 @@ class Ranking:
         The target, and all sources named, by their names in the tables.
     scored
         One record a source, in the order in which they were named.
-    per_class, loading, scoring
-        As for `rank`, and the options with which sources were loaded and scored: see `load_source` and `score`.
-    images, seconds, provenance
-        How many images were scored, what that took, how it came about.
+    drawn
+        Indices of the training images that were scored, in their order.
+    loading, scoring
+        The options with which sources were loaded and scored: see `load_source` and `score`.
+    seconds, provenance
+        What that took, how it came about.
     left_out
         Sources that were trained on the target itself, or are no default candidates -> the reason.
     stability, verification
@@ -59,10 +62,9 @@ class Ranking:
     dataset: Dataset
     sources: Mapping[str, Source]
     scored: Sequence[Scored]
-    per_class: int
+    drawn: np.ndarray
     loading: Mapping[str, Any]
     scoring: Mapping[str, Any]
-    images: int
     seconds: float
     provenance: dict[str, Any]
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -115,7 +117,20 @@ class Ranking:
         train = min(len(dataset.labels["train"]), plan.train_per_class * dataset.n_classes)
         asked = set(self.sources if names is None else names)
         passes = sum(one.seconds["network"] for one in self.scored if one.name in asked)
-        return passes / self.images * plan.epochs * train * STEP_OVER_PASS
+        return passes / len(self.drawn) * plan.epochs * train * STEP_OVER_PASS
+
+    def stability_seconds(self, repeats: int) -> float:
+        """Seconds, about, that `companion.ranking.stability` takes: scoring half of the images, so often."""
+        spent = (one.seconds["scoring"] for one in self.scored if one.name in self.best.advised)
+        return repeats / 2 * sum(spent)
+
+    def verification_seconds(self, count: int) -> float:
+        """Seconds, about, that `companion.ranking.verify` takes."""
+        return RUNS * self.fine_tuning_seconds(PROTOCOL, self.first(count))
+
+    def load(self, name: str) -> SourceModel:
+        """Load a source again, by its name in the tables."""
+        return replace(load_source(self.sources[name], **self.loading), name=name)
 
     recommendation = cached_property(report.recommendation)
     sections = cached_property(report.sections)
@@ -187,7 +202,7 @@ def rank(
     for index, (name, source) in enumerate(named.items()):
         step, started = part_of(tell, index, len(named)), time.perf_counter()
         step(0.0, f"{name}: loading ({index + 1} of {len(named)})")
-        model = replace(load_source(source, progress=step, **loading), name=name)
+        model = replace(load_source(source, progress=part_of(step, 0, 2), **loading), name=name)
         if learnt_from(model, target):
             left_out[name] = "trained on the target itself, which flatters every score"
             continue
@@ -214,10 +229,9 @@ def rank(
         dataset=target,
         sources=named,
         scored=scored,
-        per_class=per_class,
+        drawn=target.drawn(per_class, seed=seed),
         loading=loading,
         scoring=scoring,
-        images=len(labels),
         seconds=seconds,
         provenance=record,
         left_out=left_out,

@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from companion import pages, store
-from companion.datasets import cautions, sample
+from companion.datasets import cautions
 from companion.ranking.evidence import as_published, elsewhere, is_imagenet, published_worth, replicated
-from companion.ranking.sets import COMBINED, FEATURE_RANK, SCALE_INVARIANT, CandidateSet, agreement
-from companion.ranking.stability import stability_cost
-from companion.ranking.verification import verification_cost
+from companion.ranking.sets import COMBINED, FEATURE_RANK, NO_VOTE, SCALE_INVARIANT, CandidateSet, agreement
 from companion.scores import PAPER_SCORE, REGISTRY
 
 if TYPE_CHECKING:
@@ -75,7 +73,7 @@ def recommendation(ranking: Ranking) -> list[str]:
         agreed += f"; their orders agree with Kendall's τ {tau:.2f} on average"
         agreed += " (1: all the same, 0: no relation)"
     if ranking.stability is None:
-        cure = f"add --repeats 10, about {duration(stability_cost(ranking, 10))}"
+        cure = f"add --repeats 10, about {duration(ranking.stability_seconds(10))}"
         stable = f"Not checked: whether other images would change the order ({cure})"
     else:
         stable = ranking.stability.summary
@@ -90,7 +88,7 @@ def recommendation(ranking: Ranking) -> list[str]:
     if ranking.verification is not None:
         lines.append(f"Checked by fine-tuning: {ranking.verification.summary}.")
     elif {"val", "test"} <= set(ranking.dataset.labels):
-        seconds = duration(verification_cost(ranking, 2))
+        seconds = duration(ranking.verification_seconds(2))
         lines.append(
             f"Not checked: which is better after fine-tuning (add --verify 2: six short runs of each of the first two, "
             f"about {seconds} here)."
@@ -101,9 +99,7 @@ def recommendation(ranking: Ranking) -> list[str]:
 def _votes(best: CandidateSet) -> tuple[int, int, float]:
     """Scores that put the advised source first, of how many, and the mean Kendall τ between the scores' orders."""
     found = agreement(best)
-    # A product is no vote of its own, and the two forms of the gradient ratio are one.
-    single = ~found["method"].isin((COMBINED, PAPER_SCORE, "gradient_ratio"))
-    found = found[single & (found["sources"] == len(best.table))]
+    found = found[~found["method"].isin(NO_VOTE) & (found["sources"] == len(best.table))]
     return int((found["first"] == best.advised[0]).sum()), len(found), float(found["tau"].mean())
 
 
@@ -193,12 +189,14 @@ def sections(ranking: Ranking) -> list[Section]:
     """Everything below the recommendation: the order of each candidate set, then evidence, provenance last."""
     quick, standard = (duration(ranking.fine_tuning_seconds(name)) for name in ("quick", "standard"))
     cost = (
-        f"This took {duration(ranking.seconds)} for {ranking.images} images and {len(ranking.scored)} sources; "
+        f"This took {duration(ranking.seconds)} for {len(ranking.drawn)} images and {len(ranking.scored)} sources; "
         f"fine-tuning each of them once would take about {quick} (quick protocol) or {standard} (standard)."
     )
     kinds = dict.fromkeys(one.kind for one in ranking.sets if as_published(one))
     counts = ", ".join(f"{len(labels)} {split}" for split, labels in ranking.dataset.labels.items())
-    scored = f"{counts}; {ranking.dataset.size} px; {ranking.images} training images were scored, no others"
+    scored = (
+        f"{counts}; {ranking.dataset.size} px; {len(ranking.drawn)} training images were scored, no others"
+    )
     said = ((line, name) for name, lines in ranking.remarks.items() for line in lines)
     left_out = ((reason, source) for source, reason in ranking.left_out.items())
     found = [
@@ -361,7 +359,7 @@ def save(
     folder = Path(folder)
     store.check_folder(folder, FILES, force=force)
     picture = figures.png(figures.ranking(ranking), dpi=150)
-    examples = figures.png(figures.examples(sample(ranking.dataset)), dpi=80) if images else b""
+    examples = figures.png(figures.examples(ranking.dataset), dpi=80) if images else b""
     table, text = ranking.table.to_csv(index=False), json.dumps(as_document(ranking), indent=1)
     contents = (table.encode(), text.encode(), picture, as_page(ranking, picture, examples).encode())
     return store.write_files(folder, dict(zip(FILES, contents, strict=True)))

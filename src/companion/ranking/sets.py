@@ -24,6 +24,7 @@ SCALE_INVARIANT = "gradient_ratio_scale_invariant"
 COMBINED = "combined"
 FEATURE_RANK = "feature_rank"  # mean rank by FEATURE_SCORES, which mean something without other candidates
 FEATURE_SCORES = ("linear_probe", "knn", "nca", "logme")
+NO_VOTE = (COMBINED, PAPER_SCORE, "gradient_ratio")  # products, and the other form of a score
 ALWAYS = tuple(dict.fromkeys((*TERMS, SCALE_INVARIANT, *FEATURE_SCORES)))  # what orders rest on
 
 
@@ -201,9 +202,9 @@ def agreement(candidates: CandidateSet) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row per score: ``method``, ``first`` (the source it puts first), ``sources`` (how many it is defined for)
-        and ``tau`` (mean over the other scores, -1 to 1; NaN for fewer than three sources). Scores that are not
-        defined for two sources, or the same for all, are left out. Among architectures the paper's scores are
-        inverted, as in `companion.evaluation`.
+        and ``tau`` (mean over the other scores but for those of `NO_VOTE`, -1 to 1; NaN for fewer than three sources).
+        Scores that are not defined for two sources, or the same for all, are left out. Among architectures the paper's
+        scores are inverted, as in `companion.evaluation`.
     """
     block = candidates.table.set_index("source")
     inverted = (*INVERTED_ACROSS_DOMAINS, SCALE_INVARIANT) if candidates.kind == "architectures" else ()
@@ -211,6 +212,6 @@ def agreement(candidates: CandidateSet) -> pd.DataFrame:
     values = block[[name for name in names if block[name].nunique() > 1]].astype(float)
     values = values.mul([-1 if name in inverted else 1 for name in values])
     taus = values.corr(method="kendall", min_periods=3)
-    taus = taus.mask(np.eye(len(taus), dtype=bool)).mean()
+    taus = taus.mask(np.eye(len(taus), dtype=bool)).drop(columns=list(NO_VOTE), errors="ignore").mean(axis=1)
     rows = [(name, one.idxmax(), int(one.notna().sum()), taus[name]) for name, one in values.items()]
     return pd.DataFrame(rows, columns=["method", "first", "sources", "tau"])

@@ -11,13 +11,11 @@ import pandas as pd
 from companion.errors import InputError
 from companion.ranking.sets import ALWAYS, CandidateSet, merits, order
 from companion.scores.from_images import score_images
-from companion.sources import load_source
 from companion.training.loop import Report, part_of
 
 if TYPE_CHECKING:
     from companion.ranking.ranking import Ranking
 
-PART = 0.5
 MIN_REPEATS = 5
 # The combined score bends where another source becomes the highest or lowest in a term, which a spread does not see: in
 # the simulation of the tests Student's interval covers 91 to 93 %, and so much wider 94 to 97 %.
@@ -38,12 +36,6 @@ class Stability:
     repeats: int
     of: str
     """What the halves are of: ``"images"``, or ``"patients"`` where they are known."""
-
-
-def stability_cost(ranking: Ranking, repeats: int) -> float:
-    """Seconds that `stability` will take, about: from what the ranking itself took."""
-    ranked = ranking.best.advised
-    return repeats * PART * sum(one.seconds["scoring"] for one in ranking.scored if one.name in ranked)
 
 
 def stability(ranking: Ranking, repeats: int = 20, *, progress: Report | None = None) -> Stability:
@@ -73,14 +65,14 @@ def stability(ranking: Ranking, repeats: int = 20, *, progress: Report | None = 
     """
     if repeats < MIN_REPEATS:
         raise InputError(f"{repeats} repeats say too little: give at least {MIN_REPEATS}")
-    dataset, seed = ranking.dataset, ranking.scoring["seed"]
+    dataset, drawn = ranking.dataset, ranking.drawn
+    images, labels = dataset.images["train"][drawn], dataset.labels["train"][drawn]
     patients = dataset.patients.get("train")
-    whose = None if patients is None else patients[dataset.drawn(ranking.per_class, seed=seed)]
-    images, labels = dataset.draw(ranking.per_class, seed=seed)
-    parts, of = halves(labels, repeats, seed=seed, patients=whose), "images" if whose is None else "patients"
+    whose, of = (None, "images") if patients is None else (patients[drawn], "patients")
+    parts = halves(labels, repeats, seed=ranking.scoring["seed"], patients=whose)
     best, rows = ranking.best, []
     for index, name in enumerate(best.advised):
-        model = load_source(ranking.sources[name], **ranking.loading)
+        model = ranking.load(name)
         tell = part_of(progress, index, len(best.advised))
         for number, part in enumerate(parts):
             tell(number / repeats, f"{name}: half {number + 1} of {repeats}")

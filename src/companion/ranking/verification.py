@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +10,6 @@ import pandas as pd
 
 from companion.datasets import Dataset, Fold, fold
 from companion.errors import InputError
-from companion.sources import load_source
 from companion.training import FINE_TUNING_PROTOCOLS
 from companion.training.loop import Report, part_of
 from companion.tuning import LEARNING_RATES, Tuned, interval, mean_auc, tune
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from companion.ranking.ranking import Ranking
 
 PROTOCOL, SEEDS = "quick", 3
+RUNS = SEEDS * len(LEARNING_RATES)  # of a source
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,6 @@ def check_verifiable(dataset: Dataset, count: int) -> Fold:
     return fold(dataset, 1, train_per_class=plan.train_per_class, val_per_class=plan.val_per_class)
 
 
-def verification_cost(ranking: Ranking, count: int) -> float:
-    """Seconds that `verify` will take, about: from what the ranking itself took."""
-    return ranking.fine_tuning_seconds(PROTOCOL, ranking.first(count)) * SEEDS * len(LEARNING_RATES)
-
-
 def verify(ranking: Ranking, count: int = 2, *, progress: Report | None = None) -> Verification:
     """Fine-tune the first few sources of a ranking with three seeds and two learning rates, and say how they compare.
 
@@ -76,10 +71,9 @@ def verify(ranking: Ranking, count: int = 2, *, progress: Report | None = None) 
     seed, device = ranking.scoring["seed"], ranking.scoring["device"]
     found = {}
     for index, name in enumerate(names):
-        model = replace(load_source(ranking.sources[name], **ranking.loading), name=name)
         seeds, step = range(seed, seed + SEEDS), part_of(progress, index, len(names))
-        how = {"protocol": PROTOCOL, "seeds": seeds, "images": drawn, "device": device}
-        found[name] = tune(model, ranking.dataset, **how, progress=step)
+        how = {"protocol": PROTOCOL, "seeds": seeds, "fold": drawn, "device": device}
+        found[name] = tune(ranking.load(name), ranking.dataset, **how, progress=step)
     table = pd.DataFrame([_row(name, place, one) for place, (name, one) in enumerate(found.items(), 1)])
     remarks = [f"{name}: {line}" for name, one in found.items() for line in one.remarks]
     frozen = table.loc[table["frozen_auc"].idxmax()]

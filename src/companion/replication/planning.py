@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,11 @@ import pandas as pd
 import torch
 
 from companion import store
-from companion.datasets import (
-    cached_file,
-    load_dataset,
-    medmnist_classes,
-    medmnist_flags,
-    medmnist_samples,
-)
-from companion.models import build
+from companion.datasets import absent, load_dataset
+from companion.models import build, refusing_size
 from companion.replication.protocol import Replication, Run, expand
 from companion.scores import REGISTRY
 from companion.sources import CHECKPOINT_SUFFIXES, check_name, checkpoint_file, parse
-from companion.training.protocols import as_dict
 
 SCORES = tuple(REGISTRY)
 
@@ -68,25 +61,24 @@ def plan(
 ) -> Plan:
     """Look at the data, all of which must be there, and at what is stored already.
 
-    For a `dry_run` nothing is downloaded: MedMNIST sets that are not here have the publisher's numbers of images, and
-    what may be stored of their runs is not found.
+    For a `dry_run` nothing is downloaded: MedMNIST sets and CIFAR-10 where they are not here have their published
+    numbers of images, and what may be stored of their runs is not found.
     """
     where = None if data_dir is None else os.fspath(data_dir)
     needed = {part for pair in protocol.pairs(itself=True) for part in parse(protocol.spec(*pair)).parts}
     hashes, sizes = {}, {}
-    for name in sorted(needed | set(protocol.targets)):
-        if dry_run and name in medmnist_flags() and cached_file(name, protocol.size) is None:
-            counts, hashes[name] = medmnist_samples()[name], ""
-            sizes[name] = (counts["train"], counts["val"], counts["test"], len(medmnist_classes()[name]))
-            continue
-        dataset = load_dataset(name, size=protocol.size, data_dir=where)
-        if name in protocol.targets:
-            for number in protocol.fine_tuning.folds:
-                protocol.fold(dataset, number)
-        hashes[name] = dataset.content_hash
-        train, val, test = (len(dataset.labels.get(split, ())) for split in ("train", "val", "test"))
-        sizes[name] = (train, val, test, dataset.n_classes)
     with store.data_directory(where):
+        for name in sorted(needed | set(protocol.targets)):
+            if dry_run and (counts := absent(name, protocol.size)):
+                hashes[name], sizes[name] = "", counts
+                continue
+            dataset = load_dataset(name, size=protocol.size)
+            if name in protocol.targets:
+                for number in protocol.fine_tuning.folds:
+                    protocol.fold(dataset, number)
+            hashes[name] = dataset.content_hash
+            train, val, test = (len(dataset.labels.get(split, ())) for split in ("train", "val", "test"))
+            sizes[name] = (train, val, test, dataset.n_classes)
         for source in protocol.sources:
             if source.endswith(CHECKPOINT_SUFFIXES):
                 check_name(source)
@@ -140,12 +132,13 @@ def seconds_per_image(architecture: str, size: int, device: str) -> float:
     """Time a few training steps of the bare network: the basis of the estimate. About two seconds on a laptop."""
     network = build(architecture, classes=10, seed=0).to(device).train()
     batch, times = torch.zeros((32, 3, size, size), device=device), []
-    for _ in range(4):
-        began = time.perf_counter()
-        network(batch).sum().backward()
-        if batch.is_cuda:
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
+    with refusing_size(architecture, size):
+        for _ in range(4):
+            began = time.perf_counter()
+            network(batch).sum().backward()
+            if batch.is_cuda:
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - began)
     return float(np.median(times[1:])) / len(batch)
 
 
@@ -165,7 +158,7 @@ def frames(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
     about = store.provenance(
         seed=plan.protocol.fine_tuning.seeds[0],
         device=", ".join(sorted(set(runs["device"]))) if len(runs) else None,
-        protocol=as_dict(plan.protocol),
+        protocol=asdict(plan.protocol),
         data=plan.hashes,
         runs={"stored": len(runs), "planned": len(plan.runs)},
     )

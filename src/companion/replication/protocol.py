@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from dataclasses import dataclass as plain_dataclass
 from importlib import resources
 from pathlib import Path
@@ -19,7 +20,7 @@ from companion.datasets import Dataset, Fold, fold
 from companion.errors import InputError, did_you_mean
 from companion.sources import parse
 from companion.training import FINE_TUNING_PROTOCOLS, SOURCE_PROTOCOLS, FineTuning, Settings, SourceProtocol
-from companion.training.protocols import STRICT, FileName, as_dict, checked
+from companion.training.protocols import STRICT, FileName, checked
 
 LEAVE_TARGET_OUT, MATCHED = "leave-target-out", "leave-target-out-matched"
 Name = Annotated[str, Field(min_length=1)]
@@ -115,13 +116,13 @@ def expand(protocol: Replication, hashes: Mapping[str, str], *, itself: bool = F
     fine-tuned.
     """
     tuning = protocol.fine_tuning
-    common = {name: value for name, value in as_dict(tuning).items() if name in DECIDING}
+    common = {name: value for name, value in asdict(tuning).items() if name in DECIDING}
     found = []
     for number in tuning.folds:
         for source, target in protocol.pairs(itself=itself):
             spec = protocol.spec(source, target)
             made_of = {part: hashes[part] for part in parse(spec).parts}
-            training = as_dict(protocol.source_training) if made_of else None
+            training = asdict(protocol.source_training) if made_of else None
             if spec in hashes:  # a checkpoint
                 made_of[spec] = hashes[spec]
             decides = {
@@ -134,7 +135,7 @@ def expand(protocol: Replication, hashes: Mapping[str, str], *, itself: bool = F
                 "results_version": store.RESULTS_VERSION,
             }
             for seed, settings in itertools.product(tuning.seeds, tuning.settings(target)):
-                key = store.digest(decides | {"seed": seed, "settings": as_dict(settings)})
+                key = store.digest(decides | {"seed": seed, "settings": asdict(settings)})
                 about = (label(source), spec, target, number, seed, settings, key)
                 found.append(Run(*about, protocol, hashes[target]))
     return found

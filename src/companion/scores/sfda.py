@@ -92,7 +92,7 @@ def _discriminant(x: Matrix, p: Prepared, shrinkage: float) -> Matrix:
     from scipy.linalg import cho_factor, cho_solve
 
     within, means = p.within(x), p.class_means(x)
-    covariance = (1.0 - shrinkage) * (within.T @ within) / p.n
-    covariance[np.diag_indices_from(covariance)] += shrinkage * (within**2).sum() / p.n / p.d
-    coefficients = cho_solve(cho_factor(covariance), means.T)
+    covariance = within.T @ within / p.n
+    floor = shrinkage * np.trace(covariance) / p.d * np.eye(len(covariance))
+    coefficients = cho_solve(cho_factor((1.0 - shrinkage) * covariance + floor), means.T)
     return x @ coefficients - 0.5 * (means.T * coefficients).sum(axis=0) + np.log(p.counts / p.n)

@@ -16,7 +16,7 @@ from torch import nn
 
 from companion import store
 from companion.datasets import Dataset, Fold
-from companion.models import SourceModel, best_device, check_takes
+from companion.models import SourceModel, best_device, refusing_size
 from companion.training.loop import Report, Resident, evaluate, fit
 from companion.training.protocols import FineTuning, Settings, SourceProtocol
 
@@ -69,9 +69,8 @@ def fine_tune(
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        network = with_head(model, dataset.n_classes, protocol.dropout)
+        network = with_head(model, dataset.n_classes, protocol.dropout, size=dataset.size)
         network.to(device)
-        check_takes(network, model.architecture, dataset.size, device)
         done = fit(network, tensors["train"], tensors["val"], point, seed=seed, report=progress)
     row: dict[str, Any] = {
         "source": model.name,
@@ -82,7 +81,6 @@ def fine_tune(
         "status": done.status,
         "epochs_run": len(done.curve),
         "best_epoch": done.best_epoch + 1,
-        "batch_parts": done.parts,
     }
     if done.status == "finished":
         for split in ("val", "test"):
@@ -107,13 +105,13 @@ def fine_tune(
     return FineTuned(network.cpu().eval(), row)
 
 
-def with_head(model: SourceModel, classes: int, dropout: float) -> nn.Sequential:
-    """Copy of the backbone with dropout and a new linear layer, drawn from torch's global generator."""
-    if model.head is not None:
-        width = next(model.head.parameters()).shape[1]  # of the weights of its first, or only, layer
-    else:
-        with torch.inference_mode():
-            width = model.backbone.eval()(torch.zeros(1, 3, 64, 64)).shape[1]
+def with_head(model: SourceModel, classes: int, dropout: float, *, size: int) -> nn.Sequential:
+    """Copy of the backbone with dropout and a new linear layer, drawn from torch's global generator.
+
+    A backbone that cannot take images of `size` pixels is an `InputError`.
+    """
+    with refusing_size(model.architecture, size), torch.inference_mode():
+        width = model.backbone.eval()(torch.zeros(1, 3, size, size)).shape[1]
     return nn.Sequential(copy.deepcopy(model.backbone), nn.Dropout(dropout), nn.Linear(width, classes))
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from companion.errors import EnvironmentFailure
 from companion.models import best_device, one_core_left_free
 from companion.training.augmentation import augmented
 from companion.training.metrics import auc_per_class, macro_auc
@@ -68,7 +67,6 @@ class Fit:
     curve: list[dict[str, float]]
     best_epoch: int
     status: str  # "finished" or "diverged"
-    parts: int  # a batch went through in so many parts, for want of memory
     seconds: float
 
 
@@ -115,30 +113,18 @@ def fit(
     scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
     curve: list[dict[str, float]] = []
     kept: dict[str, Any] | None = None
-    best, best_epoch, parts = -np.inf, 0, 1
+    best, best_epoch = -np.inf, 0
     for epoch in range(protocol.epochs):
         network.train()
         total, seen = torch.zeros((), device=device), 0
         for index in batches(len(train), protocol, rng, weights, device):
-            loss = None
-            while loss is None:
-                try:
-                    loss = step(
-                        network, train, index, protocol.augmentation, criterion, optimiser, scaler, parts
-                    )
-                except torch.cuda.OutOfMemoryError as error:
-                    if parts == 2:
-                        raise EnvironmentFailure(
-                            f"a batch of {len(index)} images does not fit on {device} even in two halves: use a "
-                            "smaller batch_size or image size"
-                        ) from error
-                    parts = 2  # the gradient of the whole batch, gathered over two halves
+            loss = step(network, *train.batch(index, protocol.augmentation), criterion, optimiser, scaler)
             total += loss * len(index)
             seen += len(index)
         row = {"train_loss": float(total) / seen, "lr": float(optimiser.param_groups[0]["lr"])}
         curve.append(row)
         if not np.isfinite(row["train_loss"]):
-            return Fit(curve, best_epoch, "diverged", parts, time.perf_counter() - began)
+            return Fit(curve, best_epoch, "diverged", time.perf_counter() - began)
         schedule.step()
         if val is not None:
             measured = evaluate(network, val)
@@ -152,7 +138,7 @@ def fit(
             break
     if kept is not None:
         network.load_state_dict(kept)
-    return Fit(curve, best_epoch if kept else len(curve) - 1, "finished", parts, time.perf_counter() - began)
+    return Fit(curve, best_epoch if kept else len(curve) - 1, "finished", time.perf_counter() - began)
 
 
 def batches(
@@ -169,26 +155,20 @@ def batches(
 
 def step(
     network: nn.Module,
-    train: Resident,
-    index: Tensor,
-    augmentation: str,
+    images: Tensor,
+    labels: Tensor,
     criterion: nn.Module,
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    parts: int,
 ) -> Tensor:
     """One step of SGD on one batch; its mean loss, still on the device so that nothing waits for it."""
     optimiser.zero_grad(set_to_none=True)
-    total = torch.zeros((), device=index.device)
-    for part in index.chunk(parts):
-        images, labels = train.batch(part, augmentation)
-        with torch.autocast(images.device.type, torch.float16, enabled=images.is_cuda):
-            loss = criterion(network(images), labels if labels.ndim == 1 else labels.float())
-        scaler.scale(loss * (len(part) / len(index))).backward()
-        total += loss.detach() * (len(part) / len(index))
+    with torch.autocast(images.device.type, torch.float16, enabled=images.is_cuda):
+        loss = criterion(network(images), labels if labels.ndim == 1 else labels.float())
+    scaler.scale(loss).backward()
     scaler.step(optimiser)
     scaler.update()
-    return total
+    return loss.detach()
 
 
 @one_core_left_free()

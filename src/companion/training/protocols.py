@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -172,8 +172,3 @@ def _explain(item: Mapping[str, Any], known: list[str]) -> str:
         return f"key {path!r} is missing"
     reason = item["msg"].removeprefix("Value error, ")
     return f"{path} is {brief(item['input'])}: {reason[0].lower()}{reason[1:]}"
-
-
-def as_dict(protocol: Any) -> dict[str, Any]:
-    """Protocol as a JSON-able mapping."""
-    return asdict(protocol)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import torch
 
 from companion.datasets import Dataset
 from companion.errors import InputError
 from companion.models import PLAIN_NORMALISATION, SourceModel, best_device, build, check_takes, split_head
-from companion.training.loop import Report, Resident, fit
-from companion.training.protocols import QUICK, SEED, SourceProtocol, as_dict
+from companion.training.loop import Report, Resident, fit, part_of
+from companion.training.protocols import QUICK, SEED, SourceProtocol
 
 
 def balanced_weights(labels: np.ndarray) -> np.ndarray:
@@ -72,11 +74,6 @@ def train_source(
         split: Resident(dataset.images[split], labels[split], PLAIN_NORMALISATION, device)
         for split in (("train", "val") if watched else ("train",))
     }
-
-    def report(fraction: float, text: str) -> None:
-        if progress:
-            progress(fraction, f"training on {dataset.name}, {text}")
-
     with torch.random.fork_rng():
         network = build(architecture, classes=dataset.n_classes, seed=seed)
         network.to(device)
@@ -89,7 +86,7 @@ def train_source(
             seed=seed,
             watch="loss",
             weights=balanced_weights(dataset.labels["train"]),
-            report=report,
+            report=part_of(progress, 0, 1, f"training on {dataset.name}, "),
         )
     if done.status == "diverged":
         raise InputError(
@@ -110,7 +107,7 @@ def train_source(
             "synthetic": dataset.synthetic,
             "images": len(resident["train"]),
             "classes": dataset.n_classes,
-            "protocol": as_dict(protocol),
+            "protocol": asdict(protocol),
             "seed": seed,
             "loss_per_epoch": [row["train_loss"] for row in done.curve],
             "seconds": done.seconds,
