@@ -287,8 +287,7 @@ def draw_gradient_norms(passes, *, synthetic=False):
     for index, (name, done) in enumerate(passes.items()):
         counted = done.triplets > 0
         axis.scatter(
-            done.first[counted],
-            done.second[counted],
+            *done.norms[counted].T,
             s=34,
             label=f"{literal(short(name))}: {done.ratio():.2f}",
             color=CYCLE[index % len(CYCLE)],
@@ -329,8 +328,8 @@ draw_gradient_norms(passes, synthetic=dataset.synthetic)
 # %%
 rows = []
 for name, done in passes.items():
-    active = done.first > 0
-    per_batch = done.second[active] / done.first[active]
+    active = done.norms[:, 0] > 0
+    per_batch = done.norms[active, 1] / done.norms[active, 0]
     rows.append(
         {
             "source": name,

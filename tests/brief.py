@@ -10,16 +10,8 @@ def shorten() -> None:
     from companion.training import FINE_TUNING_PROTOCOLS, QUICK
 
     tuning.RESAMPLES = 20
-    plan = FINE_TUNING_PROTOCOLS["quick"]
-    for protocol, name, value in (
-        (QUICK, "epochs", 1),
-        (QUICK, "images_per_epoch", 64),
-        (plan, "epochs", 1),
-        (plan, "patience", 1),
-        (plan, "train_per_class", 16),
-        (plan, "val_per_class", 8),
-    ):
-        object.__setattr__(protocol, name, value)
+    vars(QUICK).update(epochs=1, images_per_epoch=64)
+    vars(FINE_TUNING_PROTOCOLS["quick"]).update(epochs=1, patience=1, train_per_class=16, val_per_class=8)
 
 
 def small() -> None:

@@ -29,9 +29,10 @@ def test_a_report_is_written_whole_and_escaped_and_an_earlier_one_kept(command, 
     assert "&lt;script&gt;" in page and "<script" not in page and "<img src=x" not in page
     code, _, err = command(*arguments)
     assert code == 2 and "--force" in err
+    assert command(*arguments, "--force")[0] == 0
 
 
-@pytest.mark.parametrize("name", ["inspect", "rank", "notebook", "replicate", "fetch"])
+@pytest.mark.parametrize("name", ["inspect", "rank", "tune", "notebook", "replicate", "fetch"])
 def test_every_option_of_a_command_is_explained(command, name):
     _, out, err = command(name, "--help")
     assert err == "" and "Usage:" in out

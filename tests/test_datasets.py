@@ -19,13 +19,12 @@ from image_files import folder
 COUNTS = {"train": 24, "val": 6, "test": 12}
 
 
-def arrays(*, size: int = 28, rgb: bool = False) -> dict[str, np.ndarray]:
+def arrays(*, size: int = 28) -> dict[str, np.ndarray]:
     """Content of a file in MedMNIST's layout."""
     rng = np.random.default_rng(0)
     found: dict[str, np.ndarray] = {}
     for split, count in COUNTS.items():
-        shape = (count, size, size, 3) if rgb else (count, size, size)
-        found[f"{split}_images"] = rng.integers(0, 256, shape).astype(np.uint8)
+        found[f"{split}_images"] = rng.integers(0, 256, (count, size, size)).astype(np.uint8)
         found[f"{split}_labels"] = (np.arange(count) % 2).astype(np.uint8)[:, None]
     return found
 

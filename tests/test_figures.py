@@ -332,12 +332,12 @@ def test_a_ranking_has_the_best_on_top_and_a_missing_term_has_no_bar():
 def test_gradient_norms_leave_a_batch_without_triplets_out():
     passes = {}
     for name, ratio in (("train:octmnist", 1.234), ("b", 0.5)):
-        norms = {"first": RNG.random(3), "second": RNG.random(3), "triplets": np.array([4, 0, 9])}
-        passes[name] = SimpleNamespace(**norms, ratio=lambda ratio=ratio: ratio)
+        norms, triplets = RNG.random((3, 2)), np.array([4, 0, 9])
+        passes[name] = SimpleNamespace(norms=norms, triplets=triplets, ratio=lambda ratio=ratio: ratio)
     (axis,) = functions("04").draw_gradient_norms(passes).axes
     assert [m.get_label() for m in axis.collections] == ["oct: 1.23", "b: 0.50"]
     assert dots(axis) == [
-        (one.first[k], one.second[k], colour)
+        (*one.norms[k], colour)
         for one, colour in zip(passes.values(), (BLUE, ORANGE), strict=True)
         for k in (0, 2)
     ]

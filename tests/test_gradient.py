@@ -128,7 +128,7 @@ def test_one_pass_gives_what_two_gave(architecture, size, n):
     done = single_pass(model, images, labels)
     assert np.abs(done.features - features).max() <= 1e-4 * np.abs(features).max()
     # A triplet within rounding of the margin counts in one and not in the other, which moves its batch.
-    apart = np.abs(np.column_stack([done.first, done.second]) - norms).max(axis=1)
+    apart = np.abs(done.norms - norms).max(axis=1)
     assert np.median(apart) < 1e-4 * norms.max()
     expected = norms[:, 1].mean() / norms[:, 0].mean()
     assert done.ratio("published") == pytest.approx(expected, rel=1e-3)
@@ -167,7 +167,7 @@ def test_a_batch_too_large_for_the_memory_goes_through_in_pieces(monkeypatch):
         watch.remove()
     assert max(seen) == 3 and sum(seen) == 2 * 42 + 3  # the last batch fits
     assert (pieces.triplets == whole.triplets).all()
-    for name in ("features", "first", "second", "logits"):
+    for name in ("features", "norms", "scaled_norms", "logits"):
         np.testing.assert_allclose(getattr(pieces, name), getattr(whole, name), rtol=1e-3, atol=1e-5)
 
 
@@ -180,7 +180,7 @@ def test_a_batch_without_triplets_does_not_change_the_ratio_and_none_at_all_is_a
         gradient_ratio(_network(SMALL), images[:12], labels[:12])
     labels[:6] = 0
     done = single_pass(_network(SMALL), images, labels)
-    assert done.triplets[0] == 0 and done.first[0] == done.second[0] == 0
+    assert done.triplets[0] == 0 and (done.norms[0] == 0).all()
     assert (done.triplets[1:] > 0).all()
     assert done.ratio("published") == pytest.approx(done.ratio("corrected"), rel=1e-12)
 
@@ -198,8 +198,8 @@ def test_a_batch_with_triplets_but_no_active_one_has_gradients_of_zero():
     images[:6, ..., :2] = np.random.default_rng(0).integers(0, 255, (6, 8, 8, 2))
     model = models.SourceModel("apart", network, None, "two layers", "nothing")
     done = single_pass(model, images, labels, device="cpu")
-    assert (done.triplets > 0).all() and done.first[0] > 0 and (done.first[1:] == 0).all()
-    assert done.ratio() == pytest.approx(done.second[0] / done.first[0])
+    assert (done.triplets > 0).all() and done.norms[0, 0] > 0 and (done.norms[1:] == 0).all()
+    assert done.ratio() == pytest.approx(done.norms[0, 1] / done.norms[0, 0])
     for variant in ("published", "corrected", "scale_invariant"):
         with pytest.raises(ValueError, match="no triplet is active"):
             gradient_ratio(model, images[6:], labels[6:], variant=variant, device="cpu")
@@ -222,7 +222,7 @@ def test_a_network_without_two_convolutions_has_features_but_no_ratio(monkeypatc
     model = models.SourceModel("flat", network, None, "flat", "nothing")
     images, labels = make_images(24, 28)
     done = single_pass(model, images, labels)
-    assert done.features.shape == (24, 8) and len(done.first) == len(done.second) == 0
+    assert done.features.shape == (24, 8) and done.norms.shape[1] == 0
     monkeypatch.setattr(forward_pass, "PIECE_PIXELS", 1)
     assert np.allclose(single_pass(model, images, labels).features, done.features, atol=1e-6)
     with pytest.raises(ValueError, match="no two convolutions"):

@@ -2,20 +2,14 @@
 
 import ast
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import companion
-from companion.errors import (
-    EnvironmentFailure,
-    brief,
-    did_you_mean,
-    exit_code_of,
-    shown,
-)
+from companion.errors import EnvironmentFailure, brief, did_you_mean, exit_code_of, shown
+from processes import run
 
 ROOT = Path(companion.__file__).parent
 
@@ -62,10 +56,8 @@ def imported_modules(source: str, package: tuple[str, ...]) -> set[str]:
 
 def test_importing_is_light():
     """The package brings nothing heavy, its modules about files, tables and arrays no torch."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT.parent)}
-    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert "not for clinical use" in " ".join(done.stdout.split())
+    printed = run(sys.executable, "-c", LIGHT, env=os.environ | {"PYTHONPATH": str(ROOT.parent)})
+    assert "not for clinical use" in " ".join(printed.split())
 
 
 def test_every_public_name_is_there():

@@ -65,12 +65,9 @@ def test_words_of_a_drawing_can_be_read_on_a_light_and_on_a_dark_page(name):
 
 
 def test_colours_of_figures_can_be_read_on_a_light_and_on_a_dark_page():
-    assert all(contrast(light, "#ffffff") >= 4.5 for light in vector.DARK if light != "#ffffff")
-    assert all(
-        contrast(dark, vector.DARK["#ffffff"]) >= 4.5
-        for light, dark in vector.DARK.items()
-        if light != "#ffffff"
-    )
+    for light, dark in vector.DARK.items():
+        if light != "#ffffff":
+            assert contrast(light, "#ffffff") >= 4.5 and contrast(dark, vector.DARK["#ffffff"]) >= 4.5
 
 
 @pytest.mark.parametrize("name", ["problem", "method"])

@@ -52,14 +52,9 @@ def test_what_is_in_them(built):
     assert companion.__version__ in sdist.name and companion.__version__ in wheel.name
     with zipfile.ZipFile(wheel) as opened:
         names = opened.namelist()
-    for part in (
-        "published/source_datasets.csv",
-        "replication/medical_runs.parquet",
-        "replication/maps.parquet",
-        "published/run_intervals.csv",
-        "py.typed",
-    ):
-        assert f"companion/{part}" in names
+    package = ROOT / "src" / "companion"
+    data = [path for path in package.rglob("*.*") if path.suffix not in (".py", ".pyc")]
+    assert data and {f"companion/{path.relative_to(package).as_posix()}" for path in data} <= set(names)
     assert sum(name.endswith(".ipynb") for name in names) == len(list((ROOT / "notebooks").glob("*.py")))
     with tarfile.open(sdist) as opened:
         inside = opened.getnames()

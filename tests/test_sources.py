@@ -231,8 +231,8 @@ def test_a_table_of_sources_says_what_files_do_not(tmp_path):
     assert mine.normalisation == ((0.1, 0.2, 0.3), (0.25, 0.25, 0.25)) and mine.provenance["remarks"] == []
     assert other.normalisation == models.PLAIN_NORMALISATION and other.pretraining == "w"
     assert list(sources.by_name(table)) == ["mine", "other"]
-    with pytest.raises(InputError, match="at least two sources: got scratch"):
-        sources.by_name("scratch")
+    with pytest.raises(InputError, match="no source 'no such source'"):
+        sources.by_name({"a": "scratch", "b": "no such source"})
 
 
 @pytest.mark.parametrize(

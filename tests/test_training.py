@@ -25,6 +25,7 @@ from companion.training import (
 from companion.training.augmentation import augmentation, augmented
 from companion.training.metrics import auc_per_class, macro_auc
 from companion.training.protocols import checked
+from replicating import OF_THE_DAY
 
 SMALL = "shufflenet_v2_x0_5"
 TUNING = FineTuning(
@@ -303,10 +304,8 @@ def test_fine_tuning_is_repeatable_and_leaves_the_source_and_the_random_state(ta
     state = torch.get_rng_state()
     first, again, other = tuned(target), tuned(target), tuned(target, seed=25)
     assert torch.equal(state, torch.get_rng_state())
-    timeless = [
-        {k: v for k, v in found.row.items() if k not in ("seconds", "images_per_second", "date")}
-        for found in (first, again, other)
-    ]
+    runs = (first, again, other)
+    timeless = [{k: v for k, v in run.row.items() if k not in OF_THE_DAY} for run in runs]
     assert repr(timeless[0]) == repr(timeless[1]) != repr(timeless[2])
     row = first.row
     assert 0 <= row["test_auc"] <= 1 and len(row["curve_val_auc"]) == row["epochs_run"] == 3

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
+import companion
 from checkpoints import checkpoints, named
 from companion import cli
 from companion.errors import InputError
@@ -128,7 +129,7 @@ FOLDERS = {
     "images without class folders": (lambda root: picture(root / "f" / "x.png").parent, "folders named by class"),
     "one class folder": (class_folders(a=3), "images of one class only ('a')"),
     "a manifest beside the images, the folder named": (lambda root: manifest(root / "f", [("images/1.png", "a")]).parent, "a .csv or .tsv that lists paths and labels"),
-    "a class of one image": (class_folders(a=3, b=1), "class 'b' has 1 training image(s)"),
+    "a class of one image": (class_folders(a=3, b=1), "class 'b' has 1 training image(s); at least 2 are needed, or leave the class out with --drop-classes 'b'"),
     "no folder to train on": (class_folders(val__a=2, val__b=2), "none with split train"),
     "two folders to train on": (class_folders(train__a=2, Training__a=2, train__b=2), "two folders for train, one of them train"),
     "a class for testing only": (class_folders(train__a=3, train__b=3, test__a=1, test__c=1), "class 'c' has 0 training image(s)"),
@@ -331,6 +332,16 @@ def test_a_target_that_cannot_be_ranked_for(capsys, tmp_path, own_cache, case):
     two = named(checkpoints(tmp_path, 2)) if late else ("-s", "scratch", "-s", "torchvision:resnet18")
     arguments = ["rank", target, *two, "--out", tmp_path / "report"]
     refused(capsys, arguments, 2, says, tmp_path, own_cache)
+
+
+SEEN = ("a PNG that was cut off", "a class of one image", "a class for testing only", "a patient in two splits",
+        "two patients to split")  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SEEN)
+def test_inspecting_reports_why_ranking_refuses(tmp_path, case):
+    make, says = TARGETS[case]
+    assert says in companion.inspect(make(tmp_path)).errors[0]
 
 
 @pytest.mark.parametrize("command", ["inspect", "rank"])

@@ -260,6 +260,37 @@ def folded(model: SourceModel) -> SourceModel:
     return replace(model, backbone=fuse(copy.deepcopy(model.backbone).eval()))
 
 
+class _Affine(nn.Module):
+    """Batch norm in evaluation mode, as the factor and the summand of each channel that it is."""
+
+    factor: torch.Tensor
+    summand: torch.Tensor
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        state = {
+            name: value.detach()[:, None, None] for name, value in norm.state_dict().items() if value.ndim
+        }
+        factor = state["weight"] / (state["running_var"] + norm.eps).sqrt()
+        self.register_buffer("factor", factor)
+        self.register_buffer("summand", state["bias"] - state["running_mean"] * factor)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return torch.addcmul(self.summand, maps, self.factor)
+
+
+def without_statistics(network: nn.Module) -> nn.Module:
+    """Put what batch norm does in evaluation mode in its place, inside `network`; it is returned.
+
+    torch's own keeps its input for the gradient of its parameters, wanted or not: a third of the memory of a pass.
+    """
+    for part in list(network.modules()):
+        for name, child in part.named_children():
+            if type(child) is nn.BatchNorm2d and child.affine and child.track_running_stats:
+                setattr(part, name, _Affine(child))
+    return network
+
+
 def check_architecture(architecture: str) -> None:
     """Raise `InputError`, with the nearest name, for what is no classification network; ``timm:NAME`` is timm's."""
     if architecture.startswith("timm:"):

@@ -4,6 +4,9 @@ import warnings
 
 import numpy as np
 
+# The same whatever the scale of the features.
+SCALE_FREE = ("lda", "parc", "hscore", "gbc", "knn", "linear_probe")
+
 
 def make(
     n: int,

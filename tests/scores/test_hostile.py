@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import synthetic
-from synthetic import make
+from synthetic import SCALE_FREE, make
 
 from companion import scores
 
@@ -146,7 +146,6 @@ def test_published_variants_also_give_a_number_or_a_named_reason(case, name):
             assert np.isfinite(values).all()
 
 
-SCALE_FREE = ("lda", "parc", "hscore", "gbc", "knn", "linear_probe")
 SAME = dict.fromkeys(("features x 1e6", "features x 1e-6"), SCALE_FREE)
 # float32 features of order one, moved by 1e6 in float64, keep ten digits
 SAME["far from the origin"] = ("sfda", "hscore", "transrate", "gbc", "knn")

@@ -61,15 +61,6 @@ def test_suite_gives_reasons_where_a_score_is_undefined():
     assert all("no classes" in card.reasons[name] for name in card)
 
 
-def test_suite_of_a_class_with_one_sample_names_it_for_the_scores_that_need_two():
-    features, labels, logits = make(60, 20, 2)
-    labels = labels.copy()
-    labels[0] = 9
-    card = scores.suite(features, labels, logits)
-    assert set(card.reasons) == {"nca", "lda", "knn", "linear_probe"}
-    assert all("class 9" in reason for reason in card.reasons.values())
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -158,7 +149,6 @@ def test_the_seed_reaches_the_scores_in_which_chance_enters(name):
     features, labels, _ = make(120, 20, 3, separation=0.05)
     function = scores.REGISTRY[name].function
     values = [function(features, labels, random_state=seed) for seed in range(6)]
-    assert [
-        scores.suite(features, labels, names=name, random_state=seed)[name] for seed in range(6)
-    ] == pytest.approx(values)
+    found = [scores.suite(features, labels, names=name, random_state=seed)[name] for seed in range(6)]
+    assert found == pytest.approx(values)
     assert len(set(values)) > 1

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from companion.models import SourceModel, best_device, one_core_left_free, refusing_size
+from companion.models import SourceModel, best_device, one_core_left_free, refusing_size, without_statistics
 
 BATCHES = 6  # batches of n // 6 images, so the seventh is what is left over
 VARIANTS = ("published", "corrected", "scale_invariant")
@@ -72,12 +72,12 @@ class ForwardPass:
         float32, (n, d): penultimate features.
     logits
         float32, (n, source classes); None where the model has no head.
-    first, second
-        float64, (batches,): L2 norm of the weight gradient of the first and of the second convolution; empty where the
-        network has no two convolutions. Both are 0 in a batch without an active triplet.
-    first_scaled, second_scaled
-        float64, (batches,): the same with the gradient of every output channel multiplied by the norm of that channel's
-        weights, which does not depend on how the network is written.
+    norms
+        float64, (batches, 2): L2 norms of the weight gradients of the first and of the second convolution, both 0 in a
+        batch without an active triplet; (batches, 0) where the network has no two convolutions.
+    scaled_norms
+        The same with the gradient of every output channel multiplied by the norm of that channel's weights, which does
+        not depend on how the network is written.
     triplets
         int64, (batches,): valid triplets (anchor and positive of one class, negative of another).
     seconds
@@ -86,10 +86,8 @@ class ForwardPass:
 
     features: np.ndarray
     logits: np.ndarray | None
-    first: np.ndarray
-    second: np.ndarray
-    first_scaled: np.ndarray
-    second_scaled: np.ndarray
+    norms: np.ndarray
+    scaled_norms: np.ndarray
     triplets: np.ndarray
     seconds: float
 
@@ -103,7 +101,7 @@ class ForwardPass:
         """
         if variant not in VARIANTS:
             raise ValueError(f"variant: {variant!r} is none of {', '.join(map(repr, VARIANTS))}")
-        if not len(self.first):
+        if not self.norms.size:
             raise ValueError("model: the network has no two convolutions, so there is no gradient ratio")
         if not self.triplets.any():
             n = len(self.features)
@@ -111,15 +109,14 @@ class ForwardPass:
                 "labels: no batch holds a triplet (two images of one class and one of another); "
                 f"{n} images make batches of {max(1, n // BATCHES)}: give more images, shuffled"
             )
-        scaled = variant == "scale_invariant"
-        first, second = (self.first_scaled, self.second_scaled) if scaled else (self.first, self.second)
-        counted = self.triplets >= (variant != "published")
-        if not first[counted].any():
+        norms = self.scaled_norms if variant == "scale_invariant" else self.norms
+        first, second = norms[self.triplets >= (variant != "published")].T
+        if not first.any():
             raise ValueError(
                 "images: no triplet is active (every image is nearer to its class than to the others by more than the "
                 "margin), so both gradients are 0 and their ratio is undefined"
             )
-        return float(second[counted].mean() / first[counted].mean())
+        return float(second.mean() / first.mean())
 
 
 @one_core_left_free()
@@ -152,12 +149,10 @@ def single_pass(
     if len(images) != n or n == 0:
         raise ValueError(f"labels: as many as images are needed, found {n} for {len(images)} images")
     device = best_device(device)
-    network = copy.deepcopy(model.backbone).eval().requires_grad_(False)
+    network = without_statistics(copy.deepcopy(model.backbone)).eval().requires_grad_(False)
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    parameters = dict(network.named_parameters())
-    weights = [parameters[f"{name}.weight"] for name in (model.first_conv, model.second_conv) if name]
-    for weight in weights:
-        weight.requires_grad_()
+    layers: Any = [network.get_submodule(name) for name in (model.first_conv, model.second_conv) if name]
+    weights = [layer.weight.requires_grad_() for layer in layers]
     targets = torch.from_numpy(codes).to(device)
 
     batch, pixels = max(1, n // BATCHES), int(np.prod(images.shape[1:3]))
@@ -179,15 +174,12 @@ def single_pass(
     features = torch.cat(found)
     with torch.no_grad():
         logits = None if model.head is None else copy.deepcopy(model.head).to(device)(features)
-    by_layer = np.array(norms, dtype=float).reshape(-1, 2, 2).transpose(2, 1, 0)
-    (first, second), (first_scaled, second_scaled) = by_layer
+    plain, scaled = np.array(norms, dtype=float).reshape(len(norms), len(weights), 2).transpose(2, 0, 1)
     return ForwardPass(
         features.float().cpu().numpy(),
         None if logits is None else logits.float().cpu().numpy(),
-        first,
-        second,
-        first_scaled,
-        second_scaled,
+        plain,
+        scaled,
         np.array(triplets, dtype=np.int64),
         time.perf_counter() - began,
     )
