@@ -1,7 +1,9 @@
 """What every test gets: directories of its own, a local web server, the real data where there is some."""
 
+import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,22 @@ def data(monkeypatch, tmp_path_factory, _session_directories) -> Path:
     folder = tmp_path_factory.mktemp("data")
     monkeypatch.setenv("COMPANION_DATA", str(folder))
     return folder
+
+
+@pytest.fixture
+def full_disk(monkeypatch) -> Callable[[str], None]:
+    """Let the disk be full when a file whose name holds a text is written."""
+    written = Path.write_bytes
+
+    def fill(name: str) -> None:
+        def write(path: Path, content: bytes) -> int:
+            if name in path.name:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            return written(path, content)
+
+        monkeypatch.setattr(Path, "write_bytes", write)
+
+    return fill
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import copy
 import os
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -156,7 +157,7 @@ def test_features_and_head_give_what_the_whole_network_gave(tmp_path, architectu
     with torch.no_grad():
         for model in (plain, saved):
             assert torch.allclose(model.head(model.backbone(images)), whole(images), atol=1e-6)
-    tuned = training.fine_tuning.with_head(plain, 3, 0.5, size=64).eval()
+    tuned = training.fine_tuning.with_head(plain, SimpleNamespace(size=64, n_classes=3), 0.5).eval()
     assert tuned(images).shape == (2, 3)
 
 

@@ -10,7 +10,7 @@ import torch
 
 import companion
 from companion import models, tuning
-from companion.errors import InputError
+from companion.errors import EnvironmentFailure, InputError
 from companion.training.metrics import auc_per_class, macro_auc
 
 SMALL = "shufflenet_v2_x0_5"
@@ -18,7 +18,17 @@ SMALL = "shufflenet_v2_x0_5"
 
 @pytest.fixture(scope="module")
 def tuned(target) -> tuning.Tuned:
-    return companion.tune(models.scratch(SMALL, seed=1), target, seeds=(1, 2), device="cpu")
+    def trained(source, *, progress, **_options):
+        progress(1.0, "epoch 8 of 8")
+        return source
+
+    steps: list[float] = []
+    how = {"seeds": (1, 2), "device": "cpu", "progress": lambda fraction, _: steps.append(fraction)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "load_source", trained)
+        found = companion.tune(models.scratch(SMALL, seed=1), target, **how)
+    assert steps == sorted(steps) and steps[-1] == 1
+    return found
 
 
 def test_every_seed_has_the_run_with_the_lower_validation_loss(tuned, target):
@@ -42,6 +52,13 @@ def test_the_tables_count_the_predictions(tuned, target):
     assert bins["images"].sum() == len(truth)
     assert (bins["accuracy"] * bins["images"]).sum() == pytest.approx(right.sum())
     assert list(tuned.predictions["truth"]) == [target.classes[label] for label in truth]
+
+
+def test_all_results_are_written_or_none(tuned, tmp_path, full_disk):
+    full_disk("tuning.html")
+    with pytest.raises(EnvironmentFailure, match="No space left"):
+        tuned.save(tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_saved_model_comes_back_with_its_predictions(tuned, target, tmp_path):

@@ -4,7 +4,6 @@
 Everything runs in this process through the command line's own entry, so that hundreds of rows take seconds.
 """
 
-import errno
 import os
 import pickle
 import struct
@@ -507,16 +506,9 @@ def test_an_output_that_cannot_be_written(capsys, tmp_path, own_cache, monkeypat
     refused(capsys, arguments, 2, "is not a folder that can be written", tmp_path, own_cache)
 
 
-def test_a_disk_that_fills_up_while_the_report_is_written(capsys, tmp_path, own_cache, monkeypatch):
+def test_a_disk_that_fills_up_while_the_report_is_written(capsys, tmp_path, own_cache, full_disk):
     two = named(checkpoints(tmp_path, 2))
-    written = Path.write_bytes
-
-    def full(path: Path, content: bytes) -> int:
-        if ".ranking.html" in path.name:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        return written(path, content)
-
-    monkeypatch.setattr(Path, "write_bytes", full)
+    full_disk("ranking.html")
     (tmp_path / "report").mkdir()
     arguments = ["rank", "procedural:lesions", *two, "--per-class", "12", "--out", tmp_path / "report"]
     refused(capsys, arguments, 3, "ranking.html", tmp_path, own_cache)

@@ -220,20 +220,15 @@ def tune(
     from companion import store, tuning
     from companion.datasets import load_dataset
     from companion.sources import check_name, load_source
-    from companion.training.loop import part_of
 
     store.check_folder(out, tuning.FILES, force=force)
     with store.data_directory(data_dir), _progress() as progress:
         check_name(source)
         dataset = load_dataset(target, progress=partial(progress, 0.0), **_given(context, *READING))
         how = _given(context, "architecture", "seed", "device", "trust")
-        model = load_source(source, target=dataset.name, progress=part_of(progress, 0, 2), **how)
-        training: dict[str, Any] = {
-            "protocol": protocol,
-            "seeds": range(seed, seed + seeds),
-            "device": device,
-        }
-        done = tuning.tune(model, dataset, **training, progress=part_of(progress, 1, 2))
+        model = load_source(source, target=dataset.name, progress=lambda _, line: progress(0.0, line), **how)
+        wanted = range(seed, seed + seeds)
+        done = tuning.tune(model, dataset, protocol=protocol, seeds=wanted, device=device, progress=progress)
     _answer(done, as_json, done.save(out, force=force))
 
 
@@ -415,8 +410,9 @@ def main(arguments: list[str] | None = None) -> Any:
             raise
         _stop(f"{error.filename or 'the disk'}: {error.strerror}", 3)
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
-            _stop("the memory of the GPU is full: give a smaller --size, or --device cpu", 3)
+        # torch's, which is not imported here.
+        if type(error).__name__ == "OutOfMemoryError" and not os.environ.get("COMPANION_DEBUG"):
+            _stop("the memory of the GPU is full: give smaller images, a smaller batch, or --device cpu", 3)
         # typer's own usage errors (unknown option, value of the wrong type) carry a message for people.
         if not hasattr(error, "format_message"):
             raise

@@ -342,17 +342,18 @@ def refusing_size(architecture: str, size: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, AssertionError) as error:
-        if size >= 224 or not (isinstance(error, AssertionError) or "input size" in str(error)):
+        if size >= 224 or not (
+            isinstance(error, AssertionError) or re.search("input (of )?size", str(error))
+        ):
             raise
-        larger = 64 if isinstance(error, RuntimeError) and size < 64 else 224
-        advice = f"load the data at a larger size, for example {larger}"
-        raise InputError(f"{architecture} cannot take images of {size} px: {advice}") from error
+        larger = "load the data at a larger size, at 224 px if need be"
+        raise InputError(f"{architecture} cannot take images of {size} px: {larger}") from error
 
 
-def check_takes(network: nn.Module, architecture: str, size: int, device: torch.device | str) -> None:
-    """Raise `InputError` if a network cannot take images of `size` pixels, before anything is trained on them."""
+def check_takes(network: nn.Module, architecture: str, size: int, device: torch.device | str) -> torch.Tensor:
+    """What a network makes of an image; an `InputError`, before anything is trained, if `size` pixels are too few."""
     with refusing_size(architecture, size), torch.inference_mode():
-        network.eval()(torch.zeros(1, 3, size, size, device=device))
+        return network.eval()(torch.zeros(1, 3, size, size, device=device))
 
 
 def scratch(architecture: str = "resnet18", *, seed: int = 0, name: str = "scratch") -> SourceModel:

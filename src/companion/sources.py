@@ -136,7 +136,8 @@ def load_source(
             return _by_hand(name, target)
         datasets = [load_dataset(part, size=size or 28) for part in parts]
         dataset = datasets[0] if len(datasets) == 1 else pool(datasets, total=total)
-        return _trained(dataset, protocol, architecture, seed=seed, device=device, progress=progress)
+        model = _trained(dataset, protocol, architecture, seed=seed, device=device, progress=progress)
+        return replace(model, name=name)
 
 
 # --- names --------------------------------------------------------------------------------------------------
@@ -228,7 +229,9 @@ def by_name(sources: Source | Sequence[Source] | Mapping[str, Source]) -> dict[s
                 check_name(source)
             number = f" {len(found) + 1}" if isinstance(source, nn.Module) else ""
             if (name := called(source) + number) in found:
-                raise InputError(f"source {name!r} is named twice: a .csv of name and path tells files apart")
+                raise InputError(
+                    f"source {name!r} is named twice (a .csv of name and path tells files apart)"
+                )
             found[name] = source
     if len(found) < 2:
         raise InputError(f"a ranking needs at least two sources: got {', '.join(found) or 'none'}")
@@ -487,7 +490,6 @@ def _trained(
     with contextlib.suppress(InputError):  # not there, or cut off by a full disk or a crash of the machine
         model = _checkpoint(path, architecture=architecture)
         if model.head is not None:  # every model trained here has one
-            model.name = f"train:{dataset.name}"
             model.provenance |= about | {"cached": True}
             return model
     chosen = best_device(device)

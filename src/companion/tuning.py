@@ -179,7 +179,9 @@ def tune(
     most = max(len(labels) for labels in dataset.labels.values())
     fold = fold or fold_of(dataset, 1, train_per_class=most, val_per_class=most)
     device = str(best_device(device))
-    model = load_source(model, target=dataset.name, seed=int(seeds[0]), device=device, progress=progress)
+    tell = progress or (lambda fraction, text: None)
+    how: dict[str, Any] = {"target": dataset.name, "seed": int(seeds[0]), "device": device}
+    model = load_source(model, **how, progress=lambda _, text: tell(0.0, text))
     steps = (part_of(progress, number, len(seeds)) for number in range(len(seeds)))
     runs = [
         _best_run(model, dataset, fold, protocol, seed=seed, device=device, report=step)

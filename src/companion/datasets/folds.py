@@ -83,12 +83,10 @@ def fold(
             "install the version in requirements.lock"
         )
     dataset.check_drawn(dataset.labels["train"][drawn.train], f"to train on in fold {number}")
-    for split, labels in (("val", dataset.labels["val"][drawn.val]), ("test", dataset.labels["test"])):
-        if len(np.unique(labels)) < 2:
-            only = f"{split} images of one class only, {dataset.classes[labels[0]]!r}, and so no AUC"
-            raise InputError(
-                f"{dataset.name} has {only}: give more images of the others, or splits of your own"
-            )
+    for split, kept in (("val", drawn.val), ("test", slice(None))):
+        if len(found := np.unique(dataset.labels[split][kept])) == 1:
+            only = f"one class only, {dataset.classes[found[0]]!r}, among the {split} images of fold {number}"
+            raise InputError(f"{dataset.name} has {only}: no AUC can be had; give more images of the others")
     return drawn
 
 

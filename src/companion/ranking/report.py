@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -14,8 +15,10 @@ import pandas as pd
 
 from companion import pages, store
 from companion.datasets import cautions
+from companion.errors import InputError
 from companion.ranking.evidence import as_published, elsewhere, is_imagenet, published_worth, replicated
 from companion.ranking.sets import COMBINED, FEATURE_RANK, NO_VOTE, SCALE_INVARIANT, CandidateSet, agreement
+from companion.ranking.verification import check_verifiable
 from companion.scores import PAPER_SCORE, REGISTRY
 
 if TYPE_CHECKING:
@@ -87,7 +90,9 @@ def recommendation(ranking: Ranking) -> list[str]:
     ]
     if ranking.verification is not None:
         lines.append(f"Checked by fine-tuning: {ranking.verification.summary}.")
-    elif {"val", "test"} <= set(ranking.dataset.labels):
+        return lines
+    with contextlib.suppress(InputError):  # the target has not the images for it
+        check_verifiable(ranking.dataset, 2)
         seconds = duration(ranking.verification_seconds(2))
         lines.append(
             f"Not checked: which is better after fine-tuning (add --verify 2: six short runs of each of the first two, "

@@ -166,8 +166,9 @@ def _done(function: Work, run: Run) -> tuple[Run, dict[str, Any] | None]:
     """A run with its row, where it has one; a mistake names it."""
     try:
         return run, function(run)
-    except CompanionError as error:
-        raise type(error)(f"{run.source} on {run.target}: {error}; {AGAIN}") from error
+    except (CompanionError, torch.OutOfMemoryError) as error:
+        kind = type(error) if isinstance(error, CompanionError) else EnvironmentFailure
+        raise kind(f"{run.source} on {run.target}: {error}; {AGAIN}") from error
 
 
 def _here(work: Work, runs: list[Run], workers: int) -> Iterator[tuple[Run, Any]]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from companion import store
 from companion.datasets import Dataset, Fold
-from companion.models import SourceModel, best_device, refusing_size
+from companion.models import SourceModel, best_device, check_takes
 from companion.training.loop import Report, Resident, evaluate, fit
 from companion.training.protocols import FineTuning, Settings, SourceProtocol
 
@@ -69,8 +69,7 @@ def fine_tune(
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        network = with_head(model, dataset.n_classes, protocol.dropout, size=dataset.size)
-        network.to(device)
+        network = with_head(model, dataset, protocol.dropout, device)
         done = fit(network, tensors["train"], tensors["val"], point, seed=seed, report=progress)
     row: dict[str, Any] = {
         "source": model.name,
@@ -105,14 +104,16 @@ def fine_tune(
     return FineTuned(network.cpu().eval(), row)
 
 
-def with_head(model: SourceModel, classes: int, dropout: float, *, size: int) -> nn.Sequential:
+def with_head(
+    model: SourceModel, dataset: Dataset, dropout: float, device: torch.device | str = "cpu"
+) -> nn.Sequential:
     """Copy of the backbone with dropout and a new linear layer, drawn from torch's global generator.
 
-    A backbone that cannot take images of `size` pixels is an `InputError`.
+    A backbone that cannot take images of the dataset's size is an `InputError`.
     """
-    with refusing_size(model.architecture, size), torch.inference_mode():
-        width = model.backbone.eval()(torch.zeros(1, 3, size, size)).shape[1]
-    return nn.Sequential(copy.deepcopy(model.backbone), nn.Dropout(dropout), nn.Linear(width, classes))
+    backbone = copy.deepcopy(model.backbone).to(device)
+    width = check_takes(backbone, model.architecture, dataset.size, device).shape[1]
+    return nn.Sequential(backbone, nn.Dropout(dropout), nn.Linear(width, dataset.n_classes)).to(device)
 
 
 def weights_hash(model: SourceModel) -> str:
