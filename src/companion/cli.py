@@ -116,7 +116,6 @@ def inspect(
     target: Annotated[str, Argument(help="As for rank.")],
     out: Annotated[Path | None, Option(help="Folder for the facts and example images.")] = None,
     size: Size = None,
-    seed: Seed = 0,
     root: Root = None,
     patients_from_folder: PatientsFromFolder = None,
     skip_unreadable: SkipUnreadable = False,
@@ -133,7 +132,7 @@ def inspect(
     if out is not None:
         store.check_folder(out, files, force=force)
     with store.data_directory(data_dir), _progress() as progress:
-        facts = look(target, progress=partial(progress, 0.0), **_given(context, "seed", *READING))
+        facts = look(target, progress=partial(progress, 0.0), **_given(context, *READING))
     written = []
     if out is not None:
         document = json.dumps(facts.as_document(), indent=1).encode()
