@@ -238,6 +238,8 @@ def test_a_source_trained_on_the_same_files_is_known_at_any_size_under_any_name_
         sources.append(train_source(of, TINY, architecture=SMALL))
     found = rank(str(folder), sources, size=64, per_class=10, scores=QUICK_SCORES)
     assert set(found.left_out) == {source.name for source in sources[2:4]}
+    namesake = image_files.folder(tmp_path / "another" / "scans", {"c": 20, "d": 20})
+    assert datasets.load_dataset(namesake).lineage.isdisjoint(found.dataset.lineage)
     with pytest.raises(InputError, match="only 1 of 2 sources did not learn from scans itself"):
         rank(str(folder), sources[:3:2], size=28, per_class=10, scores=())
 
@@ -271,7 +273,9 @@ def test_two_are_ordered_by_their_features(target, monkeypatch):
     assert set(found.first(5)) == set(pair)  # as the mapping calls them
     assert one.table[["nca", "gradient_ratio", "feature_rank"]].notna().all(axis=None)
     assert found.recommendation[0].startswith("Fine-tune {} first, then {}: ".format(*found.first(2)))
-    assert "No combined score: it needs 4 candidates" in str(found)
+    assert "No combined score: it needs 4 candidates" in str(
+        found
+    ) and f"; here are 1 of {SMALL}, 1 of" in str(found)
     assert len(ranking.stability(found, 5).table) == 2
     several = {split: np.eye(2, dtype=int)[labels] for split, labels in target.labels.items()}
     with pytest.raises(InputError, match="several labels an image"):  # before any source is loaded
@@ -477,6 +481,8 @@ def test_halves_without_an_order_count_for_nobody():
     assert "2 more had no order" in said and "hardly" in said
     assert "easily change" in summary(made, table.assign(gap_low=-0.1), 6, 6, "patients")
     assert values_in_halves(made, found.assign(nca=np.nan)).shape == (0, 4)
+    wild = spread(made, values.assign(a=[1.0, 0.0] * 3))  # no lead is over 1
+    assert (wild["gap_low"].min(), wild["gap_high"].max()) == (-1, 1)
 
 
 # --- verification ------------------------------------------------------------------------------------------

@@ -26,7 +26,8 @@ def tuned(target) -> tuning.Tuned:
     how = {"seeds": (1, 2), "device": "cpu", "progress": lambda fraction, _: steps.append(fraction)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tuning, "load_source", trained)
-        found = companion.tune(models.scratch(SMALL, seed=1), target, **how)
+        source = replace(models.scratch(SMALL, seed=1), pretraining=target.name)
+        found = companion.tune(source, target, **how)
     assert steps == sorted(steps) and steps[-1] == 1
     return found
 
@@ -38,7 +39,7 @@ def test_every_seed_has_the_run_with_the_lower_validation_loss(tuned, target):
     assert list(tuned.runs["test_auc"]) == pytest.approx(aucs, abs=1e-6)
     value, low, high = tuned.test_auc
     assert value == pytest.approx(np.mean(aucs)) and low < value < high and 0 <= tuned.frozen_auc <= 1
-    assert f"test AUC {value:.3f}, 95 % interval {low:.3f} to {high:.3f} over 2 seed(s)" in tuned.summary
+    assert f"test AUC {value:.3f}, 95 % interval {low:.3f} to {high:.3f} over 2 seeds and" in tuned.summary
 
 
 def test_the_tables_count_the_predictions(tuned, target):
@@ -52,6 +53,12 @@ def test_the_tables_count_the_predictions(tuned, target):
     assert bins["images"].sum() == len(truth)
     assert (bins["accuracy"] * bins["images"]).sum() == pytest.approx(right.sum())
     assert list(tuned.predictions["truth"]) == [target.classes[label] for label in truth]
+    files = [f"{number}.png" for number in range(300)]
+    named = replace(tuned, dataset=replace(target, names={"test": files}, notes=("patients unknown",)))
+    assert list(named.predictions.index) == files and list(tuned.predictions.index) == list(range(300))
+    assert (
+        any("learnt from this target" in line for line in tuned.notes) and "patients unknown" in named.notes
+    )
 
 
 def test_all_results_are_written_or_none(tuned, tmp_path, full_disk):

@@ -238,6 +238,12 @@ def by_name(sources: Source | Sequence[Source] | Mapping[str, Source]) -> dict[s
     return found
 
 
+def learnt_from(model: SourceModel, dataset: Dataset) -> bool:
+    """Whether a source learnt from a target's images, at whatever size and in whatever pool of datasets."""
+    learnt = {*model.provenance.get("lineage", ()), model.pretraining, model.provenance.get("data_hash")}
+    return bool(learnt & {*dataset.lineage, dataset.content_hash})
+
+
 def _three(text: str) -> list[str]:
     """One number or three, with spaces between, as three."""
     numbers = text.split()

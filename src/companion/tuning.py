@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from companion import pages, store
-from companion.datasets import Dataset, Fold
+from companion.datasets import Dataset, Fold, cautions
 from companion.datasets import fold as fold_of
 from companion.errors import InputError
 from companion.models import SourceModel, best_device
-from companion.sources import Source, load_source, packed
+from companion.sources import Source, learnt_from, load_source, packed
 from companion.training import FINE_TUNING_PROTOCOLS, SEED, fine_tune
 from companion.training.loop import Report, part_of
 from companion.training.metrics import auc_per_class, macro_auc
@@ -52,16 +52,22 @@ class Tuned:
     def summary(self) -> str:
         """A line: AUC with its interval, beside that of the frozen network."""
         value, low, high = self.test_auc
+        seeds = f"{len(self.runs)} seed{'s' * (len(self.runs) > 1)}"
         return (
-            f"test AUC {value:.3f}, 95 % interval {low:.3f} to {high:.3f} over {len(self.runs)} seed(s) and "
+            f"test AUC {value:.3f}, 95 % interval {low:.3f} to {high:.3f} over {seeds} and "
             f"{self.probabilities.shape[1]} test images; {self.frozen_auc:.3f} with the network frozen and only a "
-            "linear classifier trained"
+            f"linear classifier trained{', which is better here' * (self.frozen_auc > value)}"
         )
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know of the result, and of the target, a sentence each."""
+        return [*self.remarks, *cautions(self.dataset)]
 
     def __str__(self) -> str:
         """The result as text for a terminal."""
         table = self.per_class.round(3).to_string(index=False)
-        return "\n".join([self.summary, *self.remarks, "", table, "", pages.NOT_CLINICAL])
+        return "\n".join([self.summary, *self.notes, "", table, "", pages.NOT_CLINICAL])
 
     @property
     def per_class(self) -> pd.DataFrame:
@@ -91,11 +97,13 @@ class Tuned:
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """One row a test image, in the order of the split: ``truth``, ``predicted``, a probability a class."""
+        """One row a test image, by its file's name or number: ``truth``, ``predicted``, a probability a class."""
         names, chances = np.array(self.dataset.classes), self.probabilities[0]
         truth, predicted = names[self.dataset.labels["test"]], names[chances.argmax(1)]
         columns = {f"probability of {name}": column for name, column in zip(names, chances.T, strict=True)}
-        return pd.DataFrame({"truth": truth, "predicted": predicted} | columns)
+        return pd.DataFrame(
+            {"truth": truth, "predicted": predicted} | columns, index=self.dataset.names.get("test")
+        )
 
     def as_document(self) -> dict[str, Any]:
         """Everything but the predictions as JSON-able values."""
@@ -105,7 +113,7 @@ class Tuned:
             "summary": self.summary,
             "test_auc": dict(zip(("mean", "low", "high"), self.test_auc, strict=True)),
             "frozen_auc": self.frozen_auc,
-            "remarks": self.remarks,
+            "remarks": self.notes,
             "runs": self.runs,
             "per_class": self.per_class,
             "confusion": self.confusion.reset_index(names="class"),
@@ -201,6 +209,9 @@ def tune(
         chances[split] = np.stack([one.predict(dataset.images[split], device=device) for one in tuned])
         mean = mean_auc(dataset.labels[split], chances[split])
         aucs[split] = (mean, *interval(dataset, split, [chances[split]], int(seeds[0])))
+    remarks = _disagreement(**aucs)
+    if learnt_from(model, dataset):
+        remarks.append("the source learnt from this target, which flatters its test AUC")
     return Tuned(
         tuned[0],
         dataset,
@@ -208,7 +219,7 @@ def tune(
         chances["test"],
         aucs["test"],
         _frozen(model, dataset, fold, device),
-        tuple(_disagreement(**aucs)),
+        tuple(remarks),
         record,
     )
 

@@ -32,8 +32,9 @@ class Dataset:
     official_split: bool = True  # the splits are the publisher's, not drawn by this package
     notes: tuple[str, ...] = ()  # what was decided on the way that people should know
     files_hash: str = ""  # sha256 of the files that the images come from, before any resizing
-    parts: tuple[str, ...] = ()  # of a pool: the datasets' names and file hashes
+    parts: tuple[str, ...] = ()  # of a pool: the lineage of its datasets
     patients: Mapping[str, np.ndarray] = field(default_factory=dict)  # split -> (n,) strings, or empty
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)  # split -> (n,) files, or empty
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{split} {len(labels)}" for split, labels in self.labels.items())
@@ -70,8 +71,8 @@ class Dataset:
 
     @property
     def lineage(self) -> frozenset[str]:
-        """Names and file hashes of what the images are, whatever their size: shared with whatever was made of them."""
-        return frozenset(filter(None, (self.name, self.files_hash, *self.parts)))
+        """Hash of the images' files, or a published set's name, whatever the size; in a pool those of its datasets."""
+        return frozenset((self.files_hash or self.name, *self.parts))
 
     def class_counts(self, split: str = "train") -> dict[str, int]:
         """Images per class (per finding, where multi-label) of a split."""

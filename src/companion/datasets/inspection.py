@@ -91,7 +91,7 @@ def inspect(target: str | os.PathLike, *, progress: Progress | None = None, **re
     parts = []
     for split, pixels in dataset.images.items():
         columns: dict[str, Any] = {"split": split, "label": [str(label) for label in dataset.labels[split]]}
-        columns["name"] = found.names.get(split) or [*map(str, range(len(pixels)))]
+        columns["name"] = dataset.names.get(split) or [*map(str, range(len(pixels)))]
         columns["patient"] = dataset.patients.get(split, "")
         parts.append(pd.DataFrame(columns | {"digest": digests(pixels)}))
     images = pd.concat(parts)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,6 @@ class Reading:
     """A dataset of what can be read, and what was seen on the way to it."""
 
     dataset: Dataset
-    names: Mapping[str, Sequence[str]] = field(default_factory=dict)  # split -> files; empty for arrays
     headers: Sequence[Header] = ()
     unreadable: tuple[tuple[str, str], ...] = ()  # (file, why)
     skipped: tuple[tuple[str, str], ...] = ()  # (what, why) of what is no image of the dataset
@@ -66,6 +65,9 @@ def assemble(
         task=task_of(classes),
         official_split=bool((table["split"] != "").any()),
         patients={split: patients[index] for split, index in parts.items() if (patients != "").any()},
+        names={
+            split: table["name"].iloc[index].tolist() for split, index in parts.items() if "name" in table
+        },
         notes=notes,
         **about,
     )
@@ -74,8 +76,7 @@ def assemble(
         few = f"class {rare[0]!r} has {dataset.class_counts()[rare[0]]} training image(s)"
         leave = " ".join(f"--drop-classes {label!r}" for label in rare[:3])
         errors.append(f"{few}; at least 2 are needed, or leave the class out with {leave}")
-    names = {split: table["name"].iloc[index].tolist() for split, index in parts.items() if "name" in table}
-    return Reading(dataset, names, errors=tuple(f"{dataset.name}: {error}" for error in errors))
+    return Reading(dataset, errors=tuple(f"{dataset.name}: {error}" for error in errors))
 
 
 def _taken(images: np.ndarray, index: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from companion.evaluation.agreement import comparable
 from companion.figures.style import (
     BLUE,
     CYCLE,
@@ -184,7 +185,7 @@ def transfer(table: pd.DataFrame, sizes: Mapping[str, float], title: str, *, col
     title
         Where the numbers are from; written above the figure.
     """
-    table = table[table["auc"].notna() & (table["source"] != table["target"])]
+    table = comparable(table)
     order = sorted(table["source"].unique(), key=lambda source: (sizes.get(source, np.inf), source))
     targets = sorted(table["target"].unique())
     width = min(columns, len(targets))

@@ -18,12 +18,12 @@ from companion.errors import InputError
 from companion.models import SourceModel, best_device, check_architecture
 from companion.ranking import report
 from companion.ranking.candidates import default_sources
-from companion.ranking.scoring import DEFAULT_SCORES, Scored, learnt_from, score_source
+from companion.ranking.scoring import DEFAULT_SCORES, Scored, score_source
 from companion.ranking.sets import ALWAYS, COMBINED, FEATURE_RANK, CandidateSet, candidate_sets
 from companion.ranking.verification import PROTOCOL, RUNS, Verification
 from companion.scores import PAPER_SCORE
 from companion.scores.registry import check_scores
-from companion.sources import Source, by_name, load_source
+from companion.sources import Source, by_name, learnt_from, load_source
 from companion.training import FINE_TUNING_PROTOCOLS, SEED
 from companion.training.loop import Report, part_of
 

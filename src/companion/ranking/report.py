@@ -251,7 +251,10 @@ def _checks(ranking: Ranking) -> list[Section]:
     found = []
     if (again := ranking.stability) is not None and len(again.table):
         title = f"How stable the order is ({again.repeats} random halves of the {again.of})"
-        read = "First: share of the halves. Lead: over the next, with its 95 % interval over images."
+        read = (
+            "Highest and lowest: 95 % of the places. First: share of the halves. Lead: over the next, with its 95 % "
+            f"interval over {again.of}."
+        )
         found.append(Section(title, [read], [_as_text(again.table)]))
     if (checked := ranking.verification) is not None:
         read = f"{checked.runs}; 95 % interval over seeds and test images; frozen: a linear classifier only"

@@ -95,12 +95,6 @@ class Scored:
     seconds: dict[str, float]  # of "scoring" and, of these, in the "network"
 
 
-def learnt_from(model: SourceModel, dataset: Dataset) -> bool:
-    """Whether a source learnt from a target's images, at whatever size and in whatever pool of datasets."""
-    learnt = {*model.provenance.get("lineage", ()), model.pretraining, model.provenance.get("data_hash")}
-    return bool(learnt & {*dataset.lineage, dataset.content_hash})
-
-
 def score_source(model: SourceModel, images: np.ndarray, labels: np.ndarray, **scoring: Any) -> Scored:
     """Score a source with the options of `score_images`, and keep all but its network and features."""
     began = time.perf_counter()

@@ -152,6 +152,9 @@ def order(scores: pd.DataFrame, *, kind: str) -> tuple[pd.DataFrame, str]:
     if kind == "mixed" or len(table) < MIN_CANDIDATES:
         table[[COMBINED, PAPER_SCORE]] = np.nan
         reason = f"it needs {MIN_CANDIDATES} candidates of one architecture, or of one pre-training"
+        if "architecture" in table:
+            kinds = table["architecture"].value_counts().items()
+            reason += f"; here are {', '.join(f'{count} of {name}' for name, count in kinds)}"
     else:
         reason = _undetermined(table, ("nca", ratio))
     if reason:

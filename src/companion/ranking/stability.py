@@ -126,7 +126,9 @@ def spread(candidates: CandidateSet, values: pd.DataFrame) -> pd.DataFrame:
     ranks = values.rank(axis=1, ascending=False, method="min").astype(int)
     whole = merits(candidates.table, candidates.by)[candidates.advised]
     gaps, gap = values.diff(-1, axis=1), whole.diff(-1)
+    most = 1 if candidates.ordered else len(whole) - 1  # what a lead can be
     limits = [lead(gap[name], gaps[name].to_numpy()) for name in candidates.advised[:-1]]
+    limits = np.clip(limits, -most, most).tolist()
     low, high = zip(*limits, (np.nan, np.nan), strict=True)
     highest, lowest = ranks.quantile([0.025, 0.975], interpolation="nearest").to_numpy()
     columns = {"source": candidates.advised, "highest": highest, "lowest": lowest}
