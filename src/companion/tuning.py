@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Tuned:
             f"linear classifier trained{', which is better here' * (self.frozen_auc > value)}"
         )
 
-    @property
+    @cached_property
     def notes(self) -> list[str]:
         """What to know of the result, and of the target, a sentence each."""
         return [*self.remarks, *cautions(self.dataset)]
