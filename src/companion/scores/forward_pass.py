@@ -104,10 +104,9 @@ class ForwardPass:
         if not self.norms.size:
             raise ValueError("model: the network has no two convolutions, so there is no gradient ratio")
         if not self.triplets.any():
-            n = len(self.features)
             raise ValueError(
-                "labels: no batch holds a triplet (two images of one class and one of another); "
-                f"{n} images make batches of {max(1, n // BATCHES)}: give more images, shuffled"
+                f"labels: no batch holds a triplet (two images of one class and one of another); {len(self.features)} "
+                f"images make batches of {max(1, len(self.features) // BATCHES)}: give more images, shuffled"
             )
         norms = self.scaled_norms if variant == "scale_invariant" else self.norms
         first, second = norms[self.triplets >= (variant != "published")].T
@@ -154,7 +153,6 @@ def single_pass(
     layers: Any = [network.get_submodule(name) for name in (model.first_conv, model.second_conv) if name]
     weights = [layer.weight.requires_grad_() for layer in layers]
     targets = torch.from_numpy(codes).to(device)
-
     batch, pixels = max(1, n // BATCHES), int(np.prod(images.shape[1:3]))
     held = max(1, PIECE_PIXELS // pixels)
     at_once = max(1, CACHED_PIXELS // pixels) if device.type == "cpu" else held
