@@ -466,14 +466,14 @@ def _checkpoint(
 
 def packed(model: SourceModel) -> bytes:
     """Model as the bytes of a safetensors file, with its provenance in the file's metadata."""
-    from safetensors.torch import save
+    import safetensors.torch
 
     tensors = model.backbone.state_dict()
     if model.head is not None:
         tensors |= {f"companion_head.{key}": value for key, value in model.head.state_dict().items()}
     record = {name: getattr(model, name) for name in Record.model_fields}
     contiguous = {key: value.contiguous() for key, value in tensors.items()}
-    return save(contiguous, metadata={"companion": json.dumps(record)})
+    return safetensors.torch.save(contiguous, metadata={"companion": json.dumps(record)})
 
 
 def save(model: SourceModel, path: str | os.PathLike) -> Path:
